@@ -1,0 +1,242 @@
+"""Address patterns (``match``) and the templates that their groups fill (``replace_with``).
+
+A pattern is one of ``user@domain``, ``glo*b@domain``, ``@domain``, ``*`` and
+``/regular expression/``. It is compared with an address in normal form and answers with its
+groups, or None. Every comparison takes time linear in the address: globs by searching their
+literal pieces from left to right, regular expressions by RE2. Nobody's mail waits on a pattern.
+"""
+
+import re
+from dataclasses import dataclass
+
+from crm_milter import address as addresses
+
+try:
+    import re2
+except ImportError:  # Debian 12 has no RE2 for Python; everything else works without it
+    re2 = None
+
+Groups = tuple[str, ...]
+
+
+class PatternError(ValueError):
+    """What a person wrote is no pattern or template; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """``user@domain``: one address, in normal form."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class InDomain:
+    """``@domain``: every address of a domain."""
+
+    domain: str
+
+
+@dataclass(frozen=True, slots=True)
+class Everyone:
+    """``*``: every address."""
+
+
+@dataclass(frozen=True, slots=True)
+class NullSender:
+    """``<>``: the sender of bounces. No recipient is that."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddressList:
+    """``file:PATH``: the addresses that a file lists, in normal form."""
+
+    source: str
+    addresses: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Glob:
+    """``case-*@domain``: each ``*`` takes as little as it can, possibly nothing."""
+
+    source: str
+    pieces: tuple[str, ...]  # the literal text before, between and after the stars
+    domain: str
+
+    def groups(self, address: str) -> Groups | None:
+        """Return what each ``*`` took of an address of this glob's domain, or None."""
+        local = addresses.local_of(address)
+        first, last = self.pieces[0], self.pieces[-1]
+        if len(local) < len(first) + len(last):
+            return None
+        if not (local.startswith(first) and local.endswith(last)):
+            return None
+        return self._between(local[len(first) : len(local) - len(last)])
+
+    def _between(self, middle: str) -> Groups | None:
+        taken = []
+        for piece in self.pieces[1:-1]:
+            found = middle.find(piece)
+            if found < 0:
+                return None
+            taken.append(middle[:found])
+            middle = middle[found + len(piece) :]
+        return (*taken, middle)
+
+
+@dataclass(frozen=True, slots=True)
+class Regex:
+    """``/expression/``: matches the whole address, regardless of case, in linear time."""
+
+    source: str
+    compiled: "re2._Regexp"
+
+    def groups(self, address: str) -> Groups | None:
+        """Return the expression's groups, "" for one that took no part, or None."""
+        found = self.compiled.fullmatch(address)
+        return tuple(group or "" for group in found.groups()) if found else None
+
+
+Pattern = Exact | InDomain | Everyone | Glob | Regex | AddressList | NullSender
+
+
+def parse(text: str) -> Pattern:
+    """Return the pattern that a person wrote; raises PatternError."""
+    if text == "*":
+        return Everyone()
+    if text.startswith("/"):
+        return _parse_regex(text)
+    try:
+        if text.startswith("@"):
+            return InDomain(addresses.checked_domain(text[1:]))
+        if "*" in text:
+            return _parse_glob(text)
+        return Exact(addresses.normalise(addresses.mailbox(text)))
+    except addresses.AddressError as error:
+        raise PatternError(str(error)) from error
+
+
+def _parse_glob(text: str) -> Glob:
+    local, at, domain = text.rpartition("@")
+    if not at:
+        raise PatternError(f'"{text}" has no domain; write "{text}@" and the domain')
+    if "*" in domain:
+        raise PatternError(f'"*" is understood in the local part only, not in "@{domain}"')
+    if local == "*":
+        raise PatternError(f'write "@{domain}" for every address of the domain')
+    addresses.mailbox(text.replace("*", "x"))
+    pieces = tuple(re.sub(r"\*+", "*", local).casefold().split("*"))
+    return Glob(text, pieces, addresses.checked_domain(domain))
+
+
+def _parse_regex(text: str) -> Regex:
+    if len(text) < 3 or not text.endswith("/"):
+        raise PatternError(f'a regular expression stands between two slashes, not "{text}"')
+    if re2 is None:
+        raise PatternError(
+            "regular expressions need RE2, which is not installed (pip install google-re2);"
+            ' globs such as "case-*@domain" work without it'
+        )
+    options = re2.Options()
+    options.case_sensitive = False
+    options.log_errors = False
+    try:
+        return Regex(text, re2.compile(text[1:-1], options))
+    except re2.error as error:
+        reason = error.args[0].decode() if isinstance(error.args[0], bytes) else error
+        raise PatternError(f'"{text}" is no regular expression of RE2: {reason}') from error
+
+
+_LITERAL_END = re.compile(r"@(?:[\w-]|\\?\.|\\-)+\$?$")
+
+
+def has_literal_domain(pattern: Pattern) -> bool:
+    """Tell whether a pattern names its domain, so that mail to the world cannot match it.
+
+    A regular expression has to end in ``@`` and plain text, whichever alternative it takes.
+    """
+    if isinstance(pattern, Regex):
+        expression = pattern.source[1:-1]
+        return bool(_LITERAL_END.search(expression)) and not _has_outer_bar(expression)
+    return not isinstance(pattern, Everyone)
+
+
+def _has_outer_bar(expression: str) -> bool:
+    plain = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", "x", expression)
+    depth = 0
+    for character in plain:
+        depth += (character == "(") - (character == ")")
+        if character == "|" and depth == 0:
+            return True
+    return False
+
+
+def group_count(pattern: Pattern) -> int:
+    r"""Return how many groups (``\1`` and up) a pattern fills."""
+    if isinstance(pattern, Glob):
+        return len(pattern.pieces) - 1
+    return int(pattern.compiled.groups) if isinstance(pattern, Regex) else 0
+
+
+_REFERENCE = re.compile(r"\\([0-9])")
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    r"""What ``replace_with`` says: ``user@domain``, ``@domain`` or ``user@``, with ``\1`` in it.
+
+    An absent local part or domain (None) is kept from the recipient.
+    """
+
+    source: str
+    local: str | None
+    domain: str | None
+    constant: str | None = None  # the target, where every recipient comes to the same
+
+    @property
+    def is_constant(self) -> bool:
+        """Tell whether every recipient comes to the same target."""
+        return self.constant is not None
+
+    def references(self) -> frozenset[int]:
+        """Return the numbers of the groups that the template uses."""
+        text = f"{self.local or ''}@{self.domain or ''}"
+        return frozenset(int(number) for number in _REFERENCE.findall(text))
+
+    def fill(self, address: str, groups: Groups) -> str | None:
+        """Return the target for a recipient in normal form; None if that is no address."""
+        if self.constant is not None:
+            return self.constant
+        local = addresses.local_of(address) if self.local is None else _fill(self.local, groups)
+        domain = (
+            addresses.domain_of(address)
+            if self.domain is None
+            else addresses.ascii_domain(_fill(self.domain, groups))
+        )
+        target = addresses.join(local, domain)
+        return addresses.written(target) if addresses.is_deliverable(target) else None
+
+
+def _fill(text: str, groups: Groups) -> str:
+    return _REFERENCE.sub(lambda found: groups[int(found[1]) - 1], text)
+
+
+def template(text: str) -> Template:
+    """Return the template that a person wrote; raises PatternError."""
+    sample = _REFERENCE.sub("x", text)
+    if "\\0" in text:
+        raise PatternError(r'groups count from "\1"; there is no "\0"')
+    try:
+        if text.startswith("@"):
+            addresses.checked_domain(sample[1:])
+            return Template(text, None, text[1:])
+        if text.endswith("@"):
+            addresses.mailbox(f"{sample}x.example")
+            return Template(text, text[:-1], None)
+        written = addresses.mailbox(sample)
+    except addresses.AddressError as error:
+        raise PatternError(str(error)) from error
+    if sample == text:
+        return Template(text, *addresses.split(written), constant=written)
+    local, _, domain = text.rpartition("@")
+    return Template(text, local, domain)

@@ -1,0 +1,144 @@
+"""Rules: what the configuration says of one, the conditions of one, and the target it gives."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+
+from crm_milter import address as addresses
+from crm_milter.pattern import Groups, Pattern, Template
+
+
+class OnSpam(Enum):
+    """What happens to spam for a rule that does not bypass the filter."""
+
+    LEAVE = "leave"
+    REJECT = "reject"
+    QUARANTINE = "quarantine"
+    DISCARD = "discard"
+
+
+class OnOversize(Enum):
+    """What happens to a message that is larger than the rule's limit."""
+
+    LEAVE = "leave"
+    REJECT = "reject"
+
+
+class AutoSubmitted(Enum):
+    """What happens to automatic mail (RFC 3834)."""
+
+    ROUTE = "route"
+    LEAVE = "leave"
+
+
+class ApplyTo(Enum):
+    """Which recipients a rule is for: all, or those with or without an account."""
+
+    ALL = "all"
+    KNOWN = "known"
+    UNKNOWN = "unknown"
+
+
+class Mode(Enum):
+    """Whether a rule acts or only says what it would do."""
+
+    ENFORCE = "enforce"
+    TEST = "test"
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """An address that gets the mail, too, when a rule applies."""
+
+    address: str
+    deliver_spam: bool = False
+    suppress_bounces: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class AddressMap:
+    """A table in place of ``match`` and ``replace_with``.
+
+    Keys are ``user@domain`` in normal form and ``@domain``; values the targets as written.
+    """
+
+    source: str
+    targets: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule as the configuration says it; the meaning of each field is there."""
+
+    name: str
+    match: tuple[Pattern, ...] = ()
+    replace_with: Template | None = None
+    copies: tuple[Copy, ...] = ()
+    bypass_spam_filter: bool = False
+    on_spam: OnSpam = OnSpam.LEAVE
+    suppress_bounces: bool = True
+    unrouted_to: str | None = None
+    mode: Mode = Mode.ENFORCE
+    address_map: AddressMap | None = None
+    senders: tuple[Pattern, ...] = ()
+    except_senders: tuple[Pattern, ...] = ()
+    apply_to: ApplyTo = ApplyTo.ALL
+    auto_submitted: AutoSubmitted = AutoSubmitted.ROUTE
+    max_size: int | None = None  # bytes
+    on_oversize: OnOversize = OnOversize.LEAVE
+    envelope_sender: str | None = None  # None: kept
+    propagate_extension: bool = False
+    add_headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_conditional(self) -> bool:
+        """Tell whether the rule may pass over an address that it matches."""
+        return bool(self.senders or self.except_senders) or self.apply_to is not ApplyTo.ALL
+
+    @property
+    def has_constant_target(self) -> bool:
+        """Tell whether the targets are known when the file is read."""
+        constant = self.replace_with is None or self.replace_with.is_constant
+        return constant and not self.propagate_extension
+
+    @property
+    def replaces(self) -> bool:
+        """Tell whether the recipient goes, rather than getting copies beside."""
+        return self.replace_with is not None or self.address_map is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The rule that applies to a recipient, and what its pattern took of the address."""
+
+    rule: Rule
+    groups: Groups
+    address: str  # without the extension where only that made it match
+    extension: str = ""  # with its delimiter; "" where the pattern took all
+    mapped: tuple[str, ...] = ()  # the targets, where the rule has a table
+
+    def targets(self) -> tuple[str, ...] | None:
+        """Return what replaces the recipient: () for nothing, None if the groups do not fit."""
+        template = self.rule.replace_with
+        targets = self.mapped
+        if template is not None:
+            target = template.fill(self.address, self.groups)
+            if target is None:
+                return None
+            targets = (target,)
+        if self.extension and self.rule.propagate_extension:
+            targets = tuple(_extended(target, self.extension) for target in targets)
+        return targets
+
+
+def _extended(target: str, extension: str) -> str:
+    local, domain = addresses.split(target)
+    return addresses.written(addresses.join(local + extension, domain))
+
+
+@lru_cache(maxsize=4096)
+def marker(rule: str, target: str) -> str:
+    """Return the opaque mark of a rule and its target, the same on every host: 16 hex digits."""
+    return hashlib.sha256(f"{rule}\0{target.casefold()}".encode()).hexdigest()[:16]

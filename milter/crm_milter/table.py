@@ -1,0 +1,179 @@
+"""The table of rules, and the look-up of the one that applies to a recipient.
+
+The first rule, in the order of the file, that takes the address and whose conditions hold
+applies. Addresses and domains are looked up in dictionaries and all patterns in one automaton,
+so the number of rules hardly matters. Wildcards spare the addresses of the mail system itself.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from crm_milter import address as addresses
+from crm_milter.pattern import (
+    AddressList,
+    Everyone,
+    Exact,
+    Glob,
+    InDomain,
+    Pattern,
+    Regex,
+)
+from crm_milter.rules import AddressMap, ApplyTo, Match, Rule
+from crm_milter.wildcards import Wildcards
+
+Numbers = int | tuple[int, ...]  # of rules; almost always one, and there may be very many
+
+
+class SenderSet:
+    """Envelope senders: answers whether one is among them."""
+
+    def __init__(self, patterns: Iterable[Pattern]) -> None:
+        exact: set[str] = set()
+        wild: list[tuple[int, Pattern]] = []
+        for pattern in patterns:
+            match pattern:
+                case Exact(address):
+                    exact.add(address)
+                case AddressList(_, listed):
+                    exact |= listed
+                case Everyone() | InDomain() | Glob() | Regex():
+                    wild.append((0, pattern))
+                case _:  # the null sender
+                    exact.add("")
+        self._exact = exact
+        self._wild = Wildcards(wild)
+
+    def __contains__(self, sender: str) -> bool:
+        """Tell whether a sender in normal form is meant; ``*`` means the null sender as well."""
+        return sender in self._exact or any(self._wild.takers(sender))
+
+
+@dataclass(frozen=True, slots=True)
+class _Conditions:
+    senders: SenderSet | None
+    except_senders: SenderSet | None
+    apply_to: ApplyTo
+
+    def failing(self, sender: str, known: bool) -> str:
+        """Return the key of the first condition that does not hold, "" if all do."""
+        if self.senders is not None and sender not in self.senders:
+            return "senders"
+        if self.except_senders is not None and sender in self.except_senders:
+            return "except_senders"
+        wanted = {ApplyTo.KNOWN: True, ApplyTo.UNKNOWN: False}.get(self.apply_to, known)
+        return "" if known is wanted else "apply_to"
+
+
+@dataclass(frozen=True, slots=True)
+class Considered:
+    """A rule that takes an address: the match, and the condition that fails ("" if none)."""
+
+    match: Match
+    failing: str
+
+
+class RuleTable:
+    """The rules in order, with the look-up of the one that applies."""
+
+    def __init__(
+        self,
+        rules: tuple[Rule, ...] = (),
+        recipient_delimiter: str = "",
+        known: frozenset[str] = frozenset(),
+    ) -> None:
+        self.rules = rules
+        self.known = known
+        self.recipient_delimiter = recipient_delimiter
+        self._exact: dict[str, Numbers] = {}
+        self._maps: list[tuple[int, AddressMap]] = []
+        self._conditions: dict[int, _Conditions] = {}
+        wild: list[tuple[int, Pattern]] = []
+        for number, rule in enumerate(rules):
+            self._index(number, rule, wild)
+        self._wild = Wildcards(wild)
+        self._has_wildcards = bool(wild or self._maps)
+
+    def _index(self, number: int, rule: Rule, wild: list[tuple[int, Pattern]]) -> None:
+        for pattern in rule.match:
+            match pattern:
+                case Exact(address):
+                    self._add_exact(address, number)
+                case AddressList(_, listed):
+                    for address in listed:
+                        self._add_exact(address, number)
+                case _:
+                    wild.append((number, pattern))
+        if rule.address_map is not None:
+            self._maps.append((number, rule.address_map))
+        if rule.is_conditional:
+            self._conditions[number] = _Conditions(
+                SenderSet(rule.senders) if rule.senders else None,
+                SenderSet(rule.except_senders) if rule.except_senders else None,
+                rule.apply_to,
+            )
+
+    def _add_exact(self, address: str, number: int) -> None:
+        before = self._exact.setdefault(address, number)
+        if before != number and not (isinstance(before, tuple) and before[-1] == number):
+            first = before if isinstance(before, tuple) else (before,)
+            self._exact[address] = (*first, number)
+
+    def match(self, address: str, sender: str = "") -> Match | None:
+        """Return the first rule that applies to an address, both in normal form, or None."""
+        if not (self._has_wildcards or self.recipient_delimiter):
+            number = self._exact.get(address)
+            if number is None:
+                return None
+            if isinstance(number, int) and number not in self._conditions:
+                return Match(self.rules[number], (), address)
+        for considered in self.considered(address, sender):
+            if not considered.failing:
+                return considered.match
+        return None
+
+    def takes(self, address: str) -> bool:
+        """Tell whether some rule takes an address, if its conditions hold."""
+        return any(self.considered(address, ""))
+
+    def considered(self, address: str, sender: str) -> Iterator[Considered]:
+        """Yield the rules that take an address, in order, and whether they apply."""
+        base = addresses.without_extension(address, self.recipient_delimiter)
+        spared = addresses.is_protected(base)
+        found = self._found(address, "", spared)
+        if base != address:
+            local = len(addresses.local_of(base))
+            extension = addresses.local_of(address)[local:]
+            # Of one rule the match of the whole address comes first: the sort is stable.
+            found += self._found(base, extension, spared)
+        if len(found) > 1:
+            found.sort(key=lambda each: each[0])
+        known = base in self.known or address in self.known if self.known else False
+        for number, match in found:
+            conditions = self._conditions.get(number)
+            yield Considered(match, conditions.failing(sender, known) if conditions else "")
+
+    def _found(self, address: str, extension: str, spared: bool) -> list[tuple[int, Match]]:
+        numbers = self._exact.get(address, ())
+        found = [
+            (number, Match(self.rules[number], (), address, extension))
+            for number in ((numbers,) if isinstance(numbers, int) else numbers)
+        ]
+        if self._has_wildcards:
+            if not spared:
+                found += [
+                    (number, Match(self.rules[number], groups, address, extension))
+                    for number, groups in self._wild.takers(address)
+                ]
+            found += self._mapped(address, extension, spared)
+        return found
+
+    def _mapped(self, address: str, extension: str, spared: bool) -> list[tuple[int, Match]]:
+        domain = f"@{addresses.domain_of(address)}"
+        found = []
+        for number, table in self._maps:
+            # A domain stands behind both spellings of the address, as in virtual(5).
+            targets = table.targets.get(address) or (None if spared else table.targets.get(domain))
+            if targets:
+                match = Match(self.rules[number], (), address, extension, targets)
+                found.append((number, match))
+        return found

@@ -1,0 +1,168 @@
+"""Addresses: every spelling that a client may send comes to one normal form."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crm_milter import address
+
+
+@pytest.mark.parametrize(
+    ("argument", "stripped"),
+    [
+        ("<Help@SolarMora.COM>", "Help@SolarMora.COM"),
+        ("help@x.example", "help@x.example"),
+        ("< help@x.example >", "help@x.example"),
+        ("<@relay:help@x.example>", "help@x.example"),
+        ("<@a.example,@b.example:help@x.example>", "help@x.example"),
+        ('<"help"@x.example>', '"help"@x.example'),
+        ("<>", ""),
+        ("", ""),
+        ("<@x.example>", "@x.example"),
+    ],
+)
+def test_strip_path_keeps_the_spelling_that_delrcpt_compares(argument, stripped):
+    assert address.strip_path(argument) == stripped
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("Help@SolarMora.COM", "help@solarmora.com"),
+        ("help@solarmora.com.", "help@solarmora.com"),
+        ('"help"@solarmora.com', "help@solarmora.com"),
+        ('"he\\"lp"@x.example', 'he"lp@x.example'),
+        ('"a@b"@x.example', "a@b@x.example"),
+        ("help@x.example (comment)", "help@x.example"),
+        ("postmaster", "postmaster"),
+        ("help@münchen.example", "help@xn--mnchen-3ya.example"),
+        ("help@MÜNCHEN.example", "help@xn--mnchen-3ya.example"),
+        ("help@XN--MNCHEN-3YA.example", "help@xn--mnchen-3ya.example"),
+        ("help@straße.example", "help@xn--strae-oqa.example"),  # IDNA 2003 would say strasse
+        ("GRÜSSE@x.example", "grüsse@x.example"),
+        ("help@[192.0.2.1]", "help@[192.0.2.1]"),
+        ("a=b+c@x_y.example", "a=b+c@x_y.example"),
+        ("", ""),
+    ],
+)
+def test_normal_form(text, normal):
+    assert address.normalise(text) == normal
+
+
+@given(st.text())
+def test_anything_has_a_normal_form_that_is_its_own(text):
+    normal = address.normalise(address.strip_path(text))
+    assert isinstance(normal, str)
+    address.is_protected(normal)
+    address.is_deliverable(normal)
+    address.without_extension(normal, "+-")
+
+
+@given(st.binary())
+def test_octets_that_are_no_text_have_a_normal_form(octets):
+    assert isinstance(address.normalise(octets.decode("utf-8", "surrogateescape")), str)
+
+
+@pytest.mark.parametrize(
+    ("delimiters", "text", "base"),
+    [
+        ("+", "help+x@a.example", "help@a.example"),
+        ("+", "help@a.example", "help@a.example"),
+        ("", "help+x@a.example", "help+x@a.example"),
+        ("+-", "help-x+y@a.example", "help@a.example"),
+        ("+-", "help+x-y@a.example", "help@a.example"),
+        ("+", "+x@a.example", "+x@a.example"),
+        ("-", "owner-list@a.example", "owner-list@a.example"),
+        ("-", "list-request@a.example", "list-request@a.example"),
+        ("-", "mailer-daemon@a.example", "mailer-daemon@a.example"),
+        ("+", "help+x", "help"),
+    ],
+)
+def test_extension(delimiters, text, base):
+    assert address.without_extension(text, delimiters) == base
+
+
+@pytest.mark.parametrize(
+    ("text", "spared"),
+    [
+        ("postmaster@a.example", True),
+        ("postmaster", True),
+        ("abuse@a.example", True),
+        ("mailer-daemon@a.example", True),
+        ("double-bounce@a.example", True),
+        ("srs0=hash=tt=b.example=user@a.example", True),
+        ("srs1=hash=c.example==user@a.example", True),
+        ("prvs=1234567890=user@a.example", True),
+        ("help@a.example", False),
+        ("srs@a.example", False),
+    ],
+)
+def test_protected(text, spared):
+    assert address.is_protected(text) is spared
+
+
+@pytest.mark.parametrize(
+    ("text", "encoded"),
+    [
+        ("help@x.example", "help@x.example"),
+        ("a+b=c@x.example", "a+2Bb+3Dc@x.example"),
+        ("a b@x.example", "a+20b@x.example"),
+        ("grüße@x.example", "gr+C3+BC+C3+9Fe@x.example"),
+        ("a\x7fb", "a+7Fb"),
+    ],
+)
+def test_xtext(text, encoded):
+    assert address.xtext(text) == encoded
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("Support@CRM.Example", "Support@crm.example"),
+        ("support@crm.example.", "support@crm.example"),
+        ('"a b"@crm.example', '"a b"@crm.example'),
+        ('"help"@crm.example', "help@crm.example"),
+        ("help@münchen.example", "help@xn--mnchen-3ya.example"),
+    ],
+)
+def test_mailbox(text, written):
+    assert address.mailbox(text) == written
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("", "null"),
+        ("<>", "null"),
+        ("<a@b.example>", "angle brackets"),
+        ("a@b.example, c@d.example", "several"),
+        ("a@b@c.example", "several"),
+        ("help", "no domain"),
+        ("help@", "no domain"),
+        ("@x.example", "no local part"),
+        ("help@-x.example", "no domain"),
+        ("help@x..example", "no domain"),
+        ("he lp@x.example", "quoted"),
+        (".help@x.example", "quoted"),
+        ("help\n@x.example", "control"),
+        ('"a\r\nb"@x.example', "control"),
+    ],
+)
+def test_mailbox_says_what_is_wrong(text, wrong):
+    with pytest.raises(address.AddressError, match=wrong):
+        address.mailbox(text)
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("help@x.example", "help@x.example"),
+        ("a b@x.example", '"a b"@x.example'),
+        ('a"b@x.example', '"a\\"b"@x.example'),
+        ("a..b@x.example", '"a..b"@x.example'),
+        ("a@b@x.example", '"a@b"@x.example'),
+    ],
+)
+def test_written_form_has_the_same_normal_form(key, text):
+    assert address.written(key) == text
+    assert address.normalise(text) == key

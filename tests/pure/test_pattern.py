@@ -1,0 +1,192 @@
+"""Patterns and templates: what they take, what they give, what they refuse."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crm_milter import pattern
+from crm_milter.pattern import Exact, Glob, InDomain, PatternError, Regex, parse, template
+from crm_milter.rules import Rule
+from crm_milter.table import RuleTable
+
+
+def groups(text, address):
+    return parse(text).groups(address)
+
+
+def test_kinds():
+    assert parse("Help@SolarMora.COM") == Exact("help@solarmora.com")
+    assert parse("@MÜNCHEN.example") == InDomain("xn--mnchen-3ya.example")
+    assert parse("*") == pattern.Everyone()
+    assert isinstance(parse("case-*@a.example"), Glob)
+    assert isinstance(parse("/case-[0-9]+@a[.]example/"), Regex)
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "taken"),
+    [
+        ("case-*@a.example", "case-17@a.example", ("17",)),
+        ("case-*@a.example", "case-@a.example", ("",)),
+        ("case-*@a.example", "xcase-17@a.example", None),
+        ("Case-*@a.example", "case-17@a.example", ("17",)),
+        ("*-case@a.example", "17-case@a.example", ("17",)),
+        ("a*b*c@a.example", "a1b2c@a.example", ("1", "2")),
+        ("a*b*c@a.example", "abbc@a.example", ("", "b")),
+        ("a*b*c@a.example", "ac@a.example", None),
+        ("ab*ba@a.example", "aba@a.example", None),
+        ("a**c@a.example", "abc@a.example", ("b",)),
+        ("/case-([0-9]+)(x)?@a\\.example/", "case-17@a.example", ("17", "")),
+        ("/^CASE-(.*)@a\\.example$/", "case-17@a.example", ("17",)),
+        ("/case-([0-9]+)@a\\.example/", "my-case-17@a.example", None),
+    ],
+)
+def test_groups(text, address, taken):
+    assert groups(text, address) == taken
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("", "null"),
+        ("help", "no domain"),
+        ("case-*", "no domain"),
+        ("help@*.example", "local part only"),
+        ("*@a.example", "@a.example"),
+        ("@", "no domain"),
+        ("@a b.example", "no domain"),
+        ("//", "two slashes"),
+        ("/a@b.example", "two slashes"),
+        ("/a(@b.example/", "no regular expression"),
+        ("/(?=a)a@b.example/", "no regular expression"),
+        ("/(a)\\1@b.example/", "no regular expression"),
+    ],
+)
+def test_what_is_no_pattern(text, wrong):
+    with pytest.raises(PatternError, match=wrong):
+        parse(text)
+
+
+def test_without_re2_a_regular_expression_is_a_clear_error_and_globs_work(monkeypatch):
+    monkeypatch.setattr(pattern, "re2", None)
+    with pytest.raises(PatternError, match="need RE2, which is not installed"):
+        parse("/a@b.example/")
+    assert groups("case-*@a.example", "case-1@a.example") == ("1",)
+
+
+@pytest.mark.parametrize(
+    ("text", "literal"),
+    [
+        ("help@a.example", True),
+        ("@a.example", True),
+        ("case-*@a.example", True),
+        ("*", False),
+        (r"/.*@a\.example/", True),
+        (r"/(x|y)@a\.example$/", True),
+        (r"/[|(]@a\.example/", True),
+        (r"/help.*/", False),
+        (r"/.*@.*/", False),
+        (r"/.*@[ab]\.example/", False),
+        (r"/.*|help@a\.example/", False),
+        (r"/(.*|help@a\.example)/", False),
+        (r"/help@(a|b)\.example/", False),
+    ],
+)
+def test_literal_domain(text, literal):
+    assert pattern.has_literal_domain(parse(text)) is literal
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "taken", "target"),
+    [
+        ("support@crm.example", "help@a.example", (), "support@crm.example"),
+        ("@crm.example", "help@a.example", (), "help@crm.example"),
+        ("support@", "help@a.example", (), "support@a.example"),
+        (r"case-\1@crm.example", "x@a.example", ("17",), "case-17@crm.example"),
+        (r"\2-\1@crm.example", "x@a.example", ("a", "b"), "b-a@crm.example"),
+        (r"x@\1.example", "x@a.example", ("crm",), "x@crm.example"),
+        (r"x@\1.example", "x@a.example", ("münchen",), "x@xn--mnchen-3ya.example"),
+        (r"\1@crm.example", "x@a.example", ("a b",), '"a b"@crm.example'),
+        (r"\1@crm.example", "x@a.example", ("a@b",), '"a@b"@crm.example'),
+        (r"\1@crm.example", "x@a.example", ("",), None),
+        (r"\1@crm.example", "x@a.example", ("a\nb",), None),
+        (r"x@\1.example", "x@a.example", ("",), None),
+        (r"x@\1.example", "x@a.example", ("a>b",), None),
+    ],
+)
+def test_template(text, address, taken, target):
+    assert template(text).fill(address, taken) == target
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("", "null"),
+        ("<>", "null"),
+        ("support", "no domain"),
+        ("a@b.example,c@d.example", "several"),
+        ("@", "no domain"),
+        (r"\0@crm.example", "count from"),
+        ("a b@", "quoted"),
+    ],
+)
+def test_what_is_no_template(text, wrong):
+    with pytest.raises(PatternError, match=wrong):
+        template(text)
+
+
+@given(st.text(alphabet="ab*", min_size=1, max_size=8), st.text(alphabet="ab", max_size=12))
+def test_a_glob_and_its_groups_rebuild_the_address(glob, local):
+    if "*" not in glob or glob.strip("*") == "":
+        return
+    parsed = parse(f"{glob}@a.example")
+    taken = parsed.groups(f"{local}@a.example")
+    if taken is not None:
+        pieces = [piece + group for piece, group in zip(parsed.pieces, (*taken, ""), strict=True)]
+        assert "".join(pieces) == local
+
+
+def table(*patterns, delimiter=""):
+    rules = [
+        Rule(f"r{number}", tuple(parse(each) for each in texts.split()))
+        for number, texts in enumerate(patterns)
+    ]
+    return RuleTable(tuple(rules), delimiter)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "address", "rule"),
+    [
+        (["help@a.example", "@a.example"], "help@a.example", "r0"),
+        (["@a.example", "help@a.example"], "help@a.example", "r0"),
+        (["case-*@a.example", "case-1@a.example"], "case-1@a.example", "r0"),
+        (["/x.*@a\\.example/", "x*@a.example", "@a.example"], "xy@a.example", "r0"),
+        (["x*@a.example", "/x.*@a\\.example/", "@a.example"], "xy@a.example", "r0"),
+        (["b@a.example", "@a.example", "*"], "x@b.example", "r2"),
+        (["help@a.example info@b.example"], "info@b.example", "r0"),
+        (["help@a.example"], "other@a.example", None),
+        (["@a.example"], "postmaster@a.example", None),
+        (["*"], "srs0=a=b=c=d@a.example", None),
+        (["/.*@a\\.example/"], "abuse@a.example", None),
+        (["p*@a.example"], "postmaster@a.example", None),
+        (["@a.example", "postmaster@a.example"], "postmaster@a.example", "r1"),
+        (["*"], "postmaster", None),
+    ],
+)
+def test_the_first_rule_that_takes_the_address_applies(patterns, address, rule):
+    match = table(*patterns).match(address)
+    assert (match.rule.name if match else None) == rule
+
+
+@pytest.mark.parametrize(
+    ("patterns", "address", "rule", "taken"),
+    [
+        (["help@a.example"], "help+x@a.example", "r0", "help@a.example"),
+        (["help@a.example", "help+x@a.example"], "help+x@a.example", "r0", "help@a.example"),
+        (["help+x@a.example", "help@a.example"], "help+x@a.example", "r0", "help+x@a.example"),
+        (["case-*@a.example"], "case-1+x@a.example", "r0", "case-1+x@a.example"),
+        (["@a.example"], "postmaster+x@a.example", None, None),
+    ],
+)
+def test_extensions(patterns, address, rule, taken):
+    match = table(*patterns, delimiter="+").match(address)
+    assert (match and (match.rule.name, match.address)) == (rule and (rule, taken))

@@ -1,0 +1,138 @@
+"""The spam filter's verdict, preset by preset, with the headers as the filters write them."""
+
+import pytest
+
+from crm_milter.verdict import (
+    PRESETS,
+    Verdict,
+    by_score,
+    by_value,
+    field_names,
+    judge,
+    mailscanner,
+)
+
+SPAM, HAM, NONE, CONFLICTING = Verdict.SPAM, Verdict.HAM, Verdict.NONE, Verdict.CONFLICTING
+
+
+def verdict(filters, *fields):
+    pairs = [tuple(field.split(": ", 1)) for field in fields]
+    return judge(tuple(filters), [(name.lower(), value) for name, value in pairs]).verdict
+
+
+@pytest.mark.parametrize(
+    ("preset", "fields", "expected"),
+    [
+        ("spamassassin", ["X-Spam-Flag: YES"], SPAM),
+        ("spamassassin", ["X-Spam-Status: Yes, score=6.5 required=5.0 tests=A,B"], SPAM),
+        ("spamassassin", ["X-Spam-Status: No, score=1.0 required=5.0"], HAM),
+        ("spamassassin", [], NONE),
+        ("spamassassin", ["X-Spam-Flag: NO"], NONE),  # it never writes that
+        ("spamassassin", ["X-Spam-Flag: NO", "X-Spam-Flag: YES"], SPAM),
+        ("spamassassin", ["X-Spam-Status: No", "X-Spam-Flag: YES"], CONFLICTING),
+        ("spamassassin", ["X-Spam-Status: Yes,\n\tscore=9\n\ttests=[A,\n\t B]"], SPAM),
+        ("spamassassin", ["X-Spam-Flag: \n\tYES"], SPAM),
+        ("spamassassin", ["X-Bogosity: Spam, tests=bogofilter"], NONE),
+        ("amavis", ["X-Spam-Flag: YES"], SPAM),
+        ("amavis", ["X-Spam-Flag: NO"], HAM),
+        ("amavis", ["X-Spam-Flag: NO", "X-Spam-Flag: YES"], CONFLICTING),
+        ("amavis", ["X-Spam-Flag: YES", "X-Spam-Flag: NO"], CONFLICTING),
+        ("amavis", [], NONE),
+        ("rspamd", ["X-Spam: Yes"], SPAM),
+        ("rspamd", ["X-Rspamd-Action: add header"], SPAM),
+        ("rspamd", ["X-Rspamd-Action: rewrite subject"], SPAM),
+        ("rspamd", ["X-Rspamd-Action: reject"], SPAM),
+        ("rspamd", ["X-Spam-Status: Yes, score=8.20"], SPAM),
+        ("rspamd", ["X-Spamd-Result: default: True [20.10 / 15.00]"], HAM),
+        ("rspamd", [], HAM),
+        ("rspamd-headers", ["X-Rspamd-Action: no action"], HAM),
+        ("rspamd-headers", ["X-Spamd-Result: default: False [4.10 / 15.00]"], NONE),
+        ("rspamd-headers", [], NONE),
+        ("microsoft", ["X-MS-Exchange-Organization-SCL: 5"], SPAM),
+        ("microsoft", ["X-MS-Exchange-Organization-SCL: 4"], HAM),
+        ("microsoft", ["X-MS-Exchange-Organization-SCL: -1"], HAM),
+        ("microsoft", ["X-Forefront-Antispam-Report: CIP:1.2.3.4;SCL:1;SFV:NSPM;"], HAM),
+        ("microsoft", ["X-Forefront-Antispam-Report: CIP:1.2.3.4;SCL:9;SFV:X;"], SPAM),
+        ("microsoft", ["X-Forefront-Antispam-Report: CIP:1.2.3.4;SCL:1;\n CAT:HPHSH;"], SPAM),
+        ("microsoft", ["X-Forefront-Antispam-Report: SFV:SPM;SCL:1"], SPAM),
+        ("barracuda", ["X-Barracuda-Spam-Flag: YES"], SPAM),
+        ("barracuda", ["X-Barracuda-Spam-Status: No, SCORE=1.09 using global"], HAM),
+        ("barracuda", ["X-Barracuda-Spam-Status: Yes, SCORE=9"], SPAM),
+        ("bogofilter", ["X-Bogosity: Spam, tests=bogofilter, spamicity=0.99"], SPAM),
+        ("bogofilter", ["X-Bogosity: Ham, tests=bogofilter"], HAM),
+        ("bogofilter", ["X-Bogosity: Unsure, tests=bogofilter"], NONE),
+        ("dspam", ["X-DSPAM-Result: Spam"], SPAM),
+        ("dspam", ["X-DSPAM-Result: Innocent"], HAM),
+        ("proofpoint", ["X-Proofpoint-Spam-Details: rule=spam policy=default score=9"], SPAM),
+        ("proofpoint", ["X-Proofpoint-Spam-Details: rule=notspam policy=default"], HAM),
+        ("proofpoint", ["X-Proofpoint-Spam-Details: rule=outbound_notspam score=0"], NONE),
+        ("gmail", ["X-Gm-Spam: 1", "X-Gm-Phishy: 0"], SPAM),
+        ("gmail", ["X-Gm-Spam: 0", "X-Gm-Phishy: 0"], HAM),
+        ("gmail", ["X-Gm-Phishy: 1"], SPAM),
+    ],
+)
+def test_preset(preset, fields, expected):
+    assert verdict([PRESETS[preset]], *fields) is expected
+
+
+def test_nothing_configured_is_no_verdict():
+    assert verdict([], "X-Spam-Flag: YES") is NONE
+
+
+def test_mailscanner_names_the_site():
+    assert verdict([mailscanner("Acme")], "X-Acme-MailScanner-SpamCheck: spam, x") is SPAM
+    assert verdict([mailscanner("Acme")], "X-Acme-MailScanner-SpamCheck: not spam, x") is HAM
+    assert verdict([mailscanner("Acme")], "X-Evil-MailScanner-SpamCheck: spam, x") is NONE
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("spam", SPAM),
+        ("SPAMMY 9", SPAM),
+        ("\n\tspam", SPAM),
+        ("not spam", HAM),
+        ("", HAM),
+    ],
+)
+def test_own_header_by_value(value, expected):
+    assert verdict([by_value("X-Our-Filter", "spam*")], f"X-OUR-Filter: {value}") is expected
+
+
+def test_brackets_of_an_own_header_are_plain_text():
+    assert verdict([by_value("X-F", "[spam]?")], "X-F: [SPAM]!") is SPAM
+    assert verdict([by_value("X-F", "[spam]")], "X-F: s") is HAM
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("5.9", HAM),
+        ("6", SPAM),
+        ("6.0", SPAM),
+        ("6.1", SPAM),
+        ("-7", HAM),
+        ("score=7.5 required=6", SPAM),
+        ("high", HAM),
+        ("nan", HAM),
+    ],
+)
+def test_own_header_by_score(value, expected):
+    assert verdict([by_score("X-Our-Score", 6.0)], f"X-Our-Score: {value}") is expected
+
+
+def test_several_filters_any_spam_wins_and_silence_of_one_that_marks_ham_is_no_verdict():
+    both = [PRESETS["rspamd"], PRESETS["amavis"]]
+    assert verdict(both) is NONE
+    assert verdict(both, "X-Spam-Flag: NO") is HAM
+    assert verdict(both, "X-Spam: Yes") is SPAM
+    assert verdict(both, "X-Spam: Yes", "X-Spam-Flag: NO") is CONFLICTING
+
+
+def test_judgement_names_the_field_that_decided():
+    judgement = judge((PRESETS["amavis"],), [("x-spam-flag", "NO"), ("x-spam-flag", " YES")])
+    assert judgement.field == "x-spam-flag: YES"
+
+
+def test_only_the_named_fields_are_wanted():
+    assert field_names((PRESETS["amavis"],)) == {"x-spam-flag"}
