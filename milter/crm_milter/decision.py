@@ -1,0 +1,124 @@
+"""What a decision is made of: the envelope that goes in, the edits and reasons that come out."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from crm_milter.rules import Copy, Match, Rule
+from crm_milter.verdict import UNJUDGED, Judgement
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One RCPT: ``raw`` is what delrcpt compares, ``address`` the normal form of it."""
+
+    raw: str
+    address: str
+    match: Match | None = None
+    notify: str = ""  # the client's NOTIFY, upper case (RFC 3461 section 4.1)
+    orcpt: str = ""  # the client's ORCPT as received (RFC 3461 section 4.2)
+    bracketed: bool = True  # came with "<>": always, by SMTP; never, by sendmail(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Sender in normal form ("" is the null sender), recipients in the order of RCPT.
+
+    ``size`` is in bytes: what MAIL declared (RFC 1870) or what of the body was seen, if more.
+    """
+
+    sender: str
+    recipients: tuple[Recipient, ...]
+    by_smtp: bool = True
+    size: int = 0
+
+
+class Action(Enum):
+    """What becomes of a matched recipient; the words of the log."""
+
+    REROUTED = "rerouted"
+    COPIED = "copied"
+    LEFT = "left"
+    REJECTED = "rejected"
+    QUARANTINED = "quarantined"
+    DISCARDED = "discarded"
+    TEMPFAILED = "tempfailed"
+
+
+class Reason(Enum):
+    """Why a matched recipient was not simply rerouted."""
+
+    UNDECODABLE = "undecodable"
+    NO_TARGET = "no_target"
+    LOOP = "loop"
+    AUTO_SUBMITTED = "auto_submitted"
+    OVERSIZE = "oversize"
+    SPAM = "spam"
+    NO_VERDICT = "no_verdict"
+
+
+class Reply(Enum):
+    """The answer at end of message: code, enhanced status code (RFC 3463), text."""
+
+    ACCEPT = "250 2.0.0 accepted"
+    DISCARD = "250 2.0.0 discarded"
+    REJECT_SPAM = "550 5.7.1 message refused as spam"
+    REJECT_OVERSIZE = "552 5.3.4 message too big for its recipient"
+    TEMPFAIL = "451 4.7.1 no verdict of the spam filter yet, try again later"
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """A recipient to add, with its ESMTP parameters as addrcpt takes them."""
+
+    address: str
+    never: bool
+    orcpt: str = ""
+
+    @property
+    def parameters(self) -> str:
+        """Return NOTIFY and ORCPT (RFC 3461). Never SUCCESS or DELAY: they show the target."""
+        notify = "NOTIFY=NEVER" if self.never else "NOTIFY=FAILURE"
+        return f"{notify} ORCPT={self.orcpt}" if self.orcpt else notify
+
+
+_CHANGING = frozenset({Action.REROUTED, Action.COPIED, Action.QUARANTINED, Action.DISCARDED})
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What becomes of one matched recipient, and why."""
+
+    recipient: Recipient
+    rule: Rule
+    action: Action
+    reason: Reason | None = None
+    targets: tuple[str, ...] = ()
+    copies: tuple[Copy, ...] = ()
+    withheld: int = 0  # copies that spam does not get
+    test: bool = False  # said, not done
+    duplicate: bool = False  # the original may get it, too: its spelling cannot be known
+
+    @property
+    def changes_envelope(self) -> bool:
+        """Tell whether recipients are added or removed on account of this one."""
+        return not self.test and self.action in _CHANGING
+
+    @property
+    def leaves_envelope(self) -> bool:
+        """Tell whether the recipient itself goes."""
+        goes = self.action is Action.DISCARDED or bool(self.targets)
+        return goes and self.changes_envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do with a message. Additions come before removals, whoever carries this out."""
+
+    add: tuple[Addition, ...] = ()
+    remove: tuple[str, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    envelope_sender: str | None = None  # None: as it is
+    reply: Reply = Reply.ACCEPT
+    hold: bool = False
+    judgement: Judgement = UNJUDGED
+    outcomes: tuple[Outcome, ...] = ()

@@ -1,0 +1,33 @@
+"""The words of the log: one line a matched recipient, in Postfix's grammar.
+
+``queue-id: what: to=<...>, key=value``; the daemon and ``explain`` say the same words.
+"""
+
+from crm_milter.decision import Action, Outcome
+from crm_milter.verdict import Judgement
+
+_WITH_NEW_RECIPIENTS = frozenset({Action.REROUTED, Action.COPIED, Action.QUARANTINED})
+
+
+def outcome_line(queue_id: str, outcome: Outcome, judgement: Judgement) -> str:
+    """Return the log line for what became of one matched recipient."""
+    line = f"{queue_id}: {outcome.action.value}: to=<{printable(outcome.recipient.address)}>"
+    if outcome.action in _WITH_NEW_RECIPIENTS:
+        if outcome.targets:
+            line += f" new={','.join(f'<{printable(each)}>' for each in outcome.targets)}"
+        copies = len(outcome.copies)
+        line += f" rule={outcome.rule.name} copies={copies} spam={judgement.verdict.value}"
+    else:
+        line += f" rule={outcome.rule.name}"
+        if outcome.reason:
+            line += f" reason={outcome.reason.value}"
+    if outcome.duplicate:
+        line += " duplicate=possible"
+    return f"{line} [test, not done]" if outcome.test else line
+
+
+def printable(text: str) -> str:
+    """Return text that cannot break out of its line: what cannot be printed becomes ``?``."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else "?" for character in text)
