@@ -1,0 +1,175 @@
+"""Tables of the configuration to the objects that the rest of the program works with.
+
+Here is checked what concerns several keys of one table; what concerns several rules is in
+``lint``.
+"""
+
+from dataclasses import dataclass
+
+from crm_milter import verdict
+from crm_milter.address import mailbox
+from crm_milter.pattern import (
+    Everyone,
+    Exact,
+    InDomain,
+    NullSender,
+    Pattern,
+    Template,
+    group_count,
+    has_literal_domain,
+)
+from crm_milter.routing import NoVerdict
+from crm_milter.rules import Copy, Rule
+from crm_milter.schema import Place, Section
+from crm_milter.values import Listener, spam_filter
+
+
+@dataclass(frozen=True, slots=True)
+class MilterSettings:
+    """How Postfix reaches us, and how many processes answer.
+
+    ``socket_mode`` and ``socket_group`` concern Unix sockets, ``workers`` is None for as many
+    as the processors suggest, ``drain_timeout`` is in seconds.
+    """
+
+    listen: Listener
+    socket_mode: int
+    socket_group: str
+    workers: int | None
+    drain_timeout: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpamSettings:
+    """Whom to believe about spam."""
+
+    filters: tuple[verdict.SpamFilter, ...] = ()
+    no_verdict: NoVerdict = NoVerdict.ROUTE
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A rule, where it stands, and its keys with problems, of which nothing can be concluded."""
+
+    rule: Rule
+    bad: frozenset[str]
+    place: Place
+
+
+def same(section: Section) -> Section:
+    """Return the section itself."""
+    return section
+
+
+def milter(section: Section) -> MilterSettings:
+    """Return the settings under ``milter``."""
+    return MilterSettings(**section.values)
+
+
+def preset(text: str) -> SpamSettings:
+    """Return the settings for ``spam: PRESET``."""
+    return SpamSettings((spam_filter(text),))
+
+
+def spam(section: Section) -> SpamSettings:
+    """Return the settings under ``spam``."""
+    filters = (*section["filter"], *section["headers"])
+    if not filters and not section.bad:
+        section.place.complain((), 'neither "filter" nor "headers" is there')
+    if filters and section.states("no_verdict") and not any(each.marks_ham for each in filters):
+        names = ", ".join(f'"{each.name}"' for each in filters)
+        message = f"can never apply: {names} does not mark ham, so that no mark means ham"
+        section.place.warn(("no_verdict",), message)
+    return SpamSettings(filters, section["no_verdict"])
+
+
+def header(section: Section) -> verdict.SpamFilter:
+    """Return the filter for one of ``spam.headers``."""
+    name = section["name"] or "?"
+    if section["value"] is not None and section["at_least"] is not None:
+        section.place.complain(("at_least",), 'cannot stand together with "value"')
+    elif section["value"] is not None:
+        return verdict.by_value(name, section["value"])
+    elif section["at_least"] is None and not section.bad & {"value", "at_least"}:
+        section.place.complain((), 'neither "value" nor "at_least" is there')
+    return verdict.by_score(name, section["at_least"] or 0.0)
+
+
+def plain_copy(text: str) -> Copy:
+    """Return one of ``also_deliver_to`` that is only an address."""
+    return Copy(mailbox(text))
+
+
+def copy(section: Section) -> Copy:
+    """Return one of ``also_deliver_to``."""
+    values = section.values
+    return Copy(values["address"] or "", values["deliver_spam"], values["suppress_bounces"])
+
+
+def rule(section: Section) -> Entry:
+    """Return a rule."""
+    values = section.values
+    built = Rule(
+        name=values["name"] or "",
+        match=values["match"],
+        replace_with=values["replace_with"],
+        copies=values["also_deliver_to"],
+        bypass_spam_filter=values["bypass_spam_filter"],
+        on_spam=values["on_spam"],
+        suppress_bounces=values["suppress_bounces"],
+        unrouted_to=values["unrouted_to"],
+        mode=values["mode"],
+    )
+    if built.bypass_spam_filter and section.states("on_spam"):
+        message = 'cannot stand together with "bypass_spam_filter: true"'
+        section.place.complain(("on_spam",), message)
+    bad = section.bad
+    known = not bad & {"match", "replace_with"}
+    if (
+        known
+        and built.replace_with
+        and not _is_filled(built.replace_with, built.match, section.place)
+    ):
+        bad |= {"replace_with"}
+    if not built.replace_with and not built.copies and not bad:
+        message = (
+            'has neither "replace_with" nor "also_deliver_to":'
+            " it only keeps later rules from its addresses"
+        )
+        section.place.warn((), message)
+    return Entry(built, bad, section.place)
+
+
+def _is_filled(template: Template, match: tuple[Pattern, ...], place: Place) -> bool:
+    """Tell whether a template fits all patterns of its rule; note where it does not."""
+    most = max(template.references(), default=0)
+    fits = True
+    for pattern in match:
+        if not has_literal_domain(pattern):
+            message = (
+                f"not under {named(pattern)}, which does not end in a domain:"
+                " outgoing mail would be rerouted as well"
+            )
+        elif most > group_count(pattern):
+            count = group_count(pattern)
+            groups = f"{count or 'no'} group{'' if count == 1 else 's'}"
+            message = f'"\\{most}" is not there: {named(pattern)} has {groups}'
+        else:
+            continue
+        place.complain(("replace_with",), message)
+        fits = False
+    return fits
+
+
+def named(pattern: Pattern) -> str:
+    """Return a pattern for a message."""
+    match pattern:
+        case Exact():
+            return f'"{pattern.address}"'
+        case InDomain():
+            return f'"@{pattern.domain}"'
+        case Everyone():
+            return '"*"'
+        case NullSender():
+            return '"<>"'
+    return f'"{pattern.source}"'

@@ -1,0 +1,129 @@
+"""The configuration: a file to a ``Config``, or every problem in it.
+
+What comes out is complete and checked: nothing later asks whether a setting makes sense. What
+is refused comes as one ConfigError with all problems; what is only odd, in ``warnings``.
+"""
+
+import gc
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+from crm_milter import document, keys, lint
+from crm_milter.build import Entry, MilterSettings, SpamSettings
+from crm_milter.problem import ConfigError, Problem, Problems
+from crm_milter.problem import Path as Where
+from crm_milter.reader import INVALID, Reader
+from crm_milter.routing import Policy
+from crm_milter.schema import Section
+from crm_milter.table import RuleTable
+from crm_milter.values import LONGEST_SOCKET_PATH, UnixSocket
+
+__all__ = ["Config", "ConfigError", "MilterSettings", "Problem", "load", "parse"]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A valid configuration; ``metrics_listen`` is host and port, None for no exporter."""
+
+    milter: MilterSettings
+    metrics_listen: tuple[str, int] | None
+    recipient_delimiter: str
+    unrouted_to: str | None
+    policy: Policy
+    warnings: tuple[Problem, ...] = ()
+
+
+def load(path: Path) -> Config:
+    """Return the configuration in a file; raises ConfigError, also if it cannot be read."""
+    try:
+        with _opened(path) as stream:
+            return _config(stream, path)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError((Problem(str(path), 0, "", reason),)) from error
+
+
+def parse(text: str, path: Path) -> Config:
+    """Return the configuration in a text; ``path`` names it and is where relative paths start."""
+    return _config(BytesIO(text.encode("utf-8", "surrogatepass")), path)
+
+
+def _opened(path: Path) -> BinaryIO:
+    # Without O_NONBLOCK, opening a FIFO would wait for a writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(0, "is a directory" if stat.S_ISDIR(mode) else "is not a regular file")
+
+
+def _config(stream: BinaryIO, path: Path) -> Config:
+    problems = Problems(str(path))
+    reader = Reader(keys.ROOT, problems)
+    entries: list[Entry] = []
+
+    def take_rule(node: document.Node, where: Where) -> None:
+        entry = reader.read(keys.RULE, node, where)
+        if entry is not INVALID:
+            entries.append(entry)
+
+    with _uncollected():
+        tree = document.read(stream, problems, {"rules": take_rule}) or document.Mapping({}, 1)
+        section = reader.read(keys.ROOT, tree, ())
+        if section is INVALID:
+            problems.raise_errors()
+        return _checked(section, tuple(entries), path, problems)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the garbage collector from looking at every rule again and again: half the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _checked(
+    section: Section, entries: tuple[Entry, ...], path: Path, problems: Problems
+) -> Config:
+    delimiter: str = section["recipient_delimiter"]
+    spam: SpamSettings = section["spam"] or SpamSettings()
+    if not section.states("spam"):
+        message = "no spam filter is named, so that all mail counts as ham"
+        section.place.warn(("spam",), message)
+    milter = _absolute(section, path)
+    table = RuleTable(tuple(entry.rule for entry in entries), delimiter)
+    lint.check(entries, table, section["unrouted_to"], section.place)
+    problems.raise_errors()
+    return Config(
+        milter=milter,
+        metrics_listen=section["metrics"],
+        recipient_delimiter=delimiter,
+        unrouted_to=section["unrouted_to"],
+        policy=Policy(table, spam.filters, spam.no_verdict),
+        warnings=problems.warnings(),
+    )
+
+
+def _absolute(section: Section, path: Path) -> MilterSettings:
+    """Return the milter's settings with the path of a Unix socket seen from the file."""
+    milter: MilterSettings = section["milter"]
+    if not isinstance(milter.listen, UnixSocket):
+        return milter
+    socket = os.path.normpath(path.absolute().parent / milter.listen.path)
+    length = len(os.fsencode(socket))
+    if length > LONGEST_SOCKET_PATH:
+        message = f'"{socket}" has {length} bytes, more than the {LONGEST_SOCKET_PATH} of a socket'
+        section.place.complain(("milter", "listen"), message)
+    return replace(milter, listen=UnixSocket(socket))

@@ -1,0 +1,128 @@
+"""What is wrong with a configuration, where, and how bad: collected, bounded, in order of lines.
+
+One problem is one line of text, ``FILE:LINE: KEY: MESSAGE``, whatever the file holds: control
+characters of quoted values are escaped and long values cut.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import Enum
+from typing import NoReturn
+
+# Enough to mend a file in one go; a generated file may have a hundred thousand.
+SHOWN = 100
+
+Path = tuple[str | int, ...]
+
+_LONGEST = 400
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_.-]{1,60}", re.ASCII)
+
+
+class Severity(Enum):
+    """Whether a file is refused for it."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong: ``line`` is 0 and ``key`` is "" where the whole file is meant."""
+
+    file: str
+    line: int
+    key: str
+    message: str
+    severity: Severity = Severity.ERROR
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        kind = "warning" if self.severity is Severity.WARNING else ""
+        return ": ".join(part for part in (place, kind, self.key, self.message) if part)
+
+
+class ConfigError(Exception):
+    """A configuration that is refused, with every problem found in it, warnings as well."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__(problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems))
+
+
+class Problems:
+    """The problems of one file so far. Of each severity the first ``SHOWN`` are kept."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._kept: dict[Severity, list[Problem]] = {each: [] for each in Severity}
+        self._count = dict.fromkeys(Severity, 0)
+
+    def add(self, line: int, path: Path, message: str, severity: Severity = Severity.ERROR) -> None:
+        """Note a problem of the key at ``path``; the file as a whole where line is 0."""
+        self._count[severity] += 1
+        if self._count[severity] <= SHOWN:
+            problem = Problem(self._file, line, key_path(path), one_line(message), severity)
+            self._kept[severity].append(problem)
+
+    def fail(self, line: int, message: str) -> NoReturn:
+        """Raise ConfigError with this problem alone: after it the file cannot be read.
+
+        What was noted before may only be its consequence, such as a key that seems missing.
+        """
+        raise ConfigError((Problem(self._file, line, "", one_line(message)),))
+
+    @property
+    def full(self) -> bool:
+        """Tell whether further errors are only counted, so that suggestions are in vain."""
+        return self._count[Severity.ERROR] >= SHOWN
+
+    def raise_errors(self) -> None:
+        """Raise ConfigError with all problems if one of them is an error."""
+        if self._count[Severity.ERROR]:
+            raise ConfigError(self._listed(*Severity))
+
+    def warnings(self) -> tuple[Problem, ...]:
+        """Return the warnings in order of lines."""
+        return self._listed(Severity.WARNING)
+
+    def _listed(self, *severities: Severity) -> tuple[Problem, ...]:
+        kept = [problem for each in severities for problem in self._kept[each]]
+        kept.sort(key=lambda problem: problem.line)
+        for each in severities:
+            more = self._count[each] - len(self._kept[each])
+            if more:
+                message = f"{more} more {each.value}{'s' if more > 1 else ''} not shown"
+                kept.append(Problem(self._file, 0, "", message, each))
+        return tuple(kept)
+
+
+def key_path(path: Path) -> str:
+    """Return the path to a key as the messages write it: ``rules[3].replace_with``."""
+    written = ""
+    for part in path:
+        if isinstance(part, int):
+            written += f"[{part}]"
+        else:
+            name = part if _PLAIN_KEY.fullmatch(part) else f'"{one_line(part[:60])}"'
+            written += f".{name}" if written else name
+    return written
+
+
+def one_line(text: str) -> str:
+    """Return a text for a message: on one line, without characters that trick a terminal."""
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST - 60]} ... {text[-50:]}"
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Return `` (did you mean "..."?)`` for a misspelt word, "" where nothing is like it."""
+    close = get_close_matches(word[:60].lower(), list(known), n=1, cutoff=0.7)
+    return f' (did you mean "{close[0]}"?)' if close else ""

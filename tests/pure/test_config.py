@@ -1,0 +1,294 @@
+"""The configuration as a whole: what a file comes to, and how it is refused."""
+
+import gc
+import os
+from pathlib import Path
+
+import pytest
+
+from crm_milter.config import Config, ConfigError, load, parse
+from crm_milter.pattern import Exact, Glob, InDomain
+from crm_milter.problem import SHOWN
+from crm_milter.routing import NoVerdict
+from crm_milter.rules import Copy, Mode, OnSpam
+from crm_milter.values import InetSocket, UnixSocket
+from crm_milter.verdict import PRESETS
+
+FIVE_LINES = """\
+unrouted_to: it@solarmora.com
+spam: rspamd
+rules:
+  - name: support
+    match: help@solarmora.com
+    replace_with: support@v1su0245ewejzhe7.case.my-crm.com
+"""
+HEAD = "unrouted_to: it@solarmora.com\nspam: rspamd\n"
+
+
+def read(text: str) -> Config:
+    return parse(text, Path("/etc/crm-milter/crm-milter.yaml"))
+
+
+def problems_of(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def warnings_of(text: str) -> list[str]:
+    return [str(each).partition("warning: ")[2] for each in read(text).warnings]
+
+
+def test_the_first_file_a_person_writes() -> None:
+    config = read(FIVE_LINES)
+    assert config.warnings == ()
+    assert config.unrouted_to == "it@solarmora.com"
+    assert config.policy.filters == (PRESETS["rspamd"],)
+    (rule,) = config.policy.table.rules
+    assert (rule.name, rule.match) == ("support", (Exact("help@solarmora.com"),))
+    match = config.policy.table.match("help@solarmora.com")
+    assert match is not None
+    assert match.targets() == ("support@v1su0245ewejzhe7.case.my-crm.com",)
+
+
+def test_defaults() -> None:
+    config = read(FIVE_LINES)
+    assert config.milter.listen == UnixSocket("/var/spool/postfix/crm-milter/milter.sock")
+    assert (config.milter.socket_mode, config.milter.socket_group) == (0o660, "postfix")
+    assert (config.milter.workers, config.milter.drain_timeout) == (None, 60)
+    assert config.metrics_listen == ("127.0.0.1", 9894)
+    assert config.recipient_delimiter == ""
+    assert config.policy.no_verdict is NoVerdict.ROUTE
+    (rule,) = config.policy.table.rules
+    assert (rule.copies, rule.bypass_spam_filter, rule.on_spam) == ((), False, OnSpam.LEAVE)
+    assert (rule.suppress_bounces, rule.unrouted_to, rule.mode) == (True, None, Mode.ENFORCE)
+
+
+def test_everything_that_can_be_said() -> None:
+    config = read(
+        """\
+milter: {listen: "inet6:8894@::1", socket_mode: 0600, socket_group: mail, workers: 2,
+         drain_timeout: 5}
+metrics: {listen: none}
+recipient_delimiter: +-
+unrouted_to: it@solarmora.com
+spam:
+  filter: [amavis, mailscanner:solarmora]
+  headers:
+    - {name: X-Our-Filter, value: "spam*"}
+    - {name: X-Our-Score, at_least: 6.5}
+  no_verdict: tempfail
+rules:
+  - name: support
+    match: ["Help@SolarMora.COM.", "case-*@solarmora.com"]
+    replace_with: "@CRM.example"
+    also_deliver_to:
+      - Team@solarmora.com
+      - {address: boss@solarmora.com, deliver_spam: true, suppress_bounces: false}
+    bypass_spam_filter: true
+    suppress_bounces: false
+    unrouted_to: support@mailboxes.example
+    mode: test
+  - {name: quarantined, match: "@shop.example", also_deliver_to: a@b.example, on_spam: quarantine}
+"""
+    )
+    assert config.warnings == ()
+    assert config.milter.listen == InetSocket("inet6", 8894, "::1")
+    assert config.milter.listen.libmilter == "inet6:8894@[::1]"
+    assert (config.milter.socket_mode, config.milter.socket_group) == (0o600, "mail")
+    assert (config.milter.workers, config.milter.drain_timeout) == (2, 5)
+    assert config.metrics_listen is None
+    assert config.recipient_delimiter == "+-"
+    names = ["amavis", "mailscanner", "X-Our-Filter", "X-Our-Score"]
+    assert [each.name for each in config.policy.filters] == names
+    assert config.policy.no_verdict is NoVerdict.TEMPFAIL
+    support, quarantined = config.policy.table.rules
+    glob = Glob("case-*@solarmora.com", ("case-", ""), "solarmora.com")
+    assert support.match == (Exact("help@solarmora.com"), glob)
+    assert support.copies == (
+        Copy("Team@solarmora.com"),
+        Copy("boss@solarmora.com", deliver_spam=True, suppress_bounces=False),
+    )
+    assert (support.bypass_spam_filter, support.suppress_bounces) == (True, False)
+    assert (support.unrouted_to, support.mode) == ("support@mailboxes.example", Mode.TEST)
+    assert quarantined.match == (InDomain("shop.example"),)
+    assert (quarantined.on_spam, quarantined.replace_with) == (OnSpam.QUARANTINE, None)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "rules:\n", "rules: []\nmilter:\n"])
+def test_an_empty_file_has_no_rules(text: str) -> None:
+    assert read(text).policy.table.rules == ()
+    assert warnings_of(text) == ["spam: no spam filter is named, so that all mail counts as ham"]
+
+
+@pytest.mark.parametrize(
+    ("listen", "libmilter"),
+    [
+        ("unix:/run/x.sock", "unix:/run/x.sock"),
+        ("unix:x.sock", "unix:/etc/crm-milter/x.sock"),
+        ("unix:../x.sock", "unix:/etc/x.sock"),
+        ("inet:8894@127.0.0.1", "inet:8894@127.0.0.1"),
+        ("inet:1@mail.solarmora.com", "inet:1@mail.solarmora.com"),
+        ("inet6:65535@[::]", "inet6:65535@[::]"),
+    ],
+)
+def test_listeners(listen: str, libmilter: str) -> None:
+    assert read(f"milter: {{listen: '{listen}'}}").milter.listen.libmilter == libmilter
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [("0.0.0.0:1", ("0.0.0.0", 1)), ("[::1]:9894", ("::1", 9894)), ("a.b:2", ("a.b", 2))],
+)
+def test_metrics_listeners(listen: str, address: tuple[str, int]) -> None:
+    assert read(f"metrics: {{listen: '{listen}'}}").metrics_listen == address
+
+
+RULE_A = "  - {name: a, match: a@x.example, replace_with: a@crm.example}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "warnings"),
+    [
+        (
+            HEAD + "rules:\n" + RULE_A + "  - {name: b, match: [b@x.example, A@X.example], "
+            "replace_with: b@crm.example}\n",
+            ['rules[1].match[1]: "a@x.example" never comes here, it goes to "a" before'],
+        ),
+        (
+            HEAD + "rules:\n" + RULE_A + "  - {name: b, match: b@x.example, "
+            "also_deliver_to: [c@x.example, a@x.example]}\n",
+            [
+                'rules[1].also_deliver_to[1]: "a@x.example" is matched by rule "a":'
+                " virtual aliases may send the copy elsewhere"
+            ],
+        ),
+        (
+            HEAD + "rules:\n  - {name: b, match: b@x.example}\n",
+            [
+                'rules[0]: has neither "replace_with" nor "also_deliver_to":'
+                " it only keeps later rules from its addresses"
+            ],
+        ),
+        (
+            HEAD + "rules:\n  - name: b\n    match: [b@x.example, B@x.example]\n"
+            "    replace_with: b@crm.example\n",
+            ['rules[0].match[1]: "b@x.example" is there twice'],
+        ),
+        (
+            "spam: {filter: [rspamd], no_verdict: leave}\n",
+            [
+                'spam.no_verdict: can never apply: "rspamd" does not mark ham,'
+                " so that no mark means ham"
+            ],
+        ),
+        ("rules:\n" + RULE_A, ["spam: no spam filter is named, so that all mail counts as ham"]),
+    ],
+)
+def test_what_is_odd_but_valid_is_a_warning(text: str, warnings: list[str]) -> None:
+    assert warnings_of(text) == warnings
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        # a copy of everything is no loop, whatever the targets are
+        RULE_A + "  - {name: audit, match: '*', also_deliver_to: archive@x.example}\n",
+        # an exception from a wildcard; the mailbox for what is left may be one
+        "  - {name: own, match: it@solarmora.com, also_deliver_to: x@y.example}\n"
+        "  - {name: all, match: '@solarmora.com', replace_with: '@crm.example'}\n",
+        # wildcards spare these, so that nothing is hidden, and no target is taken
+        "  - {name: all, match: '@x.example', replace_with: postmaster@x.example}\n"
+        "  - {name: abuse, match: abuse@x.example, replace_with: b@crm.example}\n",
+        # the rule before takes what would loop
+        "  - {name: help, match: [help@x.example, help@old.example], replace_with: a@crm.example}\n"
+        "  - {name: old, match: '@old.example', replace_with: '@x.example'}\n",
+        # a pattern that only looks as wide as the one before
+        "  - {name: a, match: case-*@x.example, replace_with: a@crm.example}\n"
+        "  - {name: b, match: '*-case@x.example', replace_with: b@crm.example}\n"
+        "  - {name: c, match: '@x.example', replace_with: c@crm.example}\n",
+    ],
+)
+def test_what_is_no_mistake(rules: str) -> None:
+    text = f"unrouted_to: it@mailboxes.example\nspam: rspamd\nrules:\n{rules}"
+    assert not [each for each in warnings_of(text) if "replace_with" not in each]
+
+
+def test_an_exception_from_a_wildcard_may_be_the_mailbox_for_what_is_left() -> None:
+    text = (
+        HEAD + "rules:\n  - {name: own, match: it@solarmora.com}\n"
+        "  - {name: all, match: '@solarmora.com', replace_with: '@crm.example'}\n"
+    )
+    (warning,) = warnings_of(text)
+    assert "only keeps later rules" in warning
+
+
+def test_every_problem_at_once_in_the_order_of_lines() -> None:
+    text = "spam: norton\nrules:\n" + "  - {nam: a, match: help, replace_with: b}\n" * 3
+    problems = problems_of(text)
+    assert len(problems) == 1 + 3 * 4
+    assert problems[0].startswith("/etc/crm-milter/crm-milter.yaml:1: spam: ")
+    assert (
+        '/etc/crm-milter/crm-milter.yaml:4: rules[1].nam: unknown key (did you mean "name"?)'
+        in problems
+    )
+    assert problems == sorted(problems, key=lambda each: int(each.split(":")[1]))
+
+
+def test_more_problems_than_anyone_reads_are_counted() -> None:
+    problems = problems_of("rules:\n" + "  - x\n" * 250)
+    errors = [each for each in problems if "warning" not in each]
+    assert len(errors) == SHOWN + 1
+    assert errors[-1] == "/etc/crm-milter/crm-milter.yaml: 150 more errors not shown"
+
+
+def test_the_example_of_the_design() -> None:
+    good = "  - {name: n%d, match: a%d@x.example, replace_with: a@crm.example}\n"
+    text = HEAD + "#\n" * 13 + "rules:\n" + "".join(good % (n, n) for n in range(3))
+    text += "  - name: x\n    match: x@x.example\n    replase_with: y@crm.example\n"
+    problem = problems_of(text)[0]
+    assert problem == (
+        "/etc/crm-milter/crm-milter.yaml:22: rules[3].replase_with: unknown key"
+        ' (did you mean "replace_with"?)'
+    )
+
+
+def test_a_file_that_cannot_be_read_is_one_clear_problem(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to("loop")
+    cases = {
+        tmp_path / "missing.yaml": "no such file or directory",
+        tmp_path: "is a directory",
+        tmp_path / "fifo": "is not a regular file",
+        tmp_path / "loop": "too many levels of symbolic links",
+        Path("/dev/null"): "is not a regular file",
+        tmp_path / "fifo" / "x": "not a directory",
+    }
+    for path, reason in cases.items():
+        with pytest.raises(ConfigError) as caught:
+            load(path)
+        assert str(caught.value) == f"{path}: {reason}"
+
+
+def test_a_forbidden_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*arguments: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", forbidden)
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path / "x.yaml")
+    assert str(caught.value) == f"{tmp_path / 'x.yaml'}: permission denied"
+
+
+def test_load_reads_the_file_and_paths_are_seen_from_it(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("milter: {listen: 'unix:m.sock'}\n" + FIVE_LINES)
+    config = load(path)
+    assert config.milter.listen.libmilter == f"unix:{tmp_path}/m.sock"
+    assert len(config.policy.table.rules) == 1
+
+
+def test_the_garbage_collector_is_back_after_a_refusal() -> None:
+    assert gc.isenabled()
+    problems_of("rules: x\n")
+    assert gc.isenabled()

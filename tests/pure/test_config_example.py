@@ -1,0 +1,97 @@
+"""The annotated example is the reference of the configuration: complete, true and valid.
+
+In it, ``# prose`` is a comment and ``#key: value`` an option that may be taken into use.
+"""
+
+import re
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from crm_milter import document, keys
+from crm_milter.config import load, parse
+from crm_milter.document import Mapping, Node, Sequence
+from crm_milter.problem import Problems
+from crm_milter.schema import Either, Key, Kind, Several, Table
+
+EXAMPLE = Path(__file__).parents[2] / "milter" / "crm-milter.yaml"
+TEXT = EXAMPLE.read_text(encoding="utf-8")
+UNCOMMENTED = re.sub(r"(?m)^( *)#([^ #\n])", r"\1\2", TEXT)
+
+
+def supported(kind: Kind, prefix: str = "") -> Iterator[tuple[str, Key]]:
+    """Yield each supported key with its path, lists as ``[]``."""
+    match kind:
+        case Several():
+            yield from supported(kind.item, f"{prefix}[]")
+        case Either():
+            yield from supported(kind.table, prefix)
+        case Table():
+            for key in kind.keys.values():
+                if key.supported:
+                    path = f"{prefix}.{key.name}" if prefix else key.name
+                    yield path, key
+                    yield from supported(key.kind, path)
+
+
+KEYS = dict(supported(keys.ROOT))
+
+
+def named(node: Node | None, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """Yield each key of a file with its path and line."""
+    if isinstance(node, Sequence):
+        for item in node.items:
+            yield from named(item, f"{prefix}[]")
+    elif isinstance(node, Mapping):
+        for name, value in node.entries.items():
+            path = f"{prefix}.{name}" if prefix else name
+            yield path, value.line
+            yield from named(value, path)
+
+
+def lines() -> dict[str, int]:
+    """Return the keys of the uncommented example, each with the line where it is first."""
+    found: dict[str, int] = {}
+    for path, line in named(document.read(BytesIO(UNCOMMENTED.encode()), Problems("f"), {})):
+        found.setdefault(path, line)
+    return found
+
+
+def test_it_is_valid_as_shipped() -> None:
+    config = load(EXAMPLE)
+    assert config.warnings == ()
+    assert [rule.name for rule in config.policy.table.rules] == ["support"]
+
+
+def test_it_is_valid_with_every_option_in_use() -> None:
+    config = parse(UNCOMMENTED, EXAMPLE)
+    assert config.warnings == ()
+    assert len(config.policy.table.rules) == 3
+
+
+def test_it_names_every_supported_key_and_no_other() -> None:
+    assert set(lines()) == set(KEYS)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path, key in KEYS.items() if not isinstance(key.kind, Table)]
+)
+def test_it_tells_the_default_right_above_the_key(path: str) -> None:
+    key = KEYS[path]
+    told = TEXT.splitlines()[lines()[path] - 2].strip()
+    assert told == ("# Required." if key.required else f"# Default: {written(key.default)}")
+
+
+def written(default: object) -> str:
+    match default:
+        case None:
+            return "none"
+        case bool():
+            return str(default).lower()
+        case ():
+            return "[]"
+        case "":
+            return '""'
+    return str(default)
