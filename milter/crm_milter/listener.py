@@ -1,0 +1,132 @@
+"""The milter socket: opened once, by one instance, with the mode and group asked for.
+
+Promises: the socket of a live process is never taken away, a stale one is replaced, and
+whatever stands in the way is one clear ListenError.
+"""
+
+import contextlib
+import errno
+import fcntl
+import grp
+import os
+import socket
+import stat
+from pathlib import Path
+
+import milter
+
+from crm_milter.values import InetSocket, UnixSocket
+
+BACKLOG = 512  # connections that wait while all workers are busy; libmilter's own is 20
+
+
+class ListenError(Exception):
+    """The socket cannot be opened; the text says why."""
+
+
+class Listener:
+    """An open listening socket of libmilter; ``descriptor`` is its file descriptor."""
+
+    def __init__(self, listen: UnixSocket | InetSocket, mode: int, group: str) -> None:
+        self._path = listen.path if isinstance(listen, UnixSocket) else ""
+        self._lock = _lock(Path(self._path)) if self._path else None
+        if isinstance(listen, UnixSocket):
+            _refuse_live_socket(listen.path)
+            self.descriptor = _open(listen.libmilter, mode)
+            _give_to_group(listen.path, group)
+        else:
+            _refuse_taken_port(listen)
+            self.descriptor = _open(listen.libmilter, mode)
+            _send_at_once(self.descriptor)
+
+    def remove(self) -> None:
+        """Remove the socket's file, so that a client is refused at once, and give up the lock."""
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                Path(self._path).unlink()
+            os.close(self._lock)
+            self._lock = None
+
+
+def _lock(path: Path) -> int:
+    """Take the lock beside the socket: opensocket() would take a live socket away."""
+    if not path.parent.is_dir():
+        raise ListenError(f'the folder "{path.parent}" of the milter socket is not there')
+    try:
+        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ListenError(f'cannot lock "{path}": {error.strerror}') from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise ListenError(f'another crm-milter is listening on "{path}"') from error
+    return descriptor
+
+
+def _refuse_live_socket(path: str) -> None:
+    try:
+        if not stat.S_ISSOCK(Path(path).lstat().st_mode):
+            raise ListenError(f'"{path}" is there and no socket')
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        if probe.connect_ex(path) == 0:
+            raise ListenError(f'another process is listening on "{path}"')
+
+
+def _refuse_taken_port(listen: InetSocket) -> None:
+    family = socket.AF_INET6 if listen.family == "inet6" else socket.AF_INET
+    where = f"port {listen.port} of {listen.host}"
+    try:
+        address = socket.getaddrinfo(listen.host, listen.port, family, socket.SOCK_STREAM)[0][4]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        reason = "another process is listening there" if taken else error.strerror
+        raise ListenError(f"cannot listen on {where}: {reason}") from error
+
+
+def _open(connection: str, mode: int) -> int:
+    before = _listening()
+    umask = os.umask(0o777 & ~mode)
+    try:
+        milter.register("crm-milter")  # opensocket() wants a filter; session.py fills it in
+        milter.setconn(connection)
+        milter.setbacklog(BACKLOG)
+        milter.opensocket(1)  # replaces a stale socket; a live one was refused above
+    except milter.error as error:
+        raise ListenError(f'cannot listen on "{connection}": {error}') from error
+    finally:
+        os.umask(umask)
+    (descriptor,) = _listening() - before
+    return descriptor
+
+
+def _listening() -> set[int]:
+    return {int(each.name) for each in os.scandir("/proc/self/fd") if _is_listening(int(each.name))}
+
+
+def _is_listening(descriptor: int) -> bool:
+    try:
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            return False
+        with socket.socket(fileno=os.dup(descriptor)) as duplicate:
+            return bool(duplicate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:
+        return False
+
+
+def _give_to_group(path: str, group: str) -> None:
+    # Where the group is not there or we may not, Postfix's own rights decide.
+    with contextlib.suppress(KeyError, PermissionError):
+        os.chown(path, -1, grp.getgrnam(group).gr_gid)
+
+
+def _send_at_once(descriptor: int) -> None:
+    # libmilter sends each edit in a packet of its own: with Nagle's algorithm every matching
+    # message would wait 44 ms for the other side's delayed ACK. Accepted sockets inherit it.
+    with socket.socket(fileno=os.dup(descriptor)) as duplicate:
+        duplicate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

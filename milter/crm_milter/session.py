@@ -1,0 +1,263 @@
+"""The pymilter adapter: what Postfix tells in, a Decision carried out at end of message.
+
+Callbacks are registered with the low-level ``milter`` module: ``Milter.Base`` would cost a
+third of the throughput (tests/bench). libmilter calls those of one session in turn, but in
+any of its threads, so all state hangs on the session's context. Recipients are matched as they
+come; a message without a match is accepted at DATA and none of its header fields is fetched.
+A fault never lets a message pass unrouted: it is logged and answered with 451.
+"""
+
+from __future__ import annotations
+
+import milter
+
+from crm_milter import address as addresses
+from crm_milter.decision import Decision, Envelope, Recipient, Reply
+from crm_milter.log import Log, fault_line
+from crm_milter.routing import Policy, decide
+from crm_milter.wording import outcome_line
+
+NEEDED_ACTIONS: int = (
+    milter.ADDRCPT
+    | milter.ADDRCPT_PAR
+    | milter.DELRCPT
+    | milter.ADDHDRS
+    | milter.QUARANTINE
+    | milter.CHGFROM
+)
+# What we never look at, and what we never answer: each is a round trip saved.
+UNWANTED_STEPS: int = milter.P_NOHELO | milter.P_NOUNKNOWN | milter.P_NOEOH
+SILENT_STEPS: int = milter.P_NR_CONN | milter.P_NR_MAIL | milter.P_NR_RCPT | milter.P_NR_HDR
+FAULT = ("451", "4.3.0", "local problem, try again later")
+
+
+class Service:
+    """What all sessions of a process share, worked out once."""
+
+    def __init__(self, policy: Policy, log: Log) -> None:
+        self.policy = policy
+        self.log = log
+        self.wanted = policy.wanted_fields()
+        body = 0 if policy.measures_size else milter.P_NOBODY
+        self.steps = UNWANTED_STEPS | SILENT_STEPS | body  # to leave out, or not to answer
+
+
+class Message:
+    """The state of one message: new at MAIL, gone at its end."""
+
+    __slots__ = ("by_smtp", "fault", "fields", "largest_limit", "recipients", "sender", "size")
+
+    def __init__(self, sender: str, size: int, by_smtp: bool) -> None:
+        self.sender = sender
+        self.size = size
+        self.by_smtp = by_smtp
+        self.recipients: list[Recipient] = []
+        self.fields: list[tuple[str, str]] = []
+        self.largest_limit = 0  # bytes; above it every rule's answer is known
+        self.fault = False
+
+
+class Session:
+    """The state of one connection, with the callbacks as libmilter calls them."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._wanted = service.wanted
+        self._match = service.policy.table.match
+        self._log = service.log
+        self._message: Message | None = None
+        self._body_bytes = 0
+        self._has_port = True
+        self._can_edit = True
+        # The answers to steps that need none, unless the other side wants one.
+        self._connect_answer = milter.CONTINUE
+        self._mail_answer = milter.CONTINUE
+        self._rcpt_answer = milter.CONTINUE
+        self._header_answer = milter.CONTINUE
+        self._enough_answer = milter.CONTINUE
+
+    def negotiate(self, ctx: milter.Context, offer: list[int]) -> int:
+        """Ask for just the actions, steps and macros that are used (libmilter xxfi_negotiate)."""
+        actions, steps = offer[0], offer[1]
+        self._can_edit = actions & NEEDED_ACTIONS == NEEDED_ACTIONS
+        if not self._can_edit:
+            self._log("error: the mail server does not offer the actions needed to reroute mail")
+        offer[0] = actions & (NEEDED_ACTIONS | milter.SETSYMLIST)
+        offer[1] = steps & (self._service.steps | milter.P_SKIP)
+
+        def answer(step: int) -> int:
+            return milter.NOREPLY if steps & step else milter.CONTINUE
+
+        self._connect_answer = answer(milter.P_NR_CONN)
+        self._mail_answer = answer(milter.P_NR_MAIL)
+        self._rcpt_answer = answer(milter.P_NR_RCPT)
+        self._header_answer = answer(milter.P_NR_HDR)
+        self._enough_answer = milter.SKIP if steps & milter.P_SKIP else milter.CONTINUE
+        if actions & milter.SETSYMLIST:
+            ctx.setsymlist(milter.M_ENVRCPT, "{rcpt_addr}")
+            for stage in (milter.M_CONNECT, milter.M_ENVFROM, milter.M_DATA, milter.M_EOM):
+                ctx.setsymlist(stage, "i")
+        return milter.CONTINUE
+
+    def connect(self, peer: object) -> int:
+        """Remember whether the client has a port: sendmail(1) has none."""
+        self._has_port = not (isinstance(peer, tuple) and len(peer) > 1 and peer[1] == 0)
+        return self._connect_answer
+
+    def mail(self, argument: bytes, parameters: tuple[bytes, ...]) -> int:
+        """Begin a message (RFC 5321 section 4.1.1.2)."""
+        self._message = None
+        text = _text(argument)
+        by_smtp = self._has_port or text.startswith("<")
+        sender = addresses.normalise(addresses.strip_path(text))
+        size = dict(map(_parameter, parameters)).get("SIZE", "") if parameters else ""
+        self._message = Message(sender, int(size) if size.isdecimal() else 0, by_smtp)
+        self._body_bytes = 0
+        return self._mail_answer
+
+    def rcpt(self, ctx: milter.Context, argument: bytes, parameters: tuple[bytes, ...]) -> int:
+        """Match one recipient (RFC 5321 section 4.1.1.3). A fault is answered at DATA."""
+        message = self._message
+        if message is not None:
+            try:
+                message.recipients.append(self._recipient(ctx, message, argument, parameters))
+            except Exception as fault:  # no answer is read here: kept until DATA
+                message.fault = True
+                self._log(fault_line("RCPT", fault))
+        return self._rcpt_answer
+
+    def _recipient(
+        self,
+        ctx: milter.Context,
+        message: Message,
+        argument: bytes,
+        parameters: tuple[bytes, ...],
+    ) -> Recipient:
+        text = _text(argument)
+        raw = addresses.strip_path(text)
+        address = addresses.normalise(_macro(ctx, "{rcpt_addr}") or raw)
+        match = self._match(address, message.sender)
+        if match is None:
+            return Recipient(raw, address)
+        message.largest_limit = max(message.largest_limit, match.rule.max_size or 0)
+        values = dict(map(_parameter, parameters))
+        return Recipient(
+            raw,
+            address,
+            match,
+            values.get("NOTIFY", "").upper(),
+            values.get("ORCPT", ""),
+            text.lstrip().startswith("<"),
+        )
+
+    def data(self, ctx: milter.Context) -> int:
+        """Let go of a message without a match."""
+        message = self._message
+        if message is None or message.fault:
+            return self._fail(ctx)
+        if any(each.match for each in message.recipients):
+            return milter.CONTINUE if self._can_edit else self._fail(ctx)
+        self._message = None
+        return milter.ACCEPT
+
+    def header(self, name: str, value: bytes) -> int:
+        """Keep a header field that the decision reads."""
+        lower = name.lower()
+        if lower in self._wanted and self._message is not None:
+            self._message.fields.append((lower, _text(value)))
+        return self._header_answer
+
+    def body(self, chunk: bytes) -> int:
+        """Count the body, until it is known to be larger than every limit."""
+        self._body_bytes += len(chunk)
+        message = self._message
+        if message is None:
+            return self._enough_answer
+        message.size = max(message.size, self._body_bytes)
+        return self._enough_answer if message.size > message.largest_limit else milter.CONTINUE
+
+    def eom(self, ctx: milter.Context) -> int:
+        """Decide, then do what was decided."""
+        message, self._message = self._message, None
+        if message is None or message.fault:
+            return self._fail(ctx)
+        try:
+            envelope = Envelope(
+                message.sender, tuple(message.recipients), message.by_smtp, message.size
+            )
+            decision = decide(self._service.policy, envelope, tuple(message.fields))
+            answer = _carry_out(ctx, decision)
+        except Exception as fault:  # whatever it is, the sender tries again
+            self._log(fault_line("end of message", fault))
+            return self._fail(ctx)
+        queue_id = _macro(ctx, "i") or "NOQUEUE"
+        for outcome in decision.outcomes:
+            self._log(outcome_line(queue_id, outcome, decision.judgement))
+        return answer
+
+    def abort(self) -> int:
+        """Forget a message that the client gave up."""
+        self._message = None
+        return milter.CONTINUE
+
+    def _fail(self, ctx: milter.Context) -> int:
+        self._message = None
+        ctx.setreply(*FAULT)
+        return milter.TEMPFAIL
+
+
+def _carry_out(ctx: milter.Context, decision: Decision) -> int:
+    """Send the edits. Additions come first: a fault in between may double mail, not lose it."""
+    if decision.reply is Reply.DISCARD:
+        return milter.DISCARD
+    if decision.reply is not Reply.ACCEPT:
+        code, enhanced, text = decision.reply.value.split(" ", 2)
+        ctx.setreply(code, enhanced, text)
+        return milter.TEMPFAIL if code.startswith("4") else milter.REJECT
+    if decision.hold:
+        ctx.quarantine("spam")
+    for addition in decision.add:
+        ctx.addrcpt(f"<{addition.address}>", addition.parameters)
+    for raw in decision.remove:
+        ctx.delrcpt(raw)
+    if decision.envelope_sender is not None:
+        ctx.chgfrom(f"<{decision.envelope_sender}>")
+    for name, value in decision.headers:
+        ctx.addheader(name, value)
+    return milter.CONTINUE
+
+
+def _text(octets: bytes) -> str:
+    return octets.decode("utf-8", "surrogateescape")
+
+
+def _macro(ctx: milter.Context, name: str) -> str | None:
+    try:
+        value: str | None = ctx.getsymval(name)
+    except UnicodeDecodeError:
+        return None
+    return value
+
+
+def _parameter(parameter: bytes) -> tuple[str, str]:
+    keyword, _, value = _text(parameter).partition("=")
+    return keyword.upper(), value
+
+
+def register(policy: Policy, log: Log) -> None:
+    """Register the callbacks of one policy with libmilter; raises milter.error."""
+    service = Service(policy, log)
+
+    def negotiate(ctx: milter.Context, offer: list[int]) -> int:
+        session = Session(service)
+        ctx.setpriv(session)
+        return session.negotiate(ctx, offer)
+
+    milter.set_connect_callback(lambda ctx, _host, _family, peer: ctx.getpriv().connect(peer))
+    milter.set_envfrom_callback(lambda ctx, sender, *rest: ctx.getpriv().mail(sender, rest))
+    milter.set_envrcpt_callback(lambda ctx, rcpt, *rest: ctx.getpriv().rcpt(ctx, rcpt, rest))
+    milter.set_header_callback(lambda ctx, name, value: ctx.getpriv().header(name, value))
+    milter.set_body_callback(lambda ctx, chunk: ctx.getpriv().body(chunk))
+    milter.set_eom_callback(lambda ctx: ctx.getpriv().eom(ctx))
+    milter.set_abort_callback(lambda ctx: ctx.getpriv().abort())
+    milter.register("crm-milter", data=lambda ctx: ctx.getpriv().data(ctx), negotiate=negotiate)
