@@ -1,0 +1,113 @@
+"""Fixtures of the Postfix tests, and two rules of this project's runs.
+
+Rule one: what the children of a test wrote is shown when it fails, and only then.
+Rule two: in CI (the variable CI is set) a test that is skipped has failed.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "postfix"))
+
+from lab.sink import Sink
+from lab.whole import Lab
+
+MakeLab = Callable[..., Lab]
+
+_running: list[Lab] = []
+_LONGEST_LOG = 20_000
+
+
+@pytest.fixture(scope="session")
+def _plain_lab() -> Iterator[Lab]:
+    with Lab() as lab:
+        _running.append(lab)
+        yield lab
+        _running.remove(lab)
+
+
+@pytest.fixture
+def plain_lab(_plain_lab: Lab) -> Lab:
+    """A Postfix without a milter, shared by all tests, and fresh for each."""
+    _plain_lab.fresh()
+    return _plain_lab
+
+
+def _make_labs() -> Iterator[MakeLab]:
+    made: list[Lab] = []
+    with ExitStack() as stack:
+
+        def make(config: str | None = None, **settings: Any) -> Lab:
+            lab = stack.enter_context(Lab(config, **settings))
+            made.append(lab)
+            _running.append(lab)
+            return lab
+
+        yield make
+        for lab in made:
+            _running.remove(lab)
+
+
+@pytest.fixture
+def make_lab() -> Iterator[MakeLab]:
+    """Call it with the arguments of Lab: a lab that runs until the test has ended."""
+    yield from _make_labs()
+
+
+@pytest.fixture(scope="module")
+def make_module_lab() -> Iterator[MakeLab]:
+    """As make_lab, for fixtures of a module; such a lab needs lab.fresh() before each test."""
+    yield from _make_labs()
+
+
+@pytest.fixture
+def make_sink() -> Iterator[Callable[..., Sink]]:
+    """Call it with the arguments of Sink: one more sink that runs until the test has ended."""
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(Sink(**options))
+
+
+def pytest_configure() -> None:
+    """Let SIGTERM end a run as ^C does, so that everything is cleaned up."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_runtest_setup() -> None:
+    """Start the logs of a test where it starts."""
+    for lab in _running:
+        lab.mark_logs()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Apply both rules to a test."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _fail_in_ci(report)
+    if report.failed:
+        for lab in _running:
+            for title, text in lab.logs().items():
+                report.sections.append((f"log of {title}", text[-_LONGEST_LOG:]))
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Apply rule two to a whole file."""
+    report = yield
+    if report.skipped:
+        _fail_in_ci(report)
+    return report
+
+
+def _fail_in_ci(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if os.environ.get("CI", "").lower() not in ("", "0", "false"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which counts as failed in CI: {report.longreprtext}"
