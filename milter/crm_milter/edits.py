@@ -32,12 +32,13 @@ def edits(envelope: Envelope, outcomes: tuple[Outcome, ...], judgement: Judgemen
     add = tuple(wanted[key] for key in sorted(wanted) if key not in present)
     if not add and not staying:
         raise RuntimeError("the decision would leave the envelope empty")
-    bare, doubtful = _bare_spellings(envelope, leaving)
+    kept = {each.raw for each in staying}
+    bare, doubtful = _bare_spellings(envelope, leaving, kept)
     # What all recipients see is said only where all of them are ours.
     ours_alone = bool(wanted) and present <= wanted.keys()
     return Decision(
         add=add,
-        remove=tuple(sorted(leaving | bare - {each.raw for each in staying})),
+        remove=tuple(sorted(leaving | bare - kept)),
         headers=_headers(changing, judgement) if ours_alone else (),
         envelope_sender=_sender(envelope, changing) if ours_alone else None,
         hold=any(each.action is Action.QUARANTINED for each in changing),
@@ -96,11 +97,14 @@ def _owed_a_copy(envelope: Envelope, leaving: set[str], wanted: dict[str, Additi
     return set(owed.values())
 
 
-def _bare_spellings(envelope: Envelope, leaving: set[str]) -> tuple[set[str], set[str]]:
+def _bare_spellings(
+    envelope: Envelope, leaving: set[str], kept: set[str]
+) -> tuple[set[str], set[str]]:
     """Return the local parts to delete as well, and the addresses where that would be a guess.
 
     What sendmail(1) was given without a domain is shown with one, but deleted without. A local
-    part that stands for two addresses is not deleted: rather a duplicate than a loss.
+    part that stands for two addresses, or for a record that stays, is not deleted: rather a
+    duplicate than a loss.
     """
     bare: set[str] = set()
     doubtful: set[str] = set()
@@ -110,11 +114,13 @@ def _bare_spellings(envelope: Envelope, leaving: set[str]) -> tuple[set[str], se
     namesakes: dict[str, set[str]] = {}
     for each in envelope.recipients:
         namesakes.setdefault(addresses.local_of(each.address), set()).add(each.address)
+    kept_bare = {raw.rpartition("@")[0] for raw in kept}
     for each in unbracketed:
         if each.raw not in leaving or "@" not in each.raw:
             continue
-        if len(namesakes[addresses.local_of(each.address)]) == 1:
-            bare.add(each.raw.rpartition("@")[0])
+        local = each.raw.rpartition("@")[0]
+        if len(namesakes[addresses.local_of(each.address)]) == 1 and local not in kept_bare:
+            bare.add(local)
         elif not envelope.by_smtp:
             doubtful.add(each.address)
     return bare, doubtful

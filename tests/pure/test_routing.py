@@ -364,6 +364,12 @@ def test_a_bare_local_part_that_stands_for_two_addresses_is_not_deleted_but_said
     assert line.endswith(" duplicate=possible")
 
 
+def test_a_bare_local_part_of_a_record_that_stays_as_a_copy_is_not_deleted():
+    sales = rule("sales", "sales@a.example", CRM, copies=("sales@a.example",))
+    decision = run(policy(sales), "Sales@A.example", "Sales@a.example", by_smtp=False)
+    assert decision.remove == ("Sales@a.example",)  # "Sales" might be how the other was typed
+
+
 def test_log_lines():
     rules = policy(replace(HELP, copies=(Copy("a@x.example"), Copy("b@x.example"))))
     ham = run(rules, "<help@solarmora.com>")
