@@ -24,6 +24,12 @@ _LITERAL = re.compile(r"\[[0-9a-z:.-]+\]", re.ASCII)
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"(?=@|$)', re.DOTALL)
 _ROUTE = re.compile(r"@[^:@\s]*(?:,\s*@[^:@\s]*)*:")
 _COMMENT = re.compile(r"\s*\([^()]*\)\s*$")
+# Most addresses: nothing to unquote, to fold beyond ASCII or to check further.
+_PLAIN = re.compile(
+    r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
+    r"@(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})\.)+[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
+)
+_LONGEST_PLAIN = 255
 _PLAIN_XTEXT = re.compile(r"[!-*,-<>-~]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -49,6 +55,8 @@ def strip_path(argument: str) -> str:
 @lru_cache(maxsize=4096)
 def normalise(address: str) -> str:
     """Return the normal form of an address without ``<>``: the key for comparisons."""
+    if _PLAIN.fullmatch(address):
+        return address.lower()
     local, domain = split(_COMMENT.sub("", address))
     return join(local.casefold(), ascii_domain(domain))
 
@@ -136,6 +144,9 @@ def mailbox(text: str) -> str:
     The case of the local part is kept. Raises AddressError, saying what is wrong, for the null
     sender, several addresses, a missing or malformed domain, and control characters.
     """
+    if len(text) <= _LONGEST_PLAIN and _PLAIN.fullmatch(text):
+        local, _, domain = text.rpartition("@")
+        return f"{local}@{domain.lower()}"
     if text.strip() in ("", "<>"):
         raise AddressError("the null address is no recipient")
     if text.startswith("<") or text.endswith(">"):

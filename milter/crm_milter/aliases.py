@@ -23,10 +23,13 @@ class AliasError(ValueError):
 def alias_lines(table: RuleTable, unrouted_to: str | None) -> list[str]:
     """Return the lines of the table, in the order of the rules; raises AliasError.
 
-    ``unrouted_to`` is the mailbox for rules that name none of their own.
+    ``unrouted_to`` is the mailbox for rules that name none of their own. The addresses of rules
+    that only send copies are mailboxes already and stay out.
     """
     mailboxes: dict[str, str] = {}
     for rule in table.rules:
+        if not (rule.replaces or rule.unrouted_to):
+            continue
         for pattern in rule.match:
             if not isinstance(pattern, Exact) or pattern.address in mailboxes:
                 continue

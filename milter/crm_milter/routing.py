@@ -219,7 +219,7 @@ def _is_loop(table: RuleTable, message: _Message, rule: Rule, targets: tuple[str
     # Constant targets were checked when the file was read; only the others can surprise.
     if rule.has_constant_target:
         return False
-    return any(table.takes(addresses.normalise(target)) for target in targets)
+    return any(table.reroutes(addresses.normalise(target)) for target in targets)
 
 
 def _settled(wished: list[Outcome], envelope: Envelope) -> tuple[Outcome, ...]:

@@ -131,9 +131,9 @@ class RuleTable:
                 return considered.match
         return None
 
-    def takes(self, address: str) -> bool:
-        """Tell whether some rule takes an address, if its conditions hold."""
-        return any(self.considered(address, ""))
+    def reroutes(self, address: str) -> bool:
+        """Tell whether some rule would replace an address, if its conditions hold."""
+        return any(each.match.rule.replaces for each in self.considered(address, ""))
 
     def considered(self, address: str, sender: str) -> Iterator[Considered]:
         """Yield the rules that take an address, in order, and whether they apply."""

@@ -327,6 +327,12 @@ def test_a_target_made_of_groups_that_a_rule_matches_is_a_loop():
     assert targets(run(rules, "<case-7@solarmora.com>")) == ["7@solarmora.com"]
 
 
+def test_a_rule_for_everybody_that_only_copies_makes_no_loop():
+    audit = rule("audit", "*", copies=("audit@x.example",))
+    cases = rule("cases", "case-*@solarmora.com", r"\1@crm.example")
+    assert targets(run(policy(cases, audit), "<case-7@solarmora.com>")) == ["7@crm.example"]
+
+
 def test_groups_that_make_no_address_leave_the_recipient():
     cases = rule("cases", "case-*@solarmora.com", r"\1@crm.example")
     decision = run(policy(cases), "<case-@solarmora.com>")
