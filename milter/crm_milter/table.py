@@ -91,7 +91,8 @@ class RuleTable:
         for number, rule in enumerate(rules):
             self._index(number, rule, wild)
         self._wild = Wildcards(wild)
-        self._has_wildcards = bool(wild or self._maps)
+        self._has_wildcards = bool(wild)
+        self._is_plain = not (wild or self._maps or recipient_delimiter)
 
     def _index(self, number: int, rule: Rule, wild: list[tuple[int, Pattern]]) -> None:
         for pattern in rule.match:
@@ -120,7 +121,7 @@ class RuleTable:
 
     def match(self, address: str, sender: str = "") -> Match | None:
         """Return the first rule that applies to an address, both in normal form, or None."""
-        if not (self._has_wildcards or self.recipient_delimiter):
+        if self._is_plain:
             number = self._exact.get(address)
             if number is None:
                 return None
@@ -139,12 +140,16 @@ class RuleTable:
         """Yield the rules that take an address, in order, and whether they apply."""
         base = addresses.without_extension(address, self.recipient_delimiter)
         spared = addresses.is_protected(base)
+        local = len(addresses.local_of(base))
+        extension = addresses.local_of(address)[local:]
         found = self._found(address, "", spared)
-        if base != address:
-            local = len(addresses.local_of(base))
-            extension = addresses.local_of(address)[local:]
+        if extension:
             # Of one rule the match of the whole address comes first: the sort is stable.
             found += self._found(base, extension, spared)
+        for number, table in self._maps:
+            match = self._mapped(number, table, (address, base), extension, spared)
+            if match is not None:
+                found.append((number, match))
         if len(found) > 1:
             found.sort(key=lambda each: each[0])
         known = base in self.known or address in self.known if self.known else False
@@ -158,22 +163,27 @@ class RuleTable:
             (number, Match(self.rules[number], (), address, extension))
             for number in ((numbers,) if isinstance(numbers, int) else numbers)
         ]
-        if self._has_wildcards:
-            if not spared:
-                found += [
-                    (number, Match(self.rules[number], groups, address, extension))
-                    for number, groups in self._wild.takers(address)
-                ]
-            found += self._mapped(address, extension, spared)
+        if self._has_wildcards and not spared:
+            found += [
+                (number, Match(self.rules[number], groups, address, extension))
+                for number, groups in self._wild.takers(address)
+            ]
         return found
 
-    def _mapped(self, address: str, extension: str, spared: bool) -> list[tuple[int, Match]]:
-        domain = f"@{addresses.domain_of(address)}"
-        found = []
-        for number, table in self._maps:
-            # A domain stands behind both spellings of the address, as in virtual(5).
-            targets = table.targets.get(address) or (None if spared else table.targets.get(domain))
-            if targets:
-                match = Match(self.rules[number], (), address, extension, targets)
-                found.append((number, match))
-        return found
+    def _mapped(
+        self,
+        number: int,
+        table: AddressMap,
+        forms: tuple[str, str],
+        extension: str,
+        spared: bool,
+    ) -> Match | None:
+        """Look a table up as virtual(5) does: the whole address, without extension, the domain."""
+        address, base = forms
+        rule = self.rules[number]
+        if address in table.targets:
+            return Match(rule, (), address, "", table.targets[address])
+        if base in table.targets:
+            return Match(rule, (), base, extension, table.targets[base])
+        targets = None if spared else table.targets.get(f"@{addresses.domain_of(address)}")
+        return Match(rule, (), address, "", targets) if targets else None

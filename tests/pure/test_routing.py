@@ -4,61 +4,13 @@ import itertools
 from dataclasses import replace
 
 import pytest
+from rows import CRM, HELP, NO, YES, added, fates, policy, recipient, rule, run, targets
 
-from crm_milter.address import normalise, strip_path
-from crm_milter.decision import Action, Envelope, Reason, Recipient, Reply
-from crm_milter.pattern import parse, template
-from crm_milter.routing import NoVerdict, Policy, decide
-from crm_milter.rules import Copy, Mode, OnSpam, Rule, marker
-from crm_milter.table import RuleTable
-from crm_milter.verdict import PRESETS, Verdict
+from crm_milter.decision import Action, Reason, Reply
+from crm_milter.routing import NoVerdict
+from crm_milter.rules import Copy, Mode, OnSpam, marker
+from crm_milter.verdict import Verdict
 from crm_milter.wording import outcome_line
-
-CRM = "support@v1su.case.my-crm.com"
-YES = ("x-spam-flag", "YES")
-NO = ("x-spam-flag", "NO")
-
-
-def rule(name, match, target=None, **settings):
-    patterns = tuple(parse(each) for each in match.split())
-    settings["copies"] = tuple(
-        Copy(each) if isinstance(each, str) else each for each in settings.get("copies", ())
-    )
-    return Rule(name, patterns, template(target) if target else None, **settings)
-
-
-HELP = rule("support", "help@solarmora.com", CRM)
-
-
-def policy(*rules, filters=("amavis",), no_verdict=NoVerdict.ROUTE):
-    presets = tuple(PRESETS[name] for name in filters)
-    return Policy(RuleTable(rules), presets, no_verdict)
-
-
-def recipient(rules, argument, notify="", orcpt=""):
-    raw = strip_path(argument)
-    address = normalise(raw)
-    bracketed = argument.startswith("<")
-    return Recipient(raw, address, rules.table.match(address), notify, orcpt, bracketed)
-
-
-def run(rules, *arguments, fields=(NO,), sender="joe@customer.example", by_smtp=True):
-    recipients = tuple(
-        each if isinstance(each, Recipient) else recipient(rules, each) for each in arguments
-    )
-    return decide(rules, Envelope(sender, recipients, by_smtp), tuple(fields))
-
-
-def added(decision):
-    return [(each.address, each.parameters) for each in decision.add]
-
-
-def targets(decision):
-    return [each.address for each in decision.add]
-
-
-def fates(decision):
-    return [(each.action, each.reason) for each in decision.outcomes]
 
 
 def never(original):

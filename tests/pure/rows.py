@@ -1,0 +1,71 @@
+"""The rows of decision tests: rules, envelopes and decisions in few words."""
+
+from crm_milter.address import normalise, strip_path
+from crm_milter.decision import Envelope, Recipient
+from crm_milter.pattern import parse, template
+from crm_milter.routing import NoVerdict, Policy, decide
+from crm_milter.rules import Copy, Rule
+from crm_milter.table import RuleTable
+from crm_milter.verdict import PRESETS
+
+CRM = "support@v1su.case.my-crm.com"
+YES = ("x-spam-flag", "YES")
+NO = ("x-spam-flag", "NO")
+
+
+def rule(name, match="", target=None, **settings):
+    for key in ("senders", "except_senders"):
+        if key in settings:
+            settings[key] = tuple(parse_sender(each) for each in settings[key].split())
+    settings["copies"] = tuple(
+        Copy(each) if isinstance(each, str) else each for each in settings.get("copies", ())
+    )
+    patterns = tuple(parse(each) for each in match.split())
+    return Rule(name, patterns, template(target) if target else None, **settings)
+
+
+def parse_sender(text):
+    from crm_milter.pattern import NullSender
+
+    return NullSender() if text == "<>" else parse(text)
+
+
+HELP = rule("support", "help@solarmora.com", CRM)
+
+
+def policy(*rules, filters=("amavis",), no_verdict=NoVerdict.ROUTE, delimiter="", known=()):
+    presets = tuple(PRESETS[name] for name in filters)
+    return Policy(RuleTable(rules, delimiter, frozenset(known)), presets, no_verdict)
+
+
+def recipient(rules, argument, notify="", orcpt="", sender="joe@customer.example"):
+    raw = strip_path(argument)
+    address = normalise(raw)
+    match = rules.table.match(address, sender)
+    return Recipient(raw, address, match, notify, orcpt, argument.startswith("<"))
+
+
+def run(rules, *arguments, fields=(NO,), sender="joe@customer.example", by_smtp=True, size=0):
+    recipients = tuple(
+        each if isinstance(each, Recipient) else recipient(rules, each, sender=sender)
+        for each in arguments
+    )
+    return decide(rules, Envelope(sender, recipients, by_smtp, size), tuple(fields))
+
+
+def added(decision):
+    return [(each.address, each.parameters) for each in decision.add]
+
+
+def targets(decision):
+    return [each.address for each in decision.add]
+
+
+def fates(decision):
+    return [(each.action, each.reason) for each in decision.outcomes]
+
+
+def applying(rules, address, sender="joe@customer.example"):
+    """The name of the rule that applies, None where none does."""
+    match = rules.table.match(address, sender)
+    return match.rule.name if match else None
