@@ -1,14 +1,17 @@
-"""What a decision is made of: the envelope that goes in, the edits and reasons that come out."""
+"""What a decision is made of: the envelope that goes in, the edits and reasons that come out.
 
-from dataclasses import dataclass
+These are made for every message, so they are named tuples: a third of the time of a frozen
+dataclass.
+"""
+
 from enum import Enum
+from typing import NamedTuple
 
 from crm_milter.rules import Copy, Match, Rule
 from crm_milter.verdict import UNJUDGED, Judgement
 
 
-@dataclass(frozen=True, slots=True)
-class Recipient:
+class Recipient(NamedTuple):
     """One RCPT: ``raw`` is what delrcpt compares, ``address`` the normal form of it."""
 
     raw: str
@@ -19,8 +22,7 @@ class Recipient:
     bracketed: bool = True  # came with "<>": always, by SMTP; never, by sendmail(1)
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """Sender in normal form ("" is the null sender), recipients in the order of RCPT.
 
     ``size`` is in bytes: what MAIL declared (RFC 1870) or what of the body was seen, if more.
@@ -66,8 +68,7 @@ class Reply(Enum):
     TEMPFAIL = "451 4.7.1 no verdict of the spam filter yet, try again later"
 
 
-@dataclass(frozen=True, slots=True)
-class Addition:
+class Addition(NamedTuple):
     """A recipient to add, with its ESMTP parameters as addrcpt takes them."""
 
     address: str
@@ -84,8 +85,7 @@ class Addition:
 _CHANGING = frozenset({Action.REROUTED, Action.COPIED, Action.QUARANTINED, Action.DISCARDED})
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What becomes of one matched recipient, and why."""
 
     recipient: Recipient
@@ -110,8 +110,7 @@ class Outcome:
         return goes and self.changes_envelope
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What to do with a message. Additions come before removals, whoever carries this out."""
 
     add: tuple[Addition, ...] = ()

@@ -6,7 +6,6 @@ what is added twice, so here the end is computed first and only the difference i
 
 import re
 from collections.abc import Iterable
-from dataclasses import replace
 
 from crm_milter import address as addresses
 from crm_milter.decision import Action, Addition, Decision, Envelope, Outcome
@@ -49,7 +48,7 @@ def edits(envelope: Envelope, outcomes: tuple[Outcome, ...], judgement: Judgemen
 
 def _noted(outcomes: tuple[Outcome, ...], doubtful: set[str]) -> tuple[Outcome, ...]:
     return tuple(
-        replace(each, duplicate=True) if each.recipient.address in doubtful else each
+        each._replace(duplicate=True) if each.recipient.address in doubtful else each
         for each in outcomes
     )
 
@@ -131,12 +130,16 @@ def _headers(changing: list[Outcome], judgement: Judgement) -> tuple[tuple[str, 
 
     Where one says "{recipient}" and there are several, each CRM would learn of the others.
     """
-    routed = [each for each in changing if each.targets and each.action is not Action.DISCARDED]
-    marks = {marker(each.rule.name, target) for each in routed for target in each.targets}
+    marks = {
+        marker(each.rule.name, target)
+        for each in changing
+        for target in each.targets
+        if each.action is not Action.DISCARDED
+    }
     fields = [(MARKER_FIELD, mark) for mark in sorted(marks)]
-    own = [_own_fields(each, judgement) for each in changing]
-    if own:
-        fields += [field for field in own[0] if all(field in others for others in own[1:])]
+    if changing[0].rule.add_headers:
+        first, *others = [_own_fields(each, judgement) for each in changing]
+        fields += [field for field in first if all(field in each for each in others)]
     return tuple(fields)
 
 

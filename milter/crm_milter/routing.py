@@ -11,8 +11,9 @@ Whatever would break a promise raises, and the caller answers 451.
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from crm_milter import address as addresses
 from crm_milter.decision import Action, Decision, Envelope, Outcome, Reason, Recipient, Reply
@@ -86,14 +87,13 @@ def _refusal(
 ) -> Decision:
     """Return a decision that refuses the whole message, whatever its other recipients wished."""
     refused = tuple(
-        each if each.action is action else replace(each, action=action, copies=())
+        each if each.action is action else each._replace(action=action, copies=())
         for each in outcomes
     )
     return Decision(reply=reply, judgement=judgement, outcomes=refused)
 
 
-@dataclass(frozen=True, slots=True)
-class _Message:
+class _Message(NamedTuple):
     envelope: Envelope
     fields: Fields
     judgement: Judgement
@@ -222,8 +222,13 @@ def _is_loop(table: RuleTable, message: _Message, rule: Rule, targets: tuple[str
     return any(table.reroutes(addresses.normalise(target)) for target in targets)
 
 
+_WHOLE_MESSAGE = (Action.REJECTED, Action.QUARANTINED)
+
+
 def _settled(wished: list[Outcome], envelope: Envelope) -> tuple[Outcome, ...]:
     """Reject, quarantine and discard act on a message: only if all its recipients come to it."""
+    if not any(each.action in _WHOLE_MESSAGE for each in wished):
+        return tuple(wished)
     fates = {(each.action, each.reason) for each in wished}
     agreed = len(fates) == 1 and len(wished) == len(envelope.recipients)
     all_act = not any(each.test for each in wished)
@@ -233,7 +238,7 @@ def _settled(wished: list[Outcome], envelope: Envelope) -> tuple[Outcome, ...]:
 def _settle(outcome: Outcome, envelope: Envelope, unanimous: bool) -> Outcome:
     # A refusal of mail from sendmail(1) would be a bounce after acceptance.
     impossible = outcome.action is Action.REJECTED and not envelope.by_smtp
-    divided = outcome.action in (Action.REJECTED, Action.QUARANTINED) and not unanimous
+    divided = outcome.action in _WHOLE_MESSAGE and not unanimous
     if impossible or divided:
-        return replace(outcome, action=Action.LEFT, copies=())
+        return outcome._replace(action=Action.LEFT, copies=())
     return outcome

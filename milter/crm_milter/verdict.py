@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from fnmatch import translate
+from typing import NamedTuple
 
 
 class Verdict(Enum):
@@ -45,8 +46,7 @@ class SpamFilter:
     marks_ham: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(NamedTuple):
     """A verdict and the header field that decided it ("" where silence did)."""
 
     verdict: Verdict
@@ -79,8 +79,8 @@ def judge(filters: tuple[SpamFilter, ...], fields: Fields) -> Judgement:
     return Judgement(Verdict.HAM if silence_is_ham else Verdict.NONE)
 
 
-def _tests(filters: tuple[SpamFilter, ...], name: str) -> Iterable[FieldTest]:
-    return (test for each in filters for test in each.tests if test.name == name)
+def _tests(filters: tuple[SpamFilter, ...], name: str) -> list[FieldTest]:
+    return [test for each in filters for test in each.tests if test.name == name]
 
 
 def field_names(filters: tuple[SpamFilter, ...]) -> frozenset[str]:
