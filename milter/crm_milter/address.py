@@ -22,7 +22,7 @@ _DOT_ATOM = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
 _DOMAIN = re.compile(r"(?!-)[a-z0-9_-]+(?:\.[a-z0-9_-]+)*", re.ASCII)
 _LITERAL = re.compile(r"\[[0-9a-z:.-]+\]", re.ASCII)
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"(?=@|$)', re.DOTALL)
-_ROUTE = re.compile(r"@[^:@\s]*(?:,\s*@[^:@\s]*)*:")
+_ROUTE = re.compile(r"@[^:]*:")
 _COMMENT = re.compile(r"\s*\([^()]*\)\s*$")
 # Most addresses: nothing to unquote, to fold beyond ASCII or to check further.
 _PLAIN = re.compile(

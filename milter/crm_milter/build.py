@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from crm_milter import verdict
 from crm_milter.address import mailbox
 from crm_milter.pattern import (
+    AddressList,
     Everyone,
     Exact,
     InDomain,
@@ -75,7 +76,7 @@ def spam(section: Section) -> SpamSettings:
     """Return the settings under ``spam``."""
     filters = (*section["filter"], *section["headers"])
     if not filters and not section.bad:
-        section.place.complain((), 'neither "filter" nor "headers" is there')
+        section.place.complain((), 'neither "filter" nor "headers" names anything')
     if filters and section.states("no_verdict") and not any(each.marks_ham for each in filters):
         names = ", ".join(f'"{each.name}"' for each in filters)
         message = f"can never apply: {names} does not mark ham, so that no mark means ham"
@@ -86,12 +87,8 @@ def spam(section: Section) -> SpamSettings:
 def header(section: Section) -> verdict.SpamFilter:
     """Return the filter for one of ``spam.headers``."""
     name = section["name"] or "?"
-    if section["value"] is not None and section["at_least"] is not None:
-        section.place.complain(("at_least",), 'cannot stand together with "value"')
-    elif section["value"] is not None:
+    if section["value"] is not None:
         return verdict.by_value(name, section["value"])
-    elif section["at_least"] is None and not section.bad & {"value", "at_least"}:
-        section.place.complain((), 'neither "value" nor "at_least" is there')
     return verdict.by_score(name, section["at_least"] or 0.0)
 
 
@@ -109,40 +106,48 @@ def copy(section: Section) -> Copy:
 def rule(section: Section) -> Entry:
     """Return a rule."""
     values = section.values
-    built = Rule(
-        name=values["name"] or "",
-        match=values["match"],
-        replace_with=values["replace_with"],
-        copies=values["also_deliver_to"],
-        bypass_spam_filter=values["bypass_spam_filter"],
-        on_spam=values["on_spam"],
-        suppress_bounces=values["suppress_bounces"],
-        unrouted_to=values["unrouted_to"],
-        mode=values["mode"],
-    )
+    values["name"] = values["name"] or ""
+    built = Rule(copies=values.pop("also_deliver_to"), **values)
+    bad, place = section.bad, section.place
     if built.bypass_spam_filter and section.states("on_spam"):
         message = 'cannot stand together with "bypass_spam_filter: true"'
-        section.place.complain(("on_spam",), message)
-    bad = section.bad
-    known = not bad & {"match", "replace_with"}
-    if (
-        known
-        and built.replace_with
-        and not _is_filled(built.replace_with, built.match, section.place)
-    ):
+        place.complain(("on_spam",), message)
+    _unsaid(built, section)
+    known = not bad & {"match", "replace_with", "address_map"}
+    if known and built.replace_with and not _is_filled(built.replace_with, built.match, place):
         bad |= {"replace_with"}
-    if not built.replace_with and not built.copies and not bad:
+    if not built.replaces and not built.copies and not bad:
         message = (
             'has neither "replace_with" nor "also_deliver_to":'
             " it only keeps later rules from its addresses"
         )
-        section.place.warn((), message)
-    return Entry(built, bad, section.place)
+        place.warn((), message)
+    return Entry(built, bad, place)
+
+
+def _unsaid(rule: Rule, section: Section) -> None:
+    """Note what says nothing, for want of another key or of content."""
+    place = section.place
+    if section.bad:
+        return
+    if section.states("on_oversize") and rule.max_size is None:
+        place.warn(("on_oversize",), 'says nothing without "max_size"')
+    if rule.propagate_extension and not rule.replaces:
+        place.warn(("propagate_extension",), "says nothing where the recipient stays")
+    for number, pattern in enumerate(rule.senders if rule.except_senders else ()):
+        if pattern in rule.except_senders:
+            message = f'{named(pattern)} is among "except_senders" as well, and so never meant'
+            place.warn(("senders", number), message)
+    if rule.address_map is not None and not rule.address_map.targets:
+        place.warn(("address_map",), f'"{rule.address_map.source}" has no entry')
+    for number, pattern in enumerate(rule.match):
+        if isinstance(pattern, AddressList) and not pattern.addresses:
+            place.warn(("match", number), f"{named(pattern)} lists no address")
 
 
 def _is_filled(template: Template, match: tuple[Pattern, ...], place: Place) -> bool:
     """Tell whether a template fits all patterns of its rule; note where it does not."""
-    most = max(template.references(), default=0)
+    most = 0 if template.is_constant else max(template.references(), default=0)
     fits = True
     for pattern in match:
         if not has_literal_domain(pattern):

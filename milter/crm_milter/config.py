@@ -6,22 +6,23 @@ is refused comes as one ConfigError with all problems; what is only odd, in ``wa
 
 import gc
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from crm_milter import document, keys, lint
 from crm_milter.build import Entry, MilterSettings, SpamSettings
+from crm_milter.include import included
 from crm_milter.problem import ConfigError, Problem, Problems
 from crm_milter.problem import Path as Where
 from crm_milter.reader import INVALID, Reader
 from crm_milter.routing import Policy
 from crm_milter.schema import Section
 from crm_milter.table import RuleTable
+from crm_milter.tables import Files, opened, why
 from crm_milter.values import LONGEST_SOCKET_PATH, UnixSocket
 
 __all__ = ["Config", "ConfigError", "MilterSettings", "Problem", "load", "parse"]
@@ -42,11 +43,10 @@ class Config:
 def load(path: Path) -> Config:
     """Return the configuration in a file; raises ConfigError, also if it cannot be read."""
     try:
-        with _opened(path) as stream:
+        with opened(path) as stream:
             return _config(stream, path)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ConfigError((Problem(str(path), 0, "", reason),)) from error
+        raise ConfigError((Problem(str(path), 0, "", why(error)),)) from error
 
 
 def parse(text: str, path: Path) -> Config:
@@ -54,32 +54,40 @@ def parse(text: str, path: Path) -> Config:
     return _config(BytesIO(text.encode("utf-8", "surrogatepass")), path)
 
 
-def _opened(path: Path) -> BinaryIO:
-    # Without O_NONBLOCK, opening a FIFO would wait for a writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
-        return os.fdopen(descriptor, "rb")
-    os.close(descriptor)
-    raise OSError(0, "is a directory" if stat.S_ISDIR(mode) else "is not a regular file")
-
-
 def _config(stream: BinaryIO, path: Path) -> Config:
     problems = Problems(str(path))
-    reader = Reader(keys.ROOT, problems)
+    files = Files(problems)
     entries: list[Entry] = []
+    with _uncollected():
+        section = _section(stream, Reader(keys.ROOT, problems, files), problems, entries)
+        if section is INVALID:
+            problems.raise_errors()
+        for file in included(section, path):
+            _include(file, problems.beside(str(file)), files.seen_from(file), entries)
+        return _checked(section, tuple(entries), path, problems)
+
+
+def _section(stream: BinaryIO, reader: Reader, problems: Problems, entries: list[Entry]) -> Any:
+    """Return the keys of a file, and append its rules to ``entries`` as they are read."""
 
     def take_rule(node: document.Node, where: Where) -> None:
         entry = reader.read(keys.RULE, node, where)
         if entry is not INVALID:
             entries.append(entry)
 
-    with _uncollected():
-        tree = document.read(stream, problems, {"rules": take_rule}) or document.Mapping({}, 1)
-        section = reader.read(keys.ROOT, tree, ())
-        if section is INVALID:
-            problems.raise_errors()
-        return _checked(section, tuple(entries), path, problems)
+    tree = document.read(stream, problems, {"rules": take_rule}) or document.Mapping({}, 1)
+    return reader.read(reader.root, tree, ())
+
+
+def _include(file: Path, problems: Problems, files: Files, entries: list[Entry]) -> None:
+    """Append the rules of an included file; what is wrong with it is noted."""
+    try:
+        with opened(file) as stream:
+            _section(stream, Reader(keys.INCLUDED, problems, files), problems, entries)
+    except OSError as error:
+        problems.add(0, (), why(error))
+    except ConfigError:
+        pass  # noted, and the other files may hold problems, too
 
 
 @contextmanager
@@ -103,8 +111,9 @@ def _checked(
         message = "no spam filter is named, so that all mail counts as ham"
         section.place.warn(("spam",), message)
     milter = _absolute(section, path)
-    table = RuleTable(tuple(entry.rule for entry in entries), delimiter)
-    lint.check(entries, table, section["unrouted_to"], section.place)
+    known: frozenset[str] = frozenset().union(*section["known_recipients"])
+    table = RuleTable(tuple(entry.rule for entry in entries), delimiter, known)
+    lint.check(entries, table, section)
     problems.raise_errors()
     return Config(
         milter=milter,

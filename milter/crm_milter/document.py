@@ -149,6 +149,8 @@ class _Builder:
     def _node(self, event: Any, line: int = 0) -> Node:
         line = line or _line(event)
         kind = type(event)
+        if kind is yaml.ScalarEvent and event.tag is None and event.anchor is None:
+            return Scalar(event.value, line, not event.style)
         if kind is yaml.AliasEvent:
             self._refuse(line, f'"*{event.anchor}" is an alias of YAML; quote it if it is text')
             return Refused(line)
@@ -157,9 +159,7 @@ class _Builder:
         if event.tag is not None:
             self._refuse(line, f'"{event.tag}" is a tag of YAML; leave it out')
         if kind is yaml.ScalarEvent:
-            if event.tag is not None or event.anchor is not None:
-                return Refused(line)
-            return Scalar(event.value, line, not event.style)
+            return Refused(line)
         if len(self._path) >= DEEPEST:
             self._problems.fail(line, f"nested more than {DEEPEST} levels deep")
         if kind is yaml.SequenceStartEvent:

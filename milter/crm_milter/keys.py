@@ -4,15 +4,19 @@ The one description of the configuration. The validator reads by it, suggestions
 and the annotated example is tested against it.
 """
 
+from dataclasses import replace
+
 from crm_milter import build, values
 from crm_milter.address import mailbox
 from crm_milter.pattern import template
 from crm_milter.routing import NoVerdict
-from crm_milter.rules import Mode, OnSpam
+from crm_milter.rules import ApplyTo, AutoSubmitted, Mode, OnOversize, OnSpam
 from crm_milter.schema import (
     Choice,
     Decimal,
     Either,
+    Fields,
+    FileText,
     Flag,
     Key,
     Several,
@@ -20,14 +24,15 @@ from crm_milter.schema import (
     Whole,
     table,
 )
+from crm_milter.verdict import PRESETS
 
-ADDRESS = Text("an address", mailbox)
-PATTERN = Text("a pattern", values.pattern)
-PRESET = Text("a preset", values.spam_filter)
-
-
-def _later(name: str, doc: str) -> Key:
-    return Key(name, Text("a text"), None, doc, supported=False)
+# Shapes are for editors: every valid text has its shape, but not everything of a shape is valid.
+ADDRESS = Text("an address", mailbox, r"^[^<].*@[^@<>,; ]+$")
+TEMPLATE = Text("an address", template, r"^[^<]*@[^@<>,; ]*$")
+PATTERN = FileText("a pattern", values.pattern, r"^(\*|/.+/|file:.+|[^<]*@[^@<>,; ]+)$")
+SENDER = FileText("a pattern", values.sender_pattern, r"^(\*|<>|/.+/|file:.+|[^<]*@[^@<>,; ]+)$")
+PRESET = Text("a preset", values.spam_filter, f"^({'|'.join(PRESETS)}|mailscanner:[!-9;-~]+)$")
+FIELD_NAME = Text("a header name", values.field_name, "^[!-9;-~]+$")
 
 
 MILTER = table(
@@ -35,17 +40,22 @@ MILTER = table(
     build.milter,
     Key(
         "listen",
-        Text("a listener", values.listener),
+        Text("a listener", values.listener, "^(unix:.+|inet6?:[0-9]+@.+)$"),
         "unix:/var/spool/postfix/crm-milter/milter.sock",
         "where Postfix reaches the milter",
     ),
     Key(
         "socket_mode",
-        Text("permissions", values.socket_mode),
+        Text("permissions", values.socket_mode, "^0?[0-7]{3}$", number=True),
         "0660",
         "permissions of a Unix socket, in octal",
     ),
-    Key("socket_group", Text("a group", values.group), "postfix", "group of a Unix socket"),
+    Key(
+        "socket_group",
+        Text("a group", values.group, r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\$?$"),
+        "postfix",
+        "group of a Unix socket",
+    ),
     Key(
         "workers",
         Whole('a number from 1 to 64 or "auto"', 1, 64, word="auto"),
@@ -65,7 +75,7 @@ METRICS = table(
     lambda section: section["listen"],
     Key(
         "listen",
-        Text('"HOST:PORT" or "none"', values.exporter_address),
+        Text('"HOST:PORT" or "none"', values.exporter_address, "^(none|.+:[0-9]+)$"),
         "127.0.0.1:9894",
         "where Prometheus reads the metrics; none: nowhere",
     ),
@@ -74,9 +84,11 @@ METRICS = table(
 HEADER = table(
     'a header: "name", and "value" or "at_least"',
     build.header,
-    Key("name", Text("a header name", values.field_name), None, "header field", required=True),
-    Key("value", Text("a text", values.field_value), None, "spam where it matches; * and ?"),
+    Key("name", FIELD_NAME, None, "header field", required=True),
+    Key("value", Text("a text", values.field_value, "."), None, "spam where it matches; * and ?"),
     Key("at_least", Decimal(), None, "spam where the first number reaches this score"),
+    needs=(("value", "at_least"),),
+    apart=(("value", "at_least"),),
 )
 
 SPAM = table(
@@ -90,6 +102,7 @@ SPAM = table(
         "route",
         "mail without a word of filters that mark ham",
     ),
+    needs=(("filter", "headers"),),
 )
 
 COPY = table(
@@ -103,30 +116,62 @@ COPY = table(
 RULE = table(
     'a mapping with the keys of a rule ("name", "match", ...)',
     build.rule,
-    Key("name", Text("a name", values.rule_name), None, "label in logs", required=True),
-    Key("match", Several(PATTERN, least=1), (), "recipients it applies to", required=True),
-    Key("replace_with", Text("an address", template), None, "where the mail goes instead"),
+    Key(
+        "name",
+        Text("a name", values.rule_name, "^[a-z0-9._-]+$", number=True),
+        None,
+        "label in logs and metrics",
+        required=True,
+    ),
+    Key("match", Several(PATTERN, least=1), (), "recipients it applies to"),
+    Key(
+        "address_map",
+        FileText("a file", values.address_map),
+        None,
+        "table of recipients and their targets, in place of match and replace_with",
+    ),
+    Key("senders", Several(SENDER, least=1), (), "envelope senders it applies to"),
+    Key("except_senders", Several(SENDER, least=1), (), "envelope senders it does not apply to"),
+    Key("apply_to", Choice(ApplyTo), "all", "recipients with or without an account"),
+    Key("replace_with", TEMPLATE, None, "where the mail goes instead"),
     Key(
         "also_deliver_to",
-        Several(Either(Text("an address", build.plain_copy), COPY)),
+        Several(Either(Text("an address", build.plain_copy, ADDRESS.shape), COPY)),
         (),
         "who gets a copy",
     ),
+    Key("propagate_extension", Flag(), False, "keep the extension of the recipient"),
     Key("bypass_spam_filter", Flag(), False, "spam is rerouted as well"),
     Key("on_spam", Choice(OnSpam), "leave", "what happens to spam"),
+    Key("auto_submitted", Choice(AutoSubmitted), "route", "what happens to automatic mail"),
+    Key(
+        "max_size",
+        Text("a size", values.size, "^[0-9]+[kKmMgG]?$", number=True),
+        None,
+        "largest message that is routed",
+    ),
+    Key("on_oversize", Choice(OnOversize), "leave", "what happens to larger ones"),
     Key("suppress_bounces", Flag(), True, "the sender hears nothing if the CRM refuses"),
+    Key(
+        "envelope_sender",
+        Text('an address or "keep"', values.envelope_sender, f"^keep$|{ADDRESS.shape}"),
+        "keep",
+        "address for bounces",
+    ),
+    Key(
+        "add_headers",
+        Fields(
+            "a mapping of header names to values",
+            Text("a header name", values.new_field_name, FIELD_NAME.shape),
+            Text("a text", values.new_field_value, "^[ -~]+$"),
+        ),
+        {},
+        "header fields to add; {recipient}, {rule} and {spam} are filled in",
+    ),
     Key("unrouted_to", ADDRESS, None, "mailbox for what is left, in place of the global one"),
     Key("mode", Choice(Mode), "enforce", "test: only log what would be done"),
-    _later("address_map", "table of addresses and their targets"),
-    _later("senders", "envelope senders it applies to"),
-    _later("except_senders", "envelope senders it does not apply to"),
-    _later("apply_to", "known or unknown recipients"),
-    _later("auto_submitted", "what happens to automatic mail"),
-    _later("max_size", "largest message that is routed"),
-    _later("on_oversize", "what happens to larger ones"),
-    _later("envelope_sender", "address for bounces"),
-    _later("propagate_extension", "keep the extension of the recipient"),
-    _later("add_headers", "header fields to add"),
+    needs=(("match", "address_map"),),
+    apart=(("match", "address_map"), ("replace_with", "address_map")),
 )
 
 ROOT = table(
@@ -136,18 +181,33 @@ ROOT = table(
     Key("metrics", METRICS, {}, "what Prometheus reads"),
     Key(
         "recipient_delimiter",
-        Text("characters", values.delimiters),
+        Text("characters", values.delimiters, "^[!#$%&'*+./=?^_`{|}~-]*$"),
         "",
         "as in main.cf: what starts an extension",
+    ),
+    Key(
+        "known_recipients",
+        Several(FileText("a file", values.accounts)),
+        (),
+        "tables whose first column lists the addresses with an account",
     ),
     Key("unrouted_to", ADDRESS, None, "mailbox for matched mail that is left"),
     Key(
         "spam",
-        Either(Text("a preset", build.preset), SPAM),
+        Either(Text("a preset", build.preset, PRESET.shape), SPAM),
         None,
         "whose word on spam counts",
     ),
+    Key("include", Several(Text("a file")), (), "files with more rules, such as rules.d/*.yaml"),
     Key("rules", Several(RULE, one=False), (), "the first that matches a recipient applies"),
-    _later("known_recipients", "files that list the addresses with an account"),
-    _later("include", "files with more rules"),
+)
+
+# What an included file may hold.
+INCLUDED = table(
+    '"rules:"',
+    build.same,
+    *(
+        key if key.name == "rules" else replace(key, refusal='only "rules" may be included')
+        for key in ROOT.keys.values()
+    ),
 )

@@ -1,37 +1,35 @@
-"""What is wrong between rules: loops, rules that never apply, names and addresses given twice.
+"""What is wrong between rules, and between a rule and the settings for all of them.
 
-Each check looks every pattern up once in the table that the daemon uses, so that it is right
-about order, extensions and protected addresses, and takes time in proportion to the file.
+Each check looks every address up in the table that the daemon uses, so that it is right about
+order, extensions and protected addresses, and takes time in proportion to the files. Only rules
+without conditions hide others; a condition that fails today may hold tomorrow.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-from crm_milter import address as addresses
-from crm_milter.build import Entry, named
-from crm_milter.pattern import Everyone, Exact, Glob, Groups, InDomain, Pattern, Regex, Template
-from crm_milter.problem import Severity
-from crm_milter.rules import Rule
-from crm_milter.schema import Place
+from crm_milter import loops, traps
+from crm_milter.build import Entry, SpamSettings, named
+from crm_milter.pattern import AddressList, Everyone, Exact, Glob, InDomain, Pattern, Regex
+from crm_milter.problem import Path
+from crm_milter.rules import AddressMap, ApplyTo, Rule
+from crm_milter.schema import Section
 from crm_milter.table import RuleTable
-
-# Addresses of a domain that are tried on a rule for all of it, in the whole file: enough for
-# what a person writes. Beyond it the daemon still sees the loop, and leaves the mail.
-MOST_TRIED = 100_000
+from crm_milter.verdict import field_names
 
 
-def check(
-    entries: tuple[Entry, ...], table: RuleTable, unrouted_to: str | None, root: Place
-) -> None:
-    """Note what is wrong between these rules and in the global ``unrouted_to``."""
+def check(entries: tuple[Entry, ...], table: RuleTable, root: Section) -> None:
+    """Note what is wrong between these rules and the settings at the top of the file."""
     _names(entries)
-    _repetitions(entries)
-    _unreachable(entries, table)
-    lint = _Loops(entries, table)
-    lint.unrouted(unrouted_to, root)
+    _accounts(entries, table, root)
+    _extensions(entries, root)
+    _headers(entries, root["spam"] or SpamSettings())
     for entry in entries:
-        lint.targets(entry)
-        lint.copies(entry)
-        lint.unrouted(entry.rule.unrouted_to, entry.place)
+        _repetitions(entry)
+    _unreachable(entries, table)
+    if "known_recipients" not in root.bad:
+        loops.check(entries, table, root)
+    traps.check(entries)
 
 
 def _names(entries: tuple[Entry, ...]) -> None:
@@ -39,19 +37,61 @@ def _names(entries: tuple[Entry, ...]) -> None:
     for entry in entries:
         name = entry.rule.name
         if name and first.setdefault(name, entry) is not entry:
-            line = first[name].place.line("name")
-            entry.place.complain(("name",), f'duplicate name "{name}" (first on line {line})')
+            before = first[name].place
+            line = f"line {before.line('name')}"
+            if before.problems is not entry.place.problems:
+                line = f"{line} of {before.problems.file}"
+            entry.place.complain(("name",), f'duplicate name "{name}" (first on {line})')
 
 
-def _repetitions(entries: tuple[Entry, ...]) -> None:
-    for entry in entries:
-        if "match" in entry.bad or len(entry.rule.match) < 2:
+def _accounts(entries: tuple[Entry, ...], table: RuleTable, root: Section) -> None:
+    """Note conditions on accounts that are not known or settle the matter, and unused accounts."""
+    asking = [entry for entry in entries if entry.rule.apply_to is not ApplyTo.ALL]
+    if "known_recipients" in root.bad:
+        return
+    if root["known_recipients"] and not asking and "rules" not in root.bad:
+        message = 'says nothing, since no rule has "apply_to"'
+        root.place.warn(("known_recipients",), message)
+    for entry in asking:
+        if not table.known:
+            message = 'nobody is known: "known_recipients" lists no address'
+            entry.place.complain(("apply_to",), message)
             continue
-        seen: set[object] = set()
+        wanted = entry.rule.apply_to is ApplyTo.KNOWN
         for number, pattern in enumerate(entry.rule.match):
-            if _key(pattern) in seen:
-                entry.place.warn(("match", number), f"{named(pattern)} is there twice")
-            seen.add(_key(pattern))
+            if isinstance(pattern, Exact) and (pattern.address in table.known) is not wanted:
+                stands = "does not stand" if wanted else "stands"
+                message = f'{named(pattern)} {stands} in "known_recipients", so it never applies'
+                entry.place.warn(("match", number), message)
+
+
+def _extensions(entries: tuple[Entry, ...], root: Section) -> None:
+    if root["recipient_delimiter"] or "recipient_delimiter" in root.bad:
+        return
+    for entry in entries:
+        if entry.rule.propagate_extension:
+            message = 'there are no extensions without "recipient_delimiter"'
+            entry.place.complain(("propagate_extension",), message)
+
+
+def _headers(entries: tuple[Entry, ...], spam: SpamSettings) -> None:
+    """Note header fields that would be taken for the word of the spam filter."""
+    read = field_names(spam.filters)
+    for entry in entries:
+        for name, _ in entry.rule.add_headers:
+            if name.lower() in read:
+                message = "the spam filter is believed by this field; add one with another name"
+                entry.place.complain(("add_headers", name), message)
+
+
+def _repetitions(entry: Entry) -> None:
+    if "match" in entry.bad or len(entry.rule.match) < 2:
+        return
+    seen: set[object] = set()
+    for number, pattern in enumerate(entry.rule.match):
+        if _key(pattern) in seen:
+            entry.place.warn(("match", number), f"{named(pattern)} is there twice")
+        seen.add(_key(pattern))
 
 
 def _key(pattern: Pattern) -> object:
@@ -59,155 +99,119 @@ def _key(pattern: Pattern) -> object:
     match pattern:
         case Glob():
             return pattern.pieces, pattern.domain
-        case Regex():
+        case Regex() | AddressList():
             return pattern.source
     return pattern
 
 
+@dataclass(slots=True)
+class _Part:
+    """One pattern or table of a rule: how many of its addresses go to which rules before."""
+
+    where: Path
+    name: str
+    size: int = 0
+    hidden: int = 0
+    example: str = ""
+    takers: dict[str, None] | None = None
+
+    def add(self, text: str, taker: Rule | None) -> None:
+        self.size += 1
+        if taker is not None:
+            self.hidden += 1
+            self.example = self.example or text
+            self.takers = self.takers or {}
+            self.takers.setdefault(taker.name)
+
+    @property
+    def all_hidden(self) -> bool:
+        return 0 < self.size == self.hidden
+
+    @property
+    def message(self) -> str:
+        names = _quoted(self.takers or ())
+        if self.all_hidden:
+            return f"{self.name} never comes here, it goes to {names} before"
+        count = "an address" if self.hidden == 1 else f"{self.hidden} addresses"
+        return f'{count} of {self.name}, "{self.example}", never comes here, but to {names} before'
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
 def _unreachable(entries: tuple[Entry, ...], table: RuleTable) -> None:
     wildcards: dict[object, Rule] = {}
-    for entry in entries:
+    for number, entry in enumerate(entries):
         rule = entry.rule
-        takers = [_taker(pattern, rule, table, wildcards) for pattern in rule.match]
-        for pattern in rule.match:
-            if not isinstance(pattern, Exact):
-                wildcards.setdefault(_key(pattern), rule)
-        if "match" in entry.bad or not any(takers):
+        parts = list(_parts(rule, table, wildcards)) if number and _is_doubtful(rule, table) else ()
+        if not rule.is_conditional:
+            for pattern in rule.match:
+                if not isinstance(pattern, Exact | AddressList):
+                    wildcards.setdefault(_key(pattern), rule)
+        if entry.bad & {"match", "address_map"} or not any(part.hidden for part in parts):
             continue
-        if all(takers):
-            names = ", ".join(f'"{name}"' for name in dict.fromkeys(map(_name, takers)))
+        if all(part.all_hidden for part in parts):
+            names = _quoted(dict.fromkeys(name for part in parts for name in part.takers or ()))
             entry.place.complain((), f"can never apply: all its addresses go to {names} before it")
             continue
-        for number, (pattern, taker) in enumerate(zip(rule.match, takers, strict=True)):
-            if taker:
-                message = f'{named(pattern)} never comes here, it goes to "{taker.name}" before'
-                entry.place.warn(("match", number), message)
+        for part in parts:
+            if part.hidden:
+                entry.place.warn(part.where, part.message)
 
 
-def _name(rule: Rule | None) -> str:
-    return rule.name if rule else ""
+def _is_doubtful(rule: Rule, table: RuleTable) -> bool:
+    """Tell whether a rule is other than most: a few addresses that all come to it."""
+    return rule.address_map is not None or any(
+        not isinstance(pattern, Exact) or _taker(pattern.address, rule, table)
+        for pattern in rule.match
+    )
 
 
-def _taker(
-    pattern: Pattern, rule: Rule, table: RuleTable, wildcards: dict[object, Rule]
-) -> Rule | None:
-    """Return the earlier rule that takes all that a pattern could, or None."""
-    wider: tuple[object, ...]
-    match pattern:
-        case Exact():
-            found = table.match(pattern.address)
-            return found.rule if found and found.rule is not rule else None
-        case Glob():
-            wider = (_key(pattern), InDomain(pattern.domain), Everyone())
-        case _:
-            wider = (_key(pattern), Everyone())
-    return next((wildcards[each] for each in wider if each in wildcards), None)
+def _parts(rule: Rule, table: RuleTable, wildcards: dict[object, Rule]) -> Iterator[_Part]:
+    for number, pattern in enumerate(rule.match):
+        part = _Part(("match", number), named(pattern))
+        if isinstance(pattern, AddressList):
+            for address in sorted(pattern.addresses):
+                part.add(address, _taker(address, rule, table))
+        elif isinstance(pattern, Exact):
+            part.add(pattern.address, _taker(pattern.address, rule, table))
+        else:
+            part.add(named(pattern), _wider(pattern, wildcards))
+        yield part
+    if rule.address_map is not None:
+        part = _Part(("address_map",), f'"{rule.address_map.source}"')
+        _add_keys(part, rule.address_map, rule, table, wildcards)
+        yield part
 
 
-class _Loops:
-    """Looks up where mail would go next: a target, a copy's address, an ``unrouted_to``."""
+def _add_keys(
+    part: _Part,
+    address_map: AddressMap,
+    rule: Rule,
+    table: RuleTable,
+    wildcards: dict[object, Rule],
+) -> None:
+    for key in address_map.targets:
+        if key.startswith("@"):
+            part.add(key, _wider(InDomain(key[1:]), wildcards))
+        else:
+            part.add(key, _taker(key, rule, table))
 
-    def __init__(self, entries: tuple[Entry, ...], table: RuleTable) -> None:
-        self._table = table
-        self._left = MOST_TRIED
-        self._locals: dict[str, list[str]] = {}
-        self._exact: set[str] = set()
-        for entry in entries:
-            for pattern in entry.rule.match:
-                if isinstance(pattern, Exact):
-                    self._exact.add(pattern.address)
-        if any(_keeps_local(entry.rule.replace_with) for entry in entries):
-            for address in self._exact:
-                domain = addresses.domain_of(address)
-                self._locals.setdefault(domain, []).append(addresses.local_of(address))
 
-    def targets(self, entry: Entry) -> None:
-        """Note a target that a rule matches."""
-        template = entry.rule.replace_with
-        if template is None or entry.bad & {"match", "replace_with"}:
-            return
-        for recipient, target in self._samples(entry.rule, template):
-            taker = self._taker(target)
-            if taker and not self._is_elsewhere(recipient, entry.rule):
-                of = f' of "{recipient}"' if recipient and not template.is_constant else ""
-                severity = Severity.ERROR if taker.replace_with else Severity.WARNING
-                loop = " (a loop)" if taker.replace_with else ""
-                message = f'the target "{target}"{of} is matched by rule "{taker.name}"{loop}'
-                entry.place.complain(("replace_with",), message, severity)
-                return
-
-    def copies(self, entry: Entry) -> None:
-        """Note a copy's address that a rule matches."""
-        if "also_deliver_to" in entry.bad:
-            return
-        for number, copy in enumerate(entry.rule.copies):
-            taker = self._taker(copy.address)
-            if taker:
-                message = (
-                    f'"{copy.address}" is matched by rule "{taker.name}":'
-                    " virtual aliases may send the copy elsewhere"
-                )
-                entry.place.warn(("also_deliver_to", number), message)
-
-    def unrouted(self, address: str | None, place: Place) -> None:
-        """Note a mailbox for unrouted mail that would be routed itself."""
-        taker = self._taker(address) if address else None
-        if taker:
-            message = f'"{address}" is matched by rule "{taker.name}": what is left has to stay'
-            place.complain(("unrouted_to",), message)
-
-    def _taker(self, address: str) -> Rule | None:
-        """Return the rule that takes an address from its owner.
-
-        One that only sends copies or does nothing is harmless, unless it names the address:
-        then the map of virtual aliases may name it, too.
-        """
-        normal = addresses.normalise(address)
-        found = self._table.match(normal)
-        if found is None:
+def _taker(address: str, rule: Rule, table: RuleTable) -> Rule | None:
+    """Return the rule without conditions that takes an address before this one, or None."""
+    for match in table.possible(address):
+        if match.rule is rule:
             return None
-        rule = found.rule
-        named = bool(rule.copies) and found.address in self._exact
-        return rule if rule.replace_with or named else None
-
-    def _is_elsewhere(self, recipient: str, rule: Rule) -> bool:
-        found = self._table.match(recipient) if recipient else None
-        return found is not None and found.rule is not rule
-
-    def _samples(self, rule: Rule, template: Template) -> Iterator[tuple[str, str]]:
-        """Yield recipients in normal form, "" for an unknown one, with their targets."""
-        if template.is_constant:
-            target = template.fill("", ())
-            if target:
-                yield "", target
-            return
-        for pattern in rule.match:
-            for recipient, groups in self._recipients(pattern, template):
-                target = template.fill(recipient, groups)
-                if target:
-                    yield recipient if not isinstance(pattern, Regex) else "", target
-
-    def _recipients(self, pattern: Pattern, template: Template) -> Iterable[tuple[str, Groups]]:
-        match pattern:
-            case Exact():
-                yield pattern.address, ()
-            case InDomain():
-                yield f"1@{pattern.domain}", ()
-                for local in self._to_try(template):
-                    yield f"{local}@{pattern.domain}", ()
-            case Glob():
-                stars = ("1",) * (len(pattern.pieces) - 1)
-                yield f"{'1'.join(pattern.pieces)}@{pattern.domain}", stars
-            case Regex() if template.domain is not None:
-                yield "1@", ("1",) * int(pattern.compiled.groups)
-
-    def _to_try(self, template: Template) -> list[str]:
-        if template.local is not None or template.domain is None:
-            return []
-        known = self._locals.get(addresses.ascii_domain(template.domain), [])[: self._left]
-        self._left -= len(known)
-        return known
+        if not match.rule.is_conditional:
+            return match.rule
+    return None
 
 
-def _keeps_local(template: Template | None) -> bool:
-    return template is not None and template.local is None
+def _wider(pattern: Pattern, wildcards: dict[object, Rule]) -> Rule | None:
+    """Return the rule before that takes all that a pattern could, or None."""
+    wider: tuple[object, ...] = (_key(pattern), Everyone())
+    if isinstance(pattern, Glob):
+        wider = (_key(pattern), InDomain(pattern.domain), Everyone())
+    return next((wildcards[each] for each in wider if each in wildcards), None)

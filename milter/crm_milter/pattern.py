@@ -185,7 +185,7 @@ _REFERENCE = re.compile(r"\\([0-9])")
 class Template:
     r"""What ``replace_with`` says: ``user@domain``, ``@domain`` or ``user@``, with ``\1`` in it.
 
-    An absent local part or domain (None) is kept from the recipient.
+    An absent local part or domain (None) is kept from the recipient. A constant has neither.
     """
 
     source: str
@@ -237,6 +237,7 @@ def template(text: str) -> Template:
     except addresses.AddressError as error:
         raise PatternError(str(error)) from error
     if sample == text:
-        return Template(text, *addresses.split(written), constant=written)
+        # Often there are very many of them: nothing is kept twice.
+        return Template(written if written == text else text, None, None, constant=written)
     local, _, domain = text.rpartition("@")
     return Template(text, local, domain)

@@ -54,40 +54,63 @@ class ConfigError(Exception):
         return "\n".join(map(str, self.problems))
 
 
-class Problems:
-    """The problems of one file so far. Of each severity the first ``SHOWN`` are kept."""
+class Reported(Exception):  # noqa: N818 - it tells of no error, but that one was told of
+    """A value is of no use, and its problems are noted already."""
 
-    def __init__(self, file: str) -> None:
-        self._file = file
+
+class Problems:
+    """The problems of one file so far, and of the files beside it that belong to it.
+
+    Of each severity the first ``shown`` are kept, the others counted.
+    """
+
+    def __init__(self, file: str, shown: int = SHOWN) -> None:
+        self.file = file
+        self._shown = shown
         self._kept: dict[Severity, list[Problem]] = {each: [] for each in Severity}
         self._count = dict.fromkeys(Severity, 0)
+        self._beside: list[Problems] = []
+
+    def beside(self, file: str, shown: int = SHOWN) -> "Problems":
+        """Return the problems, none so far, of another file that belongs to this one."""
+        self._beside.append(Problems(file, shown))
+        return self._beside[-1]
 
     def add(self, line: int, path: Path, message: str, severity: Severity = Severity.ERROR) -> None:
         """Note a problem of the key at ``path``; the file as a whole where line is 0."""
         self._count[severity] += 1
-        if self._count[severity] <= SHOWN:
-            problem = Problem(self._file, line, key_path(path), one_line(message), severity)
+        if self._count[severity] <= self._shown:
+            problem = Problem(self.file, line, key_path(path), one_line(message), severity)
             self._kept[severity].append(problem)
 
     def fail(self, line: int, message: str) -> NoReturn:
         """Raise ConfigError with this problem alone: after it the file cannot be read.
 
-        What was noted before may only be its consequence, such as a key that seems missing.
+        What was noted of the file before may only be its consequence, such as a key that seems
+        missing, and is forgotten.
         """
-        raise ConfigError((Problem(self._file, line, "", one_line(message)),))
+        self._kept = {each: [] for each in Severity}
+        self._count = dict.fromkeys(Severity, 0)
+        self.add(line, (), message)
+        raise ConfigError(self._listed(Severity.ERROR))
 
     @property
     def full(self) -> bool:
         """Tell whether further errors are only counted, so that suggestions are in vain."""
-        return self._count[Severity.ERROR] >= SHOWN
+        return self._count[Severity.ERROR] >= self._shown
+
+    @property
+    def has_errors(self) -> bool:
+        """Tell whether one of the problems is an error, in this file or one beside it."""
+        return bool(self._count[Severity.ERROR]) or any(each.has_errors for each in self._beside)
 
     def raise_errors(self) -> None:
         """Raise ConfigError with all problems if one of them is an error."""
-        if self._count[Severity.ERROR]:
+        if self.has_errors:
             raise ConfigError(self._listed(*Severity))
 
     def warnings(self) -> tuple[Problem, ...]:
-        """Return the warnings in order of lines."""
+        """Return the warnings, file by file, in order of lines."""
         return self._listed(Severity.WARNING)
 
     def _listed(self, *severities: Severity) -> tuple[Problem, ...]:
@@ -97,8 +120,9 @@ class Problems:
             more = self._count[each] - len(self._kept[each])
             if more:
                 message = f"{more} more {each.value}{'s' if more > 1 else ''} not shown"
-                kept.append(Problem(self._file, 0, "", message, each))
-        return tuple(kept)
+                kept.append(Problem(self.file, 0, "", message, each))
+        others = (problem for other in self._beside for problem in other._listed(*severities))
+        return (*kept, *others)
 
 
 def key_path(path: Path) -> str:

@@ -10,11 +10,13 @@ from enum import Enum
 from typing import Any
 
 from crm_milter.document import Mapping, Node, Refused, Scalar, Sequence
-from crm_milter.problem import Path, Problems, suggestion
+from crm_milter.problem import Path, Problems, Reported, suggestion
 from crm_milter.schema import (
     Choice,
     Decimal,
     Either,
+    Fields,
+    FileText,
     Flag,
     Kind,
     Outline,
@@ -26,6 +28,7 @@ from crm_milter.schema import (
     Whole,
     outline,
 )
+from crm_milter.tables import Files
 
 
 class _Invalid(Enum):
@@ -33,6 +36,8 @@ class _Invalid(Enum):
 
 
 INVALID = _Invalid.INVALID
+
+_Single = Text | FileText | Flag | Whole | Decimal | Choice
 
 _NONE: frozenset[str] = frozenset()
 
@@ -42,6 +47,7 @@ _WORDS = {
     **dict.fromkeys(("no", "off", "false"), "false"),
     **dict.fromkeys(("null", "~"), "nothing"),
 }
+_LONGEST_WORD = max(map(len, _WORDS))
 _WHOLE = re.compile(r"[0-9]{1,12}", re.ASCII)
 _DECIMAL = re.compile(r"[-+]?[0-9]{1,12}(?:\.[0-9]{1,12})?", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -50,13 +56,16 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 class Reader:
     """Reads nodes by a description. A value that does not fit is noted and left out."""
 
-    def __init__(self, root: Table, problems: Problems) -> None:
+    def __init__(self, root: Table, problems: Problems, files: Files) -> None:
+        self.root = root
         self._problems = problems
+        self._files = files
         self._homes: dict[str, str] = {}
         for name, place in _homes(root, ""):
             self._homes.setdefault(name, place)
         self._failures = 0
         self._outlines: dict[Outline, Outline] = {}
+        self._paths: dict[Path, Path] = {}
 
     def read(self, kind: Kind, node: Node, path: Path) -> Any:
         """Return the value of a node, or INVALID once its problem is noted."""
@@ -64,22 +73,30 @@ class Reader:
             self._failures += 1
             return INVALID
         match kind:
-            case Text():
-                pass
-            case Table():
-                return self._table(kind, node, path)
             case Several():
                 return self._several(kind, node, path)
+            case Table():
+                return self._table(kind, node, path)
             case Either():
                 return self._either(kind, node, path)
+            case Fields():
+                return self._fields(kind, node, path)
+        return self._single(kind, node, path)
+
+    def _single(self, kind: _Single, node: Node, path: Path) -> Any:
         if not isinstance(node, Scalar):
             return self._fail(node, path, f"expected {_expected(kind)}, not {_noun(node)}")
         if node.plain and not node.text:
             return self._fail(node, path, f"the value is missing, expected {_expected(kind)}")
         try:
+            if isinstance(kind, FileText):
+                return kind.parse(_plain_text(kind.what, node), self._files)
             return _scalar(kind, node)
         except ValueError as error:
             return self._fail(node, path, str(error))
+        except Reported:
+            self._failures += 1
+            return INVALID
 
     def _fail(self, node: Node, path: Path, message: str) -> Any:
         self._failures += 1
@@ -105,6 +122,27 @@ class Reader:
         values = (self.read(kind.item, item, (*path, n)) for n, item in enumerate(node.items))
         return tuple(value for value in values if value is not INVALID)
 
+    def _fields(self, kind: Fields, node: Node, path: Path) -> Any:
+        if _is_empty(node):
+            return ()
+        if not isinstance(node, Mapping):
+            return self._fail(node, path, f"expected {kind.what}, not {_noun(node)}")
+        fields = []
+        seen: set[str] = set()
+        for name, child in node.entries.items():
+            where = (*path, name)
+            if isinstance(child, Mapping):
+                self._fail(child, where, "expected a text, not a mapping (quote what has braces)")
+                continue
+            title = self.read(kind.name, Scalar(name, child.line, plain=False), where)
+            value = self.read(kind.value, child, where)
+            if title is not INVALID and title.lower() in seen:
+                self._fail(child, where, "is there twice, in other letters")
+            elif INVALID not in (title, value):
+                fields.append((title, value))
+                seen.add(title.lower())
+        return tuple(fields)
+
     def _table(self, kind: Table, node: Node, path: Path) -> Any:
         if _is_empty(node):
             node = Mapping({}, node.line)
@@ -119,21 +157,39 @@ class Reader:
                 values[name] = value
             if self._failures > before:
                 bad.add(name)
-        for key in kind.keys.values():
-            if key.required and key.name not in node.entries:
-                bad.add(key.name)
-                self._fail(node, path, f'the key "{key.name}" is missing')
+        bad |= self._relations(kind, node, path)
         shape = outline(node, node.line)
         shape = self._outlines.setdefault(shape, shape)
-        place = Place(node.line, shape, path, self._problems)
+        above = self._paths.setdefault(path[:-1], path[:-1])
+        place = Place(node.line, shape, above, path[-1] if path else "", self._problems)
         return kind.build(Section(values, frozenset(bad) if bad else _NONE, place))
+
+    def _relations(self, kind: Table, node: Mapping, path: Path) -> set[str]:
+        """Note what is missing or too much beside another key; return the keys concerned."""
+        bad: set[str] = set()
+        present = node.entries.keys()
+        for name in kind.required:
+            if name not in present:
+                self._fail(node, path, f'the key "{name}" is missing')
+                bad.add(name)
+        for names in kind.needs:
+            if present.isdisjoint(names):
+                these = " nor ".join(f'"{name}"' for name in names)
+                self._fail(node, path, f"neither {these} is there")
+                bad.update(names)
+        for first, second in kind.apart:
+            if second in present and first in present:
+                message = f'cannot stand together with "{first}"'
+                self._fail(node.entries[second], (*path, second), message)
+                bad.update((first, second))
+        return bad
 
     def _entry(self, kind: Table, name: str, node: Node, path: Path) -> Any:
         key = kind.keys.get(name)
         if key is None:
             return self._fail(node, path, f"unknown key{self._meant(kind, name)}")
-        if not key.supported:
-            return self._fail(node, path, "not yet supported")
+        if key.refusal:
+            return self._fail(node, path, key.refusal)
         return self.read(key.kind, node, path)
 
     def _meant(self, kind: Table, name: str) -> str:
@@ -160,7 +216,7 @@ def _homes(kind: Kind, prefix: str) -> Iterable[tuple[str, str]]:
 def _scalar(kind: Kind, node: Scalar) -> Any:
     match kind:
         case Text():
-            return _text(kind, node)
+            return kind.parse(_plain_text(kind.what, node))
         case Flag():
             if node.plain and node.text in ("true", "false"):
                 return node.text == "true"
@@ -181,22 +237,22 @@ def _scalar(kind: Kind, node: Scalar) -> Any:
     raise ValueError(f"expected {_expected(kind)}, not {_shown(node)}")
 
 
-def _text(kind: Text, node: Scalar) -> Any:
-    word = _WORDS.get(node.text.lower()) if node.plain else None
+def _plain_text(what: str, node: Scalar) -> str:
+    word = _WORDS.get(node.text.lower()) if node.plain and len(node.text) <= _LONGEST_WORD else ""
     if word:
         means = f'"{node.text}" without quotes means {word} in YAML'
-        raise ValueError(f"expected {kind.what}, but {means} (quote it, or leave the key out)")
+        raise ValueError(f"expected {what}, but {means} (quote it, or leave the key out)")
     if not node.text.isprintable() and _CONTROL.search(node.text):
         raise ValueError(f'"{node.text}" holds a line break or control character')
-    return kind.parse(node.text)
+    return node.text
 
 
 def _choice(kind: Choice, node: Scalar) -> Enum:
-    names = [str(each.value) for each in kind.values]
-    if node.text not in names:
-        hint = suggestion(node.text, names)
-        raise ValueError(f"expected {_expected(kind)}, not {_shown(node)}{hint}")
-    return kind.values(node.text)
+    try:
+        return kind.values(node.text)
+    except ValueError:
+        hint = suggestion(node.text, [str(each.value) for each in kind.values])
+        raise ValueError(f"expected {_expected(kind)}, not {_shown(node)}{hint}") from None
 
 
 def _shown(node: Scalar) -> str:
@@ -215,7 +271,7 @@ def _noun(node: Node) -> str:
 
 def _expected(kind: Kind) -> str:
     match kind:
-        case Text() | Whole() | Table():
+        case Text() | FileText() | Whole() | Fields() | Table():
             return kind.what
         case Flag():
             return "true or false"

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from typing import NamedTuple
 
 from crm_milter import address as addresses
 from crm_milter.pattern import Groups, Pattern, Template
@@ -95,7 +96,12 @@ class Rule:
     @property
     def is_conditional(self) -> bool:
         """Tell whether the rule may pass over an address that it matches."""
-        return bool(self.senders or self.except_senders) or self.apply_to is not ApplyTo.ALL
+        return self.depends_on_sender or self.apply_to is not ApplyTo.ALL
+
+    @property
+    def depends_on_sender(self) -> bool:
+        """Tell whether the rule may pass over an address for the sender's sake."""
+        return bool(self.senders or self.except_senders)
 
     @property
     def has_constant_target(self) -> bool:
@@ -109,8 +115,7 @@ class Rule:
         return self.replace_with is not None or self.address_map is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """The rule that applies to a recipient, and what its pattern took of the address."""
 
     rule: Rule

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from crm_milter.document import Mapping, Node, Sequence
+from crm_milter.document import Mapping, Node, Scalar, Sequence
 from crm_milter.problem import Path, Problems, Severity
+from crm_milter.tables import Files
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,26 @@ class Text:
 
     what: str  # with its article, for "expected ..."
     parse: Callable[[str], Any] = str
+    shape: str = ""  # a regular expression that every such text matches, for editors
+    number: bool = False  # may look like a number
+
+
+@dataclass(frozen=True, slots=True)
+class FileText:
+    """A text that names a file, or may; ``parse`` gets what opens it as well."""
+
+    what: str
+    parse: Callable[[str, Files], Any]
+    shape: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Texts by names that are not keys of ours; both functions as in ``Text``."""
+
+    what: str
+    name: Text
+    value: Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,29 +96,44 @@ class Key:
     default: Any
     doc: str
     required: bool = False
-    supported: bool = True
+    refusal: str = ""  # why the key may not stand here
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Keys, and the function that makes something of their values."""
+    """Keys, and the function that makes something of their values.
+
+    Of the keys in each of ``needs`` one has to be there; each pair of ``apart`` excludes one
+    another.
+    """
 
     what: str
     keys: dict[str, Key]
     build: Callable[["Section"], Any]
+    needs: tuple[tuple[str, ...], ...] = ()
+    apart: tuple[tuple[str, str], ...] = ()
     defaults: dict[str, Any] = field(init=False)
+    required: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        defaults = {key.name: _default(key) for key in self.keys.values() if key.supported}
+        defaults = {key.name: _default(key) for key in self.keys.values() if not key.refusal}
         object.__setattr__(self, "defaults", defaults)
+        required = tuple(key.name for key in self.keys.values() if key.required)
+        object.__setattr__(self, "required", required)
 
 
-Kind = Text | Flag | Whole | Decimal | Choice | Several | Either | Table
+Kind = Text | FileText | Flag | Whole | Decimal | Choice | Fields | Several | Either | Table
 
 
-def table(what: str, build: Callable[["Section"], Any], *keys: Key) -> Table:
+def table(
+    what: str,
+    build: Callable[["Section"], Any],
+    *keys: Key,
+    needs: tuple[tuple[str, ...], ...] = (),
+    apart: tuple[tuple[str, str], ...] = (),
+) -> Table:
     """Return the table of these keys."""
-    return Table(what, {key.name: key for key in keys}, build)
+    return Table(what, {key.name: key for key in keys}, build, needs, apart)
 
 
 def _default(key: Key) -> Any:
@@ -110,10 +146,10 @@ def _default(key: Key) -> Any:
             return key.kind.values(key.default)
         case Whole() if key.default == key.kind.word:
             return None
-        case Several():
+        case Several() | Fields():
             return tuple(key.default)
         case Table():
-            nowhere = Place(0, (0, ()), (), Problems(""))
+            nowhere = Place(0, (0, ()), (), "", Problems(""))
             return key.kind.build(Section(dict(key.kind.defaults), frozenset(), nowhere))
     return key.default
 
@@ -125,6 +161,8 @@ Outline = tuple[int, tuple[tuple[str | int, "Outline"], ...]]
 
 def outline(node: Node, start: int) -> Outline:
     """Return where the keys and items in a node are, seen from a line."""
+    if isinstance(node, Scalar):
+        return node.line - start, ()
     inside: Iterable[tuple[str | int, Node]] = ()
     if isinstance(node, Mapping):
         inside = node.entries.items()
@@ -135,12 +173,21 @@ def outline(node: Node, start: int) -> Outline:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a table and its keys stand in the file."""
+    """Where a table and its keys stand in the file.
+
+    ``above`` is the path to what it is in, which others share; its own key is "" at the root.
+    """
 
     start: int
     outline: Outline
-    path: Path
+    above: Path
+    key: str | int
     problems: Problems
+
+    @property
+    def path(self) -> Path:
+        """Return the path to the table."""
+        return self.above if self.key == "" else (*self.above, self.key)
 
     def has(self, key: str) -> bool:
         """Tell whether the file has the key."""

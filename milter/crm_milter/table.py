@@ -29,23 +29,24 @@ class SenderSet:
 
     def __init__(self, patterns: Iterable[Pattern]) -> None:
         exact: set[str] = set()
+        lists: list[frozenset[str]] = []  # not copied: many rules may share a long one
         wild: list[tuple[int, Pattern]] = []
         for pattern in patterns:
             match pattern:
                 case Exact(address):
                     exact.add(address)
                 case AddressList(_, listed):
-                    exact |= listed
+                    lists.append(listed)
                 case Everyone() | InDomain() | Glob() | Regex():
                     wild.append((0, pattern))
                 case _:  # the null sender
                     exact.add("")
-        self._exact = exact
+        self._exact = (exact, *lists)
         self._wild = Wildcards(wild)
 
     def __contains__(self, sender: str) -> bool:
         """Tell whether a sender in normal form is meant; ``*`` means the null sender as well."""
-        return sender in self._exact or any(self._wild.takers(sender))
+        return any(sender in each for each in self._exact) or any(self._wild.takers(sender))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,16 @@ class _Conditions:
     except_senders: SenderSet | None
     apply_to: ApplyTo
 
-    def failing(self, sender: str, known: bool) -> str:
-        """Return the key of the first condition that does not hold, "" if all do."""
-        if self.senders is not None and sender not in self.senders:
-            return "senders"
-        if self.except_senders is not None and sender in self.except_senders:
-            return "except_senders"
+    def failing(self, sender: str | None, known: bool) -> str:
+        """Return the key of the first condition that does not hold, "" if all do.
+
+        Without a sender those that depend on it hold.
+        """
+        if sender is not None:
+            if self.senders is not None and sender not in self.senders:
+                return "senders"
+            if self.except_senders is not None and sender in self.except_senders:
+                return "except_senders"
         wanted = {ApplyTo.KNOWN: True, ApplyTo.UNKNOWN: False}.get(self.apply_to, known)
         return "" if known is wanted else "apply_to"
 
@@ -132,16 +137,35 @@ class RuleTable:
                 return considered.match
         return None
 
-    def reroutes(self, address: str) -> bool:
-        """Tell whether some rule would replace an address, if its conditions hold."""
-        return any(each.match.rule.replaces for each in self.considered(address, ""))
+    def possible(self, address: str) -> Iterator[Match]:
+        """Yield the matches of which one applies, whoever the sender is; the last is for all."""
+        if self._is_plain:
+            number = self._exact.get(address)
+            if number is None:
+                return
+            if isinstance(number, int) and number not in self._conditions:
+                yield Match(self.rules[number], (), address)
+                return
+        for considered in self.considered(address, None):
+            if not considered.failing:
+                yield considered.match
+                if not considered.match.rule.depends_on_sender:
+                    return
 
-    def considered(self, address: str, sender: str) -> Iterator[Considered]:
-        """Yield the rules that take an address, in order, and whether they apply."""
-        base = addresses.without_extension(address, self.recipient_delimiter)
+    def reroutes(self, address: str) -> bool:
+        """Tell whether a rule would replace an address, for some sender at least."""
+        return any(match.rule.replaces for match in self.possible(address))
+
+    def considered(self, address: str, sender: str | None) -> Iterator[Considered]:
+        """Yield the rules that take an address, in order, and whether they apply.
+
+        Without a sender the conditions that depend on it hold.
+        """
+        base, extension = address, ""
+        if self.recipient_delimiter:
+            base = addresses.without_extension(address, self.recipient_delimiter)
+            extension = addresses.local_of(address)[len(addresses.local_of(base)) :]
         spared = addresses.is_protected(base)
-        local = len(addresses.local_of(base))
-        extension = addresses.local_of(address)[local:]
         found = self._found(address, "", spared)
         if extension:
             # Of one rule the match of the whole address comes first: the sort is stable.

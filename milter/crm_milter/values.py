@@ -7,8 +7,12 @@ import re
 from dataclasses import dataclass
 
 from crm_milter import pattern as patterns
-from crm_milter import verdict
+from crm_milter import tables, verdict
+from crm_milter.address import mailbox
+from crm_milter.edits import MARKER_FIELD
 from crm_milter.problem import suggestion
+from crm_milter.rules import AddressMap
+from crm_milter.tables import Files
 
 # sockaddr_un(7): 108 bytes with the NUL at the end.
 LONGEST_SOCKET_PATH = 107
@@ -43,12 +47,29 @@ class InetSocket:
 
 Listener = UnixSocket | InetSocket
 
+PLACEHOLDERS = ("recipient", "rule", "spam")  # what edits.py fills in
+
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 _HOST = re.compile(r"(?!-)[a-z0-9_-]+(?:\.[a-z0-9_-]+)*", re.ASCII | re.IGNORECASE)
 _FIELD_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322, section 2.2
 _RULE_NAME = re.compile(r"[a-z0-9._-]+", re.ASCII)
 _GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?", re.ASCII)
 _MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
+_SIZE = re.compile(r"([0-9]{1,12})([kKmMgG]?)", re.ASCII)
+_SHIFTS = {"": 0, "K": 10, "M": 20, "G": 30}
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+# RFC 5322, section 2.1.1, with room for a long recipient.
+_LONGEST_VALUE = 500
+# Fields that stand once, that authenticate or trace a message, or that keep it from looping.
+_TAKEN_FIELDS = frozenset(
+    {
+        *("from", "sender", "reply-to", "to", "cc", "bcc", "message-id", "in-reply-to"),
+        *("references", "subject", "date", "received", "return-path", "mime-version"),
+        *("dkim-signature", "domainkey-signature", "authentication-results", "received-spf"),
+        *("auto-submitted", "precedence", MARKER_FIELD.lower()),
+    }
+)
+_TAKEN_PREFIXES = ("content-", "resent-", "arc-", "list-")
 # What may stand in a local part without quotes, less letters and digits.
 _DELIMITERS = frozenset("!#$%&'*+-./=?^_`{|}~")
 
@@ -142,11 +163,48 @@ def rule_name(text: str) -> str:
     return text
 
 
-def pattern(text: str) -> patterns.Pattern:
+def pattern(text: str, files: Files) -> patterns.Pattern:
     """Return what a rule matches."""
     if text.startswith("file:"):
-        raise ValueError(f'"{text}": address lists are not yet supported')
+        name = text.removeprefix("file:").strip()
+        if not name:
+            raise ValueError('"file:" names no file')
+        return patterns.AddressList(text, files.read(name, tables.address_list))
     return patterns.parse(text)
+
+
+def sender_pattern(text: str, files: Files) -> patterns.Pattern:
+    """Return what a rule says of the envelope sender."""
+    return patterns.NullSender() if text == "<>" else pattern(text, files)
+
+
+def address_map(text: str, files: Files) -> AddressMap:
+    """Return the table in a file."""
+    return AddressMap(text, files.read(text, tables.address_map))
+
+
+def accounts(text: str, files: Files) -> frozenset[str]:
+    """Return the addresses that have an account."""
+    return files.read(text, tables.accounts)
+
+
+def envelope_sender(text: str) -> str | None:
+    """Return the address for bounces, None for that of the message."""
+    if text == "keep":
+        return None
+    if text in ("", "<>"):
+        raise ValueError('bounces have to go somewhere: an address, or "keep"')
+    return mailbox(text)
+
+
+def size(text: str) -> int:
+    """Return a size in bytes."""
+    found = _SIZE.fullmatch(text)
+    if not found:
+        raise ValueError(f'expected a size such as "25M" or "500k", not "{text}"')
+    if not int(found[1]):
+        raise ValueError("no mail is that small; leave the key out if there is no limit")
+    return int(found[1]) << _SHIFTS[found[2].upper()]
 
 
 def spam_filter(text: str) -> verdict.SpamFilter:
@@ -170,6 +228,29 @@ def field_name(text: str) -> str:
     """Return the name of a header field."""
     if not _FIELD_NAME.fullmatch(text):
         raise ValueError(f'"{text}" is no name of a header field')
+    return text
+
+
+def new_field_name(text: str) -> str:
+    """Return the name of a header field that may be added without changing what mail means."""
+    name = field_name(text).lower()
+    if name in _TAKEN_FIELDS or name.startswith(_TAKEN_PREFIXES):
+        raise ValueError("a second one would change what the mail means; add a field of your own")
+    return text
+
+
+def new_field_value(text: str) -> str:
+    """Return the value of a header field to add, with placeholders."""
+    if not text.strip():
+        raise ValueError("the value is empty")
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError(f'"{text}" holds other characters than those of ASCII')
+    if len(text) > _LONGEST_VALUE:
+        raise ValueError(f"{len(text)} characters, more than {_LONGEST_VALUE}")
+    for placeholder in _PLACEHOLDER.findall(text):
+        if placeholder not in PLACEHOLDERS:
+            known = ", ".join(f'"{{{each}}}"' for each in PLACEHOLDERS)
+            raise ValueError(f'"{{{placeholder}}}" stands for nothing; there are {known}')
     return text
 
 

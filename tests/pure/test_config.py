@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from crm_milter.config import Config, ConfigError, load, parse
-from crm_milter.pattern import Exact, Glob, InDomain
+from crm_milter.pattern import Exact, Glob, InDomain, NullSender
 from crm_milter.problem import SHOWN
 from crm_milter.routing import NoVerdict
-from crm_milter.rules import Copy, Mode, OnSpam
+from crm_milter.rules import AutoSubmitted, Copy, Mode, OnOversize, OnSpam
 from crm_milter.values import InetSocket, UnixSocket
 from crm_milter.verdict import PRESETS
 
@@ -203,6 +203,17 @@ def test_what_is_odd_but_valid_is_a_warning(text: str, warnings: list[str]) -> N
         # the rule before takes what would loop
         "  - {name: help, match: [help@x.example, help@old.example], replace_with: a@crm.example}\n"
         "  - {name: old, match: '@old.example', replace_with: '@x.example'}\n",
+        # only rules without conditions hide others
+        "  - {name: vip, match: a@x.example, replace_with: a@crm.example, senders: '@v.example'}\n"
+        "  - {name: a, match: a@x.example, replace_with: b@crm.example}\n",
+        "  - {name: some, match: '@x.example', replace_with: a@crm.example,"
+        " except_senders: '<>'}\n  - {name: b, match: b@x.example, replace_with: b@crm.example}\n",
+        # an exception for everybody, so that the rule after it never has the target
+        "  - {name: own, match: desk@x.example, also_deliver_to: z@y.example}\n"
+        "  - {name: all, match: '@x.example', replace_with: desk@x.example}\n",
+        # nobody's mail comes to the second one but by the first, which is for the same sender
+        "  - {name: a, match: a@x.example, replace_with: b@crm.example, senders: a@v.example}\n"
+        "  - {name: b, match: a@x.example, replace_with: c@crm.example, senders: b@v.example}\n",
         # a pattern that only looks as wide as the one before
         "  - {name: a, match: case-*@x.example, replace_with: a@crm.example}\n"
         "  - {name: b, match: '*-case@x.example', replace_with: b@crm.example}\n"
@@ -221,6 +232,43 @@ def test_an_exception_from_a_wildcard_may_be_the_mailbox_for_what_is_left() -> N
     )
     (warning,) = warnings_of(text)
     assert "only keeps later rules" in warning
+
+
+def test_the_conditions_and_limits_of_a_rule() -> None:
+    config = read(
+        """\
+recipient_delimiter: +
+unrouted_to: it@solarmora.com
+spam: rspamd
+rules:
+  - name: a
+    match: help@x.example
+    replace_with: a@crm.example
+    senders: ["@vip.example", "<>"]
+    except_senders: robot@vip.example
+    auto_submitted: leave
+    max_size: 25M
+    on_oversize: reject
+    envelope_sender: bounces@y.example
+    propagate_extension: true
+    add_headers: {X-Gm-Original-To: "{recipient}", X-Case: "{rule}: {spam} {"}
+  - {name: b, match: b@x.example, replace_with: b@crm.example, envelope_sender: keep, max_size: 9}
+  - {name: c, match: c@x.example, replace_with: c@crm.example, add_headers: {}, max_size: 500k}
+"""
+    )
+    assert config.warnings == ()
+    a, b, c = config.policy.table.rules
+    assert a.senders == (InDomain("vip.example"), NullSender())
+    assert a.except_senders == (Exact("robot@vip.example"),)
+    assert (a.auto_submitted, a.on_oversize) == (AutoSubmitted.LEAVE, OnOversize.REJECT)
+    assert (a.max_size, b.max_size, c.max_size) == (25 * 1024 * 1024, 9, 500 * 1024)
+    assert (a.envelope_sender, b.envelope_sender) == ("bounces@y.example", None)
+    assert a.propagate_extension
+    assert a.add_headers == (("X-Gm-Original-To", "{recipient}"), ("X-Case", "{rule}: {spam} {"))
+    assert c.add_headers == ()
+    match = config.policy.table.match("help+x@x.example", "a@vip.example")
+    assert match is not None
+    assert match.targets() == ("a+x@crm.example",)
 
 
 def test_every_problem_at_once_in_the_order_of_lines() -> None:

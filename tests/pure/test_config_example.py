@@ -14,7 +14,7 @@ from crm_milter import document, keys
 from crm_milter.config import load, parse
 from crm_milter.document import Mapping, Node, Sequence
 from crm_milter.problem import Problems
-from crm_milter.schema import Either, Key, Kind, Several, Table
+from crm_milter.schema import Either, Fields, Key, Kind, Several, Table
 
 EXAMPLE = Path(__file__).parents[2] / "milter" / "crm-milter.yaml"
 TEXT = EXAMPLE.read_text(encoding="utf-8")
@@ -30,10 +30,9 @@ def supported(kind: Kind, prefix: str = "") -> Iterator[tuple[str, Key]]:
             yield from supported(kind.table, prefix)
         case Table():
             for key in kind.keys.values():
-                if key.supported:
-                    path = f"{prefix}.{key.name}" if prefix else key.name
-                    yield path, key
-                    yield from supported(key.kind, path)
+                path = f"{prefix}.{key.name}" if prefix else key.name
+                yield path, key
+                yield from supported(key.kind, path)
 
 
 KEYS = dict(supported(keys.ROOT))
@@ -48,7 +47,8 @@ def named(node: Node | None, prefix: str = "") -> Iterator[tuple[str, int]]:
         for name, value in node.entries.items():
             path = f"{prefix}.{name}" if prefix else name
             yield path, value.line
-            yield from named(value, path)
+            if not isinstance(KEYS[path].kind, Fields):
+                yield from named(value, path)
 
 
 def lines() -> dict[str, int]:
@@ -65,10 +65,27 @@ def test_it_is_valid_as_shipped() -> None:
     assert [rule.name for rule in config.policy.table.rules] == ["support"]
 
 
-def test_it_is_valid_with_every_option_in_use() -> None:
-    config = parse(UNCOMMENTED, EXAMPLE)
+# The files that it names, where every option is in use.
+FILES = {
+    "accounts": "it support-spam archive team bounces help urgent anna",
+    "customers": "# The important ones\nboss@customer.example  # and how\n",
+    "agents": "anna@solarmora.com case-7@v1su0245ewejzhe7.case.my-crm.com\n"
+    "@shop.example shop@crm.example, archive@crm.example\n",
+    "rules.d/more.yaml": "rules: [{name: more, match: m@x.example, also_deliver_to: a@b.example}]",
+}
+
+
+def test_it_is_valid_with_every_option_in_use(tmp_path: Path) -> None:
+    for name, text in FILES.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    accounts = (f"{name}@solarmora.com OK" for name in FILES["accounts"].split())
+    (tmp_path / "accounts").write_text("\n".join(accounts))
+    config = parse(UNCOMMENTED, tmp_path / EXAMPLE.name)
     assert config.warnings == ()
-    assert len(config.policy.table.rules) == 3
+    names = ["support", "urgent", "cases", "agents", "everybody-else", "more"]
+    assert [rule.name for rule in config.policy.table.rules] == names
 
 
 def test_it_names_every_supported_key_and_no_other() -> None:
@@ -81,7 +98,10 @@ def test_it_names_every_supported_key_and_no_other() -> None:
 def test_it_tells_the_default_right_above_the_key(path: str) -> None:
     key = KEYS[path]
     told = TEXT.splitlines()[lines()[path] - 2].strip()
-    assert told == ("# Required." if key.required else f"# Default: {written(key.default)}")
+    if path == "rules[].match":
+        assert told == '# Required, or "address_map".'
+    else:
+        assert told == ("# Required." if key.required else f"# Default: {written(key.default)}")
 
 
 def written(default: object) -> str:

@@ -1,0 +1,48 @@
+"""Which files ``include`` means: names, or patterns of names, in the order of the names.
+
+Nothing that is meant may be overlooked in silence, so a folder is listed here rather than by
+``glob``, which takes one that it may not read for an empty one.
+"""
+
+import os
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from crm_milter.schema import Section
+from crm_milter.tables import why
+
+_SPECIAL = frozenset("*?[")
+
+
+def included(section: Section, file: Path) -> tuple[Path, ...]:
+    """Return the files that the configuration ``file`` includes, each once.
+
+    Notes what cannot be found.
+    """
+    found: dict[str, Path] = {}
+    for number, name in enumerate(section["include"]):
+        try:
+            for path in _meant(file.parent, name):
+                real = os.path.realpath(path)
+                if real == os.path.realpath(file):
+                    raise ValueError(f'"{name}" means this file as well')
+                found.setdefault(real, path)
+        except OSError as error:
+            section.place.complain(("include", number), f'"{name}": {why(error)}')
+        except ValueError as error:
+            section.place.complain(("include", number), str(error))
+    return tuple(found.values())
+
+
+def _meant(folder: Path, name: str) -> Iterator[Path]:
+    path = folder / name
+    if _SPECIAL & set(str(Path(name).parent)):
+        raise ValueError('only the name of a file may hold "*", "?" and "[", not its folder')
+    if not _SPECIAL & set(path.name):
+        path.stat()
+        yield path
+        return
+    for each in sorted(os.listdir(path.parent)):  # noqa: PTH208 - names are what is compared
+        if fnmatchcase(each, path.name) and not each.startswith("."):
+            yield path.parent / each

@@ -1,0 +1,95 @@
+"""The JSON Schema takes every good file, and refuses what is bad in shape."""
+
+import json
+import re
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from crm_milter import cli, document, keys
+from crm_milter.document import Mapping, Node, Scalar, Sequence
+from crm_milter.json_schema import json_schema
+from crm_milter.problem import ConfigError, Problems
+
+HERE = Path(__file__).parent
+EXAMPLE = HERE.parents[1] / "milter" / "crm-milter.yaml"
+GOOD = [EXAMPLE, *sorted((HERE.parents[1] / "postfix").glob("*.yaml"))]
+BAD = sorted((HERE / "bad").glob("*.yaml"))
+SCHEMA = json_schema(keys.ROOT, "crm-milter")
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+
+# What no schema can see: how keys, rules and files fit each other, and some of what texts mean.
+UNSEEN = """
+add-headers-of-filter duplicate-name file-included file-latin1 file-list file-list-long
+include-bad include-directory known-bad known-empty list-never-applies listen-host
+listen-long-path loop-conditional loop-domain loop-extension loop-glob loop-included loop-itself
+loop-keeps-domain loop-keeps-local loop-keeps-local-domain loop-list loop-other-rule loop-regex
+loop-unknown map-bad map-loop map-loop-other-rule map-many-targets map-missing map-never-applies
+never-applies never-applies-domain never-applies-everyone never-applies-extension
+never-applies-patterns on-oversize-alone on-spam-and-bypass propagate-extension
+target-bad-domain target-group-zero target-groups target-groups-regex target-several
+target-under-open-regex target-under-star unrouted-matched
+"""
+
+
+def plain(node: Node | None) -> Any:
+    """Return what an editor has: YAML's own idea of texts, numbers and truth."""
+    match node:
+        case Mapping():
+            return {key: plain(value) for key, value in node.entries.items()}
+        case Sequence():
+            return [plain(item) for item in node.items]
+        case Scalar() if node.plain:
+            return resolved(node.text)
+        case Scalar():
+            return node.text
+    return None
+
+
+def resolved(text: str) -> Any:
+    words = {"true": True, "false": False, "null": None, "~": None, "": None}
+    if text in words:
+        return words[text]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+def errors(text: str) -> list[str] | None:
+    """Return what an editor would show, None for what it would not even take for YAML."""
+    problems = Problems("f")
+    try:
+        tree = document.read(BytesIO(text.encode()), problems, {})
+    except ConfigError:
+        return None
+    if problems.has_errors:
+        return None
+    return [each.message for each in VALIDATOR.iter_errors(plain(tree))]
+
+
+def test_it_is_a_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+@pytest.mark.parametrize("path", GOOD, ids=lambda path: path.name)
+def test_good_files_are_good(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert errors(text) == []
+    assert errors(re.sub(r"(?m)^( *)#([^ #\n])", r"\1\2", text)) == []
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
+def test_bad_files_are_bad_where_shapes_tell(path: Path) -> None:
+    found = errors(path.read_text(encoding="utf-8"))
+    assert (found == []) is (path.stem in UNSEEN.split())
+
+
+def test_the_command_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == SCHEMA
