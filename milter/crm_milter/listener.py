@@ -11,13 +11,17 @@ import grp
 import os
 import socket
 import stat
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import milter
 
 from crm_milter.values import InetSocket, UnixSocket
 
 BACKLOG = 512  # connections that wait while all workers are busy; libmilter's own is 20
+_PATIENCE = 3.0  # seconds to wait for the orphans of a killed instance
 
 
 class ListenError(Exception):
@@ -40,10 +44,19 @@ class Listener:
             _send_at_once(self.descriptor)
 
     def remove(self) -> None:
-        """Remove the socket's file, so that a client is refused at once, and give up the lock."""
+        """Remove the socket's file, so that a client is refused at once; make room for another.
+
+        Processes that share the socket still have it.
+        """
         if self._lock is not None:
             with contextlib.suppress(OSError):
                 Path(self._path).unlink()
+        os.close(self.descriptor)
+        self.give_up_lock()
+
+    def give_up_lock(self) -> None:
+        """Close the lock: it is held until all processes that share it have done so."""
+        if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
@@ -70,9 +83,26 @@ def _refuse_live_socket(path: str) -> None:
             raise ListenError(f'"{path}" is there and no socket')
     except FileNotFoundError:
         return
+    if _lasts(lambda: _connects(path)):
+        raise ListenError(f'another process is listening on "{path}"')
+
+
+def _lasts(taken: Callable[[], bool]) -> bool:
+    """Tell whether it stays so for a while.
+
+    The workers of a supervisor that was killed let go of the socket as soon as they notice.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while taken():
+        if time.monotonic() >= deadline:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _connects(path: str) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
-        if probe.connect_ex(path) == 0:
-            raise ListenError(f'another process is listening on "{path}"')
+        return probe.connect_ex(path) == 0
 
 
 def _refuse_taken_port(listen: InetSocket) -> None:
@@ -80,13 +110,23 @@ def _refuse_taken_port(listen: InetSocket) -> None:
     where = f"port {listen.port} of {listen.host}"
     try:
         address = socket.getaddrinfo(listen.host, listen.port, family, socket.SOCK_STREAM)[0][4]
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+        taken = _lasts(lambda: _is_taken(family, address))
     except OSError as error:
-        taken = error.errno == errno.EADDRINUSE
-        reason = "another process is listening there" if taken else error.strerror
-        raise ListenError(f"cannot listen on {where}: {reason}") from error
+        raise ListenError(f"cannot listen on {where}: {error.strerror}") from error
+    if taken:
+        raise ListenError(f"cannot listen on {where}: another process is listening there")
+
+
+def _is_taken(family: int, address: tuple[Any, ...]) -> bool:
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return True
+    return False
 
 
 def _open(connection: str, mode: int) -> int:

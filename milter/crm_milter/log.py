@@ -1,7 +1,12 @@
-"""One stream of log lines on stderr: whole lines, and a full disk under it hurts no mail."""
+"""One stream of log lines on stderr: whole lines, and a full disk under it hurts no mail.
+
+The first word of a line is its level: "error:", "warning:", else it is a plain message. Under
+systemd it becomes the priority that the journal understands (sd-daemon(3)).
+"""
 
 import contextlib
 import os
+import select
 import traceback
 from collections.abc import Callable
 from pathlib import PurePath
@@ -11,17 +16,41 @@ from crm_milter.wording import printable
 Log = Callable[[str], None]
 
 _STDERR = 2
+# syslog(3); what starts with none of the words is LOG_INFO.
+_PRIORITIES = ((b"error: ", b"<3>"), (b"warning: ", b"<4>"), (b"", b"<6>"))
+_LONGEST = select.PIPE_BUF - len(b"<6>\n")  # longer writes to a pipe mix with others (pipe(7))
+_CUT = b"..."
 
 
-def stderr_log(prefix: str = "") -> Log:
-    """Return a function that writes one line to stderr, after a prefix."""
+def stderr_log() -> Log:
+    """Return a function that writes one line to stderr, with a priority where that is a journal."""
+    to_journal = is_journal(_STDERR)
 
     def write(line: str) -> None:
+        octets = line.encode("utf-8", "backslashreplace")
+        if len(octets) > _LONGEST:
+            kept = octets[: _LONGEST - len(_CUT)].decode("utf-8", "ignore")
+            octets = kept.encode() + _CUT
+        priority = _priority(octets) if to_journal else b""
         # One write a line, so that lines of several threads and processes do not mix.
         with contextlib.suppress(OSError):
-            os.write(_STDERR, f"{prefix}{line}\n".encode("utf-8", "backslashreplace"))
+            os.write(_STDERR, b"%b%b\n" % (priority, octets))
 
     return write
+
+
+def is_journal(descriptor: int) -> bool:
+    """Tell whether systemd connected this descriptor to its journal (systemd.exec(5))."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return ``1 rule`` or ``2 rules``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def fault_line(stage: str, fault: BaseException) -> str:
@@ -29,3 +58,7 @@ def fault_line(stage: str, fault: BaseException) -> str:
     frames = traceback.extract_tb(fault.__traceback__)[-3:]
     places = ", ".join(f"{PurePath(each.filename).name}:{each.lineno}" for each in frames)
     return f"error: at {stage}: {printable(repr(fault))} ({places})"
+
+
+def _priority(octets: bytes) -> bytes:
+    return next(priority for word, priority in _PRIORITIES if octets.startswith(word))

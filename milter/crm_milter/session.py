@@ -9,12 +9,15 @@ A fault never lets a message pass unrouted: it is logged and answered with 451.
 
 from __future__ import annotations
 
+from time import perf_counter as clock
+
 import milter
 
 from crm_milter import address as addresses
 from crm_milter.decision import Decision, Envelope, Recipient, Reply
 from crm_milter.log import Log, fault_line
 from crm_milter.routing import Policy, decide
+from crm_milter.tally import Counting
 from crm_milter.wording import outcome_line
 
 NEEDED_ACTIONS: int = (
@@ -26,17 +29,22 @@ NEEDED_ACTIONS: int = (
     | milter.CHGFROM
 )
 # What we never look at, and what we never answer: each is a round trip saved.
-UNWANTED_STEPS: int = milter.P_NOHELO | milter.P_NOUNKNOWN | milter.P_NOEOH
-SILENT_STEPS: int = milter.P_NR_CONN | milter.P_NR_MAIL | milter.P_NR_RCPT | milter.P_NR_HDR
+UNWANTED_STEPS: int = milter.P_NOHELO | milter.P_NOUNKNOWN
+# EOH stays, unanswered: without it libmilter forgets the end of a message that has no header.
+SILENT_STEPS: int = (
+    milter.P_NR_CONN | milter.P_NR_MAIL | milter.P_NR_RCPT | milter.P_NR_HDR | milter.P_NR_EOH
+)
 FAULT = ("451", "4.3.0", "local problem, try again later")
 
 
 class Service:
     """What all sessions of a process share, worked out once."""
 
-    def __init__(self, policy: Policy, log: Log) -> None:
+    def __init__(self, policy: Policy, log: Log, tally: Counting) -> None:
         self.policy = policy
         self.log = log
+        self.tally = tally
+        self.judges = bool(policy.filters)
         self.wanted = policy.wanted_fields()
         body = 0 if policy.measures_size else milter.P_NOBODY
         self.steps = UNWANTED_STEPS | SILENT_STEPS | body  # to leave out, or not to answer
@@ -65,6 +73,8 @@ class Session:
         self._wanted = service.wanted
         self._match = service.policy.table.match
         self._log = service.log
+        self._tally = service.tally
+        self._spent = 0.0  # seconds in our callbacks, for this message
         self._message: Message | None = None
         self._body_bytes = 0
         self._has_port = True
@@ -74,13 +84,16 @@ class Session:
         self._mail_answer = milter.CONTINUE
         self._rcpt_answer = milter.CONTINUE
         self._header_answer = milter.CONTINUE
+        self._header_end_answer = milter.CONTINUE
         self._enough_answer = milter.CONTINUE
 
     def negotiate(self, ctx: milter.Context, offer: list[int]) -> int:
         """Ask for just the actions, steps and macros that are used (libmilter xxfi_negotiate)."""
         actions, steps = offer[0], offer[1]
         self._can_edit = actions & NEEDED_ACTIONS == NEEDED_ACTIONS
+        self._tally.opened()
         if not self._can_edit:
+            self._tally.error("negotiation")
             self._log("error: the mail server does not offer the actions needed to reroute mail")
         offer[0] = actions & (NEEDED_ACTIONS | milter.SETSYMLIST)
         offer[1] = steps & (self._service.steps | milter.P_SKIP)
@@ -92,6 +105,7 @@ class Session:
         self._mail_answer = answer(milter.P_NR_MAIL)
         self._rcpt_answer = answer(milter.P_NR_RCPT)
         self._header_answer = answer(milter.P_NR_HDR)
+        self._header_end_answer = answer(milter.P_NR_EOH)
         self._enough_answer = milter.SKIP if steps & milter.P_SKIP else milter.CONTINUE
         if actions & milter.SETSYMLIST:
             ctx.setsymlist(milter.M_ENVRCPT, "{rcpt_addr}")
@@ -106,17 +120,26 @@ class Session:
 
     def mail(self, argument: bytes, parameters: tuple[bytes, ...]) -> int:
         """Begin a message (RFC 5321 section 4.1.1.2)."""
+        began = clock()
         self._message = None
-        text = _text(argument)
-        by_smtp = self._has_port or text.startswith("<")
-        sender = addresses.normalise(addresses.strip_path(text))
-        size = dict(map(_parameter, parameters)).get("SIZE", "") if parameters else ""
-        self._message = Message(sender, int(size) if size.isdecimal() else 0, by_smtp)
         self._body_bytes = 0
+        try:
+            self._message = self._begun(_text(argument), parameters)
+        except Exception as fault:  # no answer is read here: without a message, DATA gets 451
+            self._log(fault_line("MAIL", fault))
+            self._tally.error("sender")
+        self._spent = clock() - began
         return self._mail_answer
+
+    def _begun(self, argument: str, parameters: tuple[bytes, ...]) -> Message:
+        by_smtp = self._has_port or argument.startswith("<")
+        sender = addresses.normalise(addresses.strip_path(argument))
+        size = dict(map(_parameter, parameters)).get("SIZE", "") if parameters else ""
+        return Message(sender, int(size) if size.isdecimal() else 0, by_smtp)
 
     def rcpt(self, ctx: milter.Context, argument: bytes, parameters: tuple[bytes, ...]) -> int:
         """Match one recipient (RFC 5321 section 4.1.1.3). A fault is answered at DATA."""
+        began = clock()
         message = self._message
         if message is not None:
             try:
@@ -124,6 +147,8 @@ class Session:
             except Exception as fault:  # no answer is read here: kept until DATA
                 message.fault = True
                 self._log(fault_line("RCPT", fault))
+                self._tally.error("recipient")
+        self._spent += clock() - began
         return self._rcpt_answer
 
     def _recipient(
@@ -152,12 +177,15 @@ class Session:
 
     def data(self, ctx: milter.Context) -> int:
         """Let go of a message without a match."""
+        began = clock()
         message = self._message
         if message is None or message.fault:
             return self._fail(ctx)
         if any(each.match for each in message.recipients):
+            self._spent += clock() - began
             return milter.CONTINUE if self._can_edit else self._fail(ctx)
         self._message = None
+        self._tally.passed(self._spent + clock() - began)
         return milter.ACCEPT
 
     def header(self, name: str, value: bytes) -> int:
@@ -166,6 +194,10 @@ class Session:
         if lower in self._wanted and self._message is not None:
             self._message.fields.append((lower, _text(value)))
         return self._header_answer
+
+    def header_end(self) -> int:
+        """Answer as negotiated; nothing depends on where the header ends."""
+        return self._header_end_answer
 
     def body(self, chunk: bytes) -> int:
         """Count the body, until it is known to be larger than every limit."""
@@ -178,6 +210,7 @@ class Session:
 
     def eom(self, ctx: milter.Context) -> int:
         """Decide, then do what was decided."""
+        began = clock()
         message, self._message = self._message, None
         if message is None or message.fault:
             return self._fail(ctx)
@@ -187,21 +220,32 @@ class Session:
             )
             decision = decide(self._service.policy, envelope, tuple(message.fields))
             answer = _carry_out(ctx, decision)
+            queue_id = _macro(ctx, "i") or "NOQUEUE"
+            for outcome in decision.outcomes:
+                self._log(outcome_line(queue_id, outcome, decision.judgement))
+            self._tally.decided(decision, self._service.judges, self._spent + clock() - began)
         except Exception as fault:  # whatever it is, the sender tries again
             self._log(fault_line("end of message", fault))
+            self._tally.error("end_of_message")
             return self._fail(ctx)
-        queue_id = _macro(ctx, "i") or "NOQUEUE"
-        for outcome in decision.outcomes:
-            self._log(outcome_line(queue_id, outcome, decision.judgement))
         return answer
 
     def abort(self) -> int:
-        """Forget a message that the client gave up."""
-        self._message = None
+        """Forget a message that the client gave up; one that we answered is forgotten already."""
+        if self._message is not None:
+            self._message = None
+            self._tally.aborted()
+        return milter.CONTINUE
+
+    def close(self) -> int:
+        """End the session (libmilter xxfi_close), be it in the middle of a message."""
+        self.abort()
+        self._tally.closed()
         return milter.CONTINUE
 
     def _fail(self, ctx: milter.Context) -> int:
         self._message = None
+        self._tally.failed(self._spent)
         ctx.setreply(*FAULT)
         return milter.TEMPFAIL
 
@@ -244,9 +288,8 @@ def _parameter(parameter: bytes) -> tuple[str, str]:
     return keyword.upper(), value
 
 
-def register(policy: Policy, log: Log) -> None:
-    """Register the callbacks of one policy with libmilter; raises milter.error."""
-    service = Service(policy, log)
+def register(service: Service) -> None:
+    """Register the callbacks of one service with libmilter; raises milter.error."""
 
     def negotiate(ctx: milter.Context, offer: list[int]) -> int:
         session = Session(service)
@@ -257,7 +300,9 @@ def register(policy: Policy, log: Log) -> None:
     milter.set_envfrom_callback(lambda ctx, sender, *rest: ctx.getpriv().mail(sender, rest))
     milter.set_envrcpt_callback(lambda ctx, rcpt, *rest: ctx.getpriv().rcpt(ctx, rcpt, rest))
     milter.set_header_callback(lambda ctx, name, value: ctx.getpriv().header(name, value))
+    milter.set_eoh_callback(lambda ctx: ctx.getpriv().header_end())
     milter.set_body_callback(lambda ctx, chunk: ctx.getpriv().body(chunk))
     milter.set_eom_callback(lambda ctx: ctx.getpriv().eom(ctx))
     milter.set_abort_callback(lambda ctx: ctx.getpriv().abort())
+    milter.set_close_callback(lambda ctx: ctx.getpriv().close())
     milter.register("crm-milter", data=lambda ctx: ctx.getpriv().data(ctx), negotiate=negotiate)

@@ -1,121 +1,144 @@
 """One libmilter process: serves sessions until it is told to stop, then lets them finish.
 
-libmilter runs in a thread of its own with the signals blocked, the main thread takes them:
-libmilter's own handling would hang open sessions (SIGTERM) or stop serving (SIGHUP).
+Its rules never change. libmilter runs in a thread of its own; the main thread waits for the
+supervisor's word or its end. Sessions that are open then go on to their own end: libmilter
+has no such thing, so the socket is taken from under it (facts: postfix-milter 5.4).
 """
 
+import contextlib
+import math
 import os
 import select
 import signal
 import socket
-import stat
 import threading
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import milter
 
-from crm_milter.listener import Listener
-from crm_milter.log import Log, fault_line
-from crm_milter.routing import Policy
-from crm_milter.session import register
+from crm_milter.children import CLOSED, DRAIN, READY, read
+from crm_milter.log import Log, counted, fault_line
+from crm_milter.session import Service, register
 
-STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
-_TAKEN_SIGNALS = STOP_SIGNALS | {signal.SIGHUP}
 _GLANCE = 0.05  # seconds between two looks at the sessions while draining
+_EX_SOFTWARE = 70  # sysexits.h
 
 
-def serve(listener: Listener, policy: Policy, drain_timeout: float, log: Log) -> int:
-    """Serve until SIGTERM or SIGINT, drain, and return the exit status.
+def run(descriptor: int, service: Service, channel: socket.socket, drain_timeout: int) -> int:
+    """Serve the listening socket until told to stop, drain, and return the exit status.
 
-    Open sessions get ``drain_timeout`` seconds to end; a second signal ends at once.
+    The supervisor says how long the open sessions have, by ending this process; without a
+    supervisor it is ``drain_timeout`` seconds.
     """
-    register(policy, log)
-    wakeup = _take_signals()
-    idle = len(_sockets())
-    os.set_blocking(listener.descriptor, False)  # libmilter would block in accept() otherwise
-    ended = threading.Event()
-    threading.Thread(target=_run_libmilter, args=(ended, log), daemon=True).start()
-    log(f"serving {len(policy.table.rules)} rules")
-    asked = _wait_for_stop(wakeup, ended, log)
-    listener.remove()
-    if not asked:
+    register(service)
+    log = service.log
+    os.set_blocking(descriptor, False)  # libmilter would block in accept() otherwise
+    signal.signal(signal.SIGUSR1, lambda *_: None)  # see _stop_accepting
+    running, stopped = os.pipe()
+    libmilter = threading.Thread(target=_run_libmilter, args=(stopped, log), daemon=True)
+    ours = frozenset(filter(_is_connection, _descriptors()))
+    libmilter.start()
+    channel.send(READY)
+    _wait_for_any(channel.fileno(), running)
+    if not libmilter.is_alive() or _wait_for_any(running, seconds=0):
         log("error: libmilter ended by itself")
-        return 1
-    _stop_accepting(listener.descriptor)
-    _drain(wakeup, idle, drain_timeout, log)
+        return _EX_SOFTWARE
+    _stop_accepting(descriptor, libmilter)
+    with contextlib.suppress(OSError):  # there may be no supervisor any more
+        channel.send(CLOSED)
+    _drain(ours, channel, drain_timeout, log)
     return 0
 
 
-def _take_signals() -> socket.socket:
-    """Install the handlers and return the socket that each signal taken is written to."""
-    receiver, sender = socket.socketpair()
-    sender.setblocking(False)
-    receiver.setblocking(False)
-    signal.set_wakeup_fd(sender.detach())
-    for number in _TAKEN_SIGNALS:
-        signal.signal(number, lambda *_: None)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _TAKEN_SIGNALS)
-    return receiver
-
-
-def _run_libmilter(ended: threading.Event, log: Log) -> None:
-    # First of all: a signal that this thread or libmilter took would stop the listener.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _TAKEN_SIGNALS)
+def _run_libmilter(stopped: int, log: Log) -> None:
     try:
         milter.main()
     except milter.error as fault:
         log(fault_line("main loop of libmilter", fault))
     finally:
-        ended.set()
+        os.close(stopped)
 
 
-def _wait_for_stop(wakeup: socket.socket, ended: threading.Event, log: Log) -> bool:
-    """Return True once asked to stop, False if libmilter ended before that."""
-    while not ended.is_set():
-        taken = _signals(wakeup, timeout=1.0)
-        if taken & STOP_SIGNALS:
-            return True
-        if signal.SIGHUP in taken:
-            log("reload is not supported yet, restart to read the file again")
-    return False
+def _wait_for_any(*descriptors: int, seconds: float | None = None) -> bool:
+    """Return True as soon as one can be read or has ended, False after so many seconds."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(None if seconds is None else seconds * 1000))
 
 
-def _signals(wakeup: socket.socket, timeout: float) -> set[int]:
-    ready, _, _ = select.select([wakeup], [], [], timeout)
-    return set(wakeup.recv(64)) if ready else set()
-
-
-def _stop_accepting(descriptor: int) -> None:
+def _stop_accepting(descriptor: int, libmilter: threading.Thread) -> None:
     """Put a socket that nobody can reach in the place of the one that libmilter accepts from."""
     with socket.socket(socket.AF_UNIX) as unreachable:
         unreachable.bind("")  # an abstract name that nobody was told (unix(7), autobind)
         unreachable.listen(1)
         unreachable.setblocking(False)
         os.dup2(unreachable.fileno(), descriptor)
+    # It may wait at the old socket, and so keep that alive, for five seconds more. A signal ends
+    # its poll(); it starts anew, from the new one.
+    with contextlib.suppress(ProcessLookupError):
+        signal.pthread_kill(libmilter.ident or 0, signal.SIGUSR1)
 
 
-def _drain(wakeup: socket.socket, idle: int, timeout: float, log: Log) -> None:
-    deadline = time.monotonic() + timeout
-    while open_sessions := len(_sockets()) - idle:
+def _drain(ours: frozenset[int], channel: socket.socket, timeout: int, log: Log) -> None:
+    """Return when no session is open, or, without a supervisor, when their time is over."""
+    deadline = math.inf
+    while not _is_idle(ours):
+        if deadline == math.inf and _supervisor_is_gone(channel):
+            deadline = time.monotonic() + timeout
         if time.monotonic() >= deadline:
-            log(f"warning: {open_sessions} sessions did not end within {timeout:g} seconds")
+            sessions = counted(sum(1 for _ in _sessions(ours)), "session")
+            log(f"warning: {sessions} did not end within {counted(timeout, 'second')}")
             return
-        if _signals(wakeup, _GLANCE) & STOP_SIGNALS:
-            log(f"warning: told to stop again, {open_sessions} sessions are cut off")
-            return
+        time.sleep(_GLANCE)
 
 
-def _sockets() -> list[int]:
-    """Return the open sockets; those of accepted connections not yet counted are among them."""
-    return [descriptor for descriptor in _descriptors() if _is_socket(descriptor)]
+def _is_idle(ours: frozenset[int]) -> bool:
+    # A connection just being accepted has no descriptor yet; but who sleeps accepts none, and
+    # nobody will, since the socket is replaced. So whoever is there, is there the second time.
+    return not any(_sessions(ours)) and _others_sleep() and not any(_sessions(ours))
+
+
+def _supervisor_is_gone(channel: socket.socket) -> bool:
+    while _wait_for_any(channel.fileno(), seconds=0):
+        if read(channel) != DRAIN:
+            return True
+    return False
+
+
+def _others_sleep() -> bool:
+    """Tell whether no other thread of this process is at work."""
+    own = threading.get_native_id()
+    return all(
+        _sleeps(int(each.name)) for each in os.scandir("/proc/self/task") if int(each.name) != own
+    )
+
+
+def _sleeps(thread: int) -> bool:
+    try:
+        status = Path(f"/proc/self/task/{thread}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return True  # it has ended meanwhile
+    return status.rpartition(b") ")[2].startswith(b"S")
+
+
+def _sessions(ours: frozenset[int]) -> Iterator[int]:
+    """Yield the descriptors of open sessions; those not yet known to libmilter are among them."""
+    return (each for each in _descriptors() if each not in ours and _is_connection(each))
 
 
 def _descriptors() -> list[int]:
     return [int(entry.name) for entry in os.scandir("/proc/self/fd")]
 
 
-def _is_socket(descriptor: int) -> bool:
+def _is_connection(descriptor: int) -> bool:
+    """Tell a session from what else is opened in time: libmilter's pipes, its syslog socket."""
     try:
-        return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+        connection = socket.socket(fileno=descriptor)
     except OSError:
-        return False  # closed meanwhile
+        return False  # no socket, or closed meanwhile
+    kind = connection.type
+    connection.detach()
+    return kind == socket.SOCK_STREAM
