@@ -10,9 +10,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from crm_milter import __version__, explain, listing
+from crm_milter import __version__, explain, keys, listing, mailcommands
 from crm_milter.aliases import AliasError, alias_lines
 from crm_milter.config import Config, ConfigError, load
+from crm_milter.json_schema import json_schema
+from crm_milter.postfix import commands as postfix
 
 DEFAULT_CONFIG = "/etc/crm-milter/crm-milter.yaml"
 EX_OK, EX_NO, EX_CONFIG = 0, 1, 78
@@ -41,7 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"crm-milter {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _command(commands, "serve", serve)
-    _command(commands, "check", check)
+    checking = _command(commands, "check", check)
+    postfix.check_arguments(checking)
+    _with_json(checking)
     explaining = _command(commands, "explain", explain_message)
     explaining.add_argument(
         "--from", dest="sender", required=True, metavar="ADDRESS", help='"" is the null sender'
@@ -52,7 +56,14 @@ def _parser() -> argparse.ArgumentParser:
     explaining.add_argument("message", nargs="?", default="-", help="a file; -: standard input")
     _with_json(explaining)
     _with_json(_command(commands, "rules", list_rules))
-    _command(commands, "map", virtual_map)
+    postfix.map_arguments(_command(commands, "map", virtual_map))
+    postfix.attach_arguments(_command(commands, "attach", attach_milter))
+    postfix.detach_arguments(_command(commands, "detach", detach_milter))
+    _command(commands, "schema", print_schema)
+    mailcommands.verify_arguments(_command(commands, "verify", verify_address))
+    tracing = _command(commands, "trace", trace_mail)
+    mailcommands.trace_arguments(tracing)
+    _with_json(tracing)
     return parser
 
 
@@ -89,27 +100,31 @@ def _load(path: Path) -> Config:
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Run the milter in the foreground until SIGTERM or SIGINT."""
+    """Run the milter in the foreground until SIGTERM or SIGINT; SIGHUP reads the file again."""
     # Imported here, since the other commands run where there is no libmilter.
-    from crm_milter import listener, log, worker
+    from crm_milter import listener, log, supervisor
 
     config = _load(options.config)
-    settings = config.milter
     try:
-        opened = listener.Listener(settings.listen, settings.socket_mode, settings.socket_group)
+        return supervisor.serve(options.config, config, log.stderr_log())
     except listener.ListenError as error:
         _say(str(error))
         return EX_NO
-    status = worker.serve(opened, config.policy, settings.drain_timeout, log.stderr_log())
-    sys.stdout.flush()
-    # libmilter's threads are still there, and must not keep a process that was told to end.
-    os._exit(status)
 
 
 def check(options: argparse.Namespace) -> int:
-    """Read the configuration and report every problem in it."""
+    """Read the configuration and report every problem in it.
+
+    With --postfix also what is wrong between it and the Postfix of this host, each with the
+    reason why it matters and the command that mends it.
+    """
     config = _load(options.config)
     count = len(config.policy.table.rules)
+    if options.postfix:
+        return postfix.check_postfix(options, config, print, _say)
+    if options.json:
+        print(postfix.check_json(options, config))
+        return EX_OK
     print(f"{options.config}: good, {count} {'rule' if count == 1 else 'rules'}")
     return EX_OK
 
@@ -148,14 +163,57 @@ def virtual_map(options: argparse.Namespace) -> int:
     """Print the source of the virtual_alias_maps table: each exact address and its mailbox.
 
     Wildcards and patterns get no entry: one would take the mail of every mailbox of the domain.
+    With --write the table goes to a file beside main.cf and is compiled, if it has changed.
     """
     config = _load(options.config)
+    if options.write:
+        return postfix.write_map(options, config, print, _say)
     try:
         lines = alias_lines(config.policy.table, config.unrouted_to)
     except AliasError as error:
         _say(f"{options.config}: {error}")
         return EX_CONFIG
     print("\n".join(lines))
+    return EX_OK
+
+
+def attach_milter(options: argparse.Namespace) -> int:
+    """Attach the milter to Postfix: shows the change, asks, applies it and tries it.
+
+    smtpd_milters and non_smtpd_milters, virtual_alias_maps with the table that "map" makes, and
+    notify_classes. What does not work in the end is taken back.
+    """
+    return postfix.attach_milter(options, _load(options.config), print, _say)
+
+
+def detach_milter(options: argparse.Namespace) -> int:
+    """Take back what attach changed in Postfix, and leave what others changed since."""
+    return postfix.detach_milter(options, print, _say)
+
+
+def verify_address(options: argparse.Namespace) -> int:
+    """Send a real mail to an address and follow it until the CRM's server has it.
+
+    The CRM opens a case. With --spam it has to stay behind instead. The exit status is 0 only if
+    the log proves that.
+    """
+    return mailcommands.verify_address(options, _load(options.config), print, _say)
+
+
+def trace_mail(options: argparse.Namespace) -> int:
+    """Follow real mail through the log: what was decided, and what became of it.
+
+    The exit status is 1 if nothing was found; with --failing, if a target fails.
+    """
+    return mailcommands.trace_mail(options, print, _say)
+
+
+def print_schema(options: argparse.Namespace) -> int:  # noqa: ARG001 - as every command
+    """Print the JSON Schema of the configuration, for editors.
+
+    It knows keys and shapes of values; what is wrong between them only "check" finds.
+    """
+    print(json.dumps(json_schema(keys.ROOT, "crm-milter"), indent=2))
     return EX_OK
 
 

@@ -1,0 +1,218 @@
+"""The commands about mail under way, ``verify`` and ``trace``: arguments in, words out.
+
+``show`` prints a line of the result, ``say`` a diagnostic.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from crm_milter import failing, logsource, probe, trace, verify
+from crm_milter.address import mailbox, strip_path
+from crm_milter.config import Config
+from crm_milter.maillog import is_queue_id
+
+GOOD, NO, USAGE = 0, 1, 2
+WINDOW = timedelta(days=7)  # longer than mail stays in a queue (maximal_queue_lifetime)
+
+Show = Callable[[str], None]
+
+
+def verify_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``verify``."""
+    command.add_argument("address", type=_address, metavar="ADDRESS", help="where the mail goes")
+    command.add_argument(
+        "--via",
+        type=_server,
+        default=("127.0.0.1", probe.SMTP_PORT),
+        metavar="HOST:PORT",
+        help="the smtpd that takes it (default: 127.0.0.1:25)",
+    )
+    command.add_argument(
+        "--from",
+        dest="sender",
+        type=_address,
+        metavar="ADDRESS",
+        help="its sender (default: postmaster at this host)",
+    )
+    command.add_argument(
+        "--spam", action="store_true", help="send what filters take for spam, which has to stay"
+    )
+    command.add_argument(
+        "--spam-line",
+        default=probe.GTUBE,
+        metavar="TEXT",
+        help="the line in it that makes it spam (default: that of GTUBE)",
+    )
+    command.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=60.0,
+        metavar="S",
+        help="seconds to wait for the log to tell (default: 60)",
+    )
+    command.add_argument("--yes", action="store_true", help="do not ask before sending")
+    _with_logs(command)
+
+
+def trace_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``trace``; "--json" is the caller's."""
+    command.add_argument(
+        "what",
+        nargs="?",
+        metavar="QUEUEID|ADDRESS",
+        help="a message, or an address and all messages that name it",
+    )
+    command.add_argument(
+        "--since",
+        type=_since,
+        metavar="TIME",
+        help="30m, 2h, 3d, 1w, today, yesterday or 2026-11-22 10:00"
+        " (default: 7d, or all of the files of --log)",
+    )
+    command.add_argument(
+        "--failing",
+        action="store_true",
+        help="list the targets that mail does not reach: deferred or bounced",
+    )
+    command.add_argument(
+        "--limit",
+        type=int,
+        default=100,
+        metavar="N",
+        help="most messages of an address, the newest (default: 100)",
+    )
+    _with_logs(command)
+
+
+def _with_logs(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--log",
+        action="extend",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="read these in place of the log that postfix, syslog or the journal has",
+    )
+    command.add_argument(
+        "--config-directory", type=Path, metavar="DIR", help="where main.cf is, as for postconf -c"
+    )
+
+
+def _address(text: str) -> str:
+    try:
+        return mailbox(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _server(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        host, port = text, str(probe.SMTP_PORT)
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not (port.isdecimal() and 0 < int(port) < 65536):
+        raise argparse.ArgumentTypeError(f'expected HOST:PORT, not "{text}"')
+    return host, int(port)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'expected seconds, not "{text}"') from None
+
+
+def _since(text: str) -> datetime:
+    try:
+        return trace.since(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def verify_address(options: argparse.Namespace, config: Config, show: Show, say: Show) -> int:
+    """Send a probe and return the exit status: 0 only if it arrived, or provably stayed."""
+    sender = options.sender or verify.default_sender(options.config_directory)
+    spam_line = options.spam_line if options.spam else ""
+    sent = probe.Probe(probe.new_token(), sender, options.address, spam_line)
+    try:
+        planned = verify.plan(config, sent)
+        for line in verify.announcement(planned):
+            show(line)
+        if not options.yes and not _agreed(say):
+            return USAGE
+        with _sources(options, verify.started()) as sources:
+            outcome = verify.run(planned, options.via, sources, options.timeout, show)
+    except (verify.NothingToVerifyError, logsource.LogError) as error:
+        say(str(error))
+        return NO
+    return GOOD if outcome.is_good else NO
+
+
+def _agreed(say: Show) -> bool:
+    if not sys.stdin.isatty():
+        say("nobody is there to be asked: use --yes")
+        return False
+    try:
+        return input("go on? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def trace_mail(options: argparse.Namespace, show: Show, say: Show) -> int:
+    """Show messages, or the targets that fail, and return the exit status."""
+    what = options.what = strip_path(options.what) if options.what else None
+    is_address = "@" in what if what else False
+    if what is None and not options.failing:
+        say("name a queue id or an address, or use --failing")
+        return USAGE
+    if what and not is_address and (options.failing or not is_queue_id(what)):
+        say(f'"{what}" is no {"address" if options.failing else "queue id and no address"}')
+        return USAGE
+    try:
+        with _sources(options, options.since) as sources:
+            if options.failing:
+                return _failing(options, sources, show)
+            return _stories(options, sources, show, say)
+    except logsource.LogError as error:
+        say(str(error))
+        return NO
+
+
+def _stories(
+    options: argparse.Namespace, sources: list[logsource.Source], show: Show, say: Show
+) -> int:
+    what: str = options.what
+    if "@" in what:
+        story = trace.by_address(sources, what, options.limit)
+    else:
+        story = trace.Found(trace.by_queue_ids(sources, frozenset({what})), [])
+    if options.json:
+        show(json.dumps(trace.as_json(story), indent=2))
+    elif story:
+        show("\n".join(trace.text(story)))
+    else:
+        say(f'"{what}" is not in {", ".join(source.name for source in sources)}')
+    return GOOD if story else NO
+
+
+def _failing(options: argparse.Namespace, sources: list[logsource.Source], show: Show) -> int:
+    failed = failing.failing(sources, options.what)
+    if options.json:
+        show(json.dumps(failing.as_json(failed), indent=2))
+    else:
+        show("\n".join(failing.text(failed)) or "no target fails")
+    return NO if failed else GOOD
+
+
+def _sources(
+    options: argparse.Namespace, since: datetime | None
+) -> AbstractContextManager[list[logsource.Source]]:
+    if options.log:
+        return logsource.given(options.log, since)
+    start = since or datetime.now().astimezone() - WINDOW
+    return logsource.found(start, options.config_directory)

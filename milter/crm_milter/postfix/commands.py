@@ -1,0 +1,148 @@
+"""The commands about the running Postfix: ``check --postfix``, ``map --write``, attach, detach.
+
+``show`` prints a line of the result, ``say`` a diagnostic.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from crm_milter.config import Config
+from crm_milter.postfix import findings, lint, mapfile
+from crm_milter.postfix.attach import Terminal, attach, detach
+from crm_milter.postfix.findings import Finding, Severity
+from crm_milter.postfix.postconf import Postconf, PostfixError
+from crm_milter.postfix.site import Site
+
+GOOD, NO = 0, 1
+
+Show = Callable[[str], None]
+
+
+def check_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``check``."""
+    command.add_argument(
+        "--postfix", action="store_true", help="check the Postfix of this host against it, too"
+    )
+    _with_directory(command)
+
+
+def map_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``map``."""
+    command.add_argument(
+        "--write",
+        action="store_true",
+        help=f"bring {mapfile.NAME} beside main.cf up to date, and compile it",
+    )
+    _with_directory(command)
+
+
+def attach_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``attach``."""
+    command.add_argument(
+        "--when-down",
+        choices=("tempfail", "accept"),
+        default="tempfail",
+        help="what Postfix does while the milter is down: have the sender try again, or go on,"
+        " so that mail lands in unrouted_to (default: %(default)s)",
+    )
+    detach_arguments(command)
+
+
+def detach_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``detach``."""
+    command.add_argument("--yes", action="store_true", help="do not ask before changing anything")
+    _with_directory(command)
+
+
+def _with_directory(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--config-directory",
+        type=Path,
+        metavar="DIR",
+        help="where main.cf is, for another than the default Postfix instance",
+    )
+
+
+def check_postfix(options: argparse.Namespace, config: Config, show: Show, say: Show) -> int:
+    """Print what is wrong between the configuration and Postfix; 1 where that is an error."""
+    try:
+        found = lint.check(_site(options, config))
+    except PostfixError as error:
+        say(str(error))
+        return NO
+    if options.json:
+        show(_as_json(options, config, found))
+    else:
+        for line in findings.lines(found):
+            show(line)
+        result = f"with postfix {findings.count_text(found)}" if found else "good with postfix, too"
+        show(f"{options.config}: {result}")
+    return NO if any(each.severity is Severity.ERROR for each in found) else GOOD
+
+
+def check_json(options: argparse.Namespace, config: Config) -> str:
+    """Return the result of ``check --json`` for a good file, without Postfix."""
+    return _as_json(options, config, [])
+
+
+def _as_json(options: argparse.Namespace, config: Config, found: list[Finding]) -> str:
+    data = {
+        "file": str(options.config),
+        "rules": len(config.policy.table.rules),
+        "warnings": [str(each) for each in config.warnings],
+        "findings": [findings.as_json(each) for each in found],
+    }
+    return json.dumps(data, indent=2)
+
+
+def write_map(options: argparse.Namespace, config: Config, show: Show, say: Show) -> int:
+    """Bring the table of virtual aliases up to date where it is not."""
+    site = _site(options, config)
+    try:
+        changed = mapfile.write(site)
+        if changed and mapfile.compiled(site) is None and mapfile.listed(site):
+            # A running smtpd reads texthash only once.
+            site.postconf.run("postfix", "reload")
+        state = "written" if changed else "unchanged"
+        show(f"{mapfile.table(site)}: {state}, {len(site.aliases)} entries")
+    except PostfixError as error:
+        say(str(error))
+        return NO
+    return GOOD
+
+
+def attach_milter(options: argparse.Namespace, config: Config, show: Show, say: Show) -> int:
+    """Attach the milter to Postfix."""
+    try:
+        done = attach(_site(options, config), options.when_down, _terminal(options, show, say))
+    except PostfixError as error:
+        say(str(error))
+        return NO
+    return GOOD if done else NO
+
+
+def detach_milter(options: argparse.Namespace, show: Show, say: Show) -> int:
+    """Detach the milter from Postfix, whatever the configuration of ours says."""
+    try:
+        done = detach(Postconf(options.config_directory), _terminal(options, show, say))
+    except PostfixError as error:
+        say(str(error))
+        return NO
+    return GOOD if done else NO
+
+
+def _site(options: argparse.Namespace, config: Config) -> Site:
+    return Site(config, options.config.absolute(), Postconf(options.config_directory))
+
+
+def _terminal(options: argparse.Namespace, show: Show, say: Show) -> Terminal:
+    def agrees(question: str) -> bool:
+        if options.yes:
+            return True
+        say(f"{question}? [y/N]")
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+    return Terminal(show, agrees)

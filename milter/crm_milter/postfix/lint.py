@@ -1,0 +1,67 @@
+"""All checks of ``check --postfix``, in the order in which a person would mend what they find."""
+
+from collections.abc import Callable, Iterator
+
+from crm_milter.postfix import (
+    lint_addresses,
+    lint_headers,
+    lint_map,
+    lint_milters,
+    lint_settings,
+    lint_socket,
+    mapfile,
+)
+from crm_milter.postfix.findings import Finding
+from crm_milter.postfix.site import Site
+
+Check = Callable[[Site], Iterator[Finding]]
+
+CHECKS: tuple[Check, ...] = (
+    lint_addresses.domains,
+    lint_addresses.copied,
+    lint_addresses.accounts,
+    lint_addresses.members,
+    lint_addresses.unrouted,
+    lint_addresses.targets,
+    lint_map.attached,
+    lint_map.current,
+    lint_map.shadowed,
+    lint_map.wildcards,
+    lint_socket.listens,
+    lint_socket.chroot,
+    lint_milters.missing,
+    lint_milters.early,
+    lint_milters.bypassed,
+    lint_milters.overrides,
+    lint_milters.default_action,
+    lint_milters.timeouts,
+    lint_milters.by_client,
+    lint_settings.notify_classes,
+    lint_settings.original_recipient,
+    lint_settings.delimiter,
+    lint_settings.message_size,
+    lint_settings.unverified,
+    lint_headers.verdict_headers,
+)
+
+
+def check(site: Site) -> list[Finding]:
+    """Return what is wrong between our configuration and this Postfix; [] is good.
+
+    Raises PostfixError where Postfix cannot be asked.
+    """
+    found = [finding for rule in CHECKS for finding in rule(site)]
+    return [*found, *_unreadable(site)]
+
+
+def _unreadable(site: Site) -> Iterator[Finding]:
+    """Tables that could not be asked: what they hold could not be checked."""
+    own = mapfile.listed(site)
+    for table, reason in site.tables.failures.items():
+        if table != own:  # a missing table of ours was found before
+            yield Finding(
+                "table",
+                f"{table} cannot be read: {reason}",
+                "postfix may not be able to either, and what is in it was not checked",
+                site.postconf.command("postmap", "-q", "postmaster", table),
+            )

@@ -1,0 +1,141 @@
+"""Our table of virtual aliases: ``crm-milter-aliases`` beside main.cf, and its compiled form.
+
+Beside main.cf, since it is Postfix that needs it: each instance has its own, and it can be read
+wherever main.cf can. Its type is the one that main.cf names for it, else the default type of
+this Postfix if that is indexed, else the first indexed type there is, else texthash.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from crm_milter.aliases import AliasError
+from crm_milter.postfix.postconf import PostfixError, last_line, split_list
+from crm_milter.postfix.site import Site
+from crm_milter.postfix.staging import write_atomically
+from crm_milter.postfix.tables import INDEXED, plain
+
+NAME = "crm-milter-aliases"
+_PREFERRED = ("lmdb", "hash", "cdb", "btree")
+
+
+def path(site: Site) -> Path:
+    """Return the source of the table."""
+    return site.postconf.directory / NAME
+
+
+def table(site: Site) -> str:
+    """Return the table as main.cf names it, such as ``hash:/etc/postfix/crm-milter-aliases``."""
+    return listed(site) or f"{_kind(site)}:{path(site)}"
+
+
+def listed(site: Site) -> str:
+    """Return our table as virtual_alias_maps has it, "" if it is not there."""
+    maps = split_list(site.postconf.value("virtual_alias_maps"))
+    return next((each for each in maps if each.endswith(f":{path(site)}")), "")
+
+
+def _kind(site: Site) -> str:
+    here = set(site.postconf.run("postconf", "-m").stdout.split())
+    default = site.postconf.value("default_database_type")
+    return next(
+        (each for each in (default, *_PREFERRED) if each in here & INDEXED.keys()), "texthash"
+    )
+
+
+def compiled(site: Site) -> Path | None:
+    """Return what postmap makes of the table, None where Postfix reads the source itself."""
+    suffix = INDEXED.get(plain(table(site)).partition(":")[0])
+    source = path(site)
+    return source.with_name(source.name + suffix) if suffix else None
+
+
+def wanted(site: Site) -> str:
+    """Return the text that the table ought to have; raises PostfixError if there can be none."""
+    if isinstance(site.alias_lines, AliasError):
+        raise PostfixError(str(site.alias_lines))
+    return "".join(f"{line}\n" for line in site.alias_lines)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How the table on disk compares with what it ought to be."""
+
+    is_current: bool
+    is_compiled: bool
+
+
+def state(site: Site) -> State:
+    """Return how the table on disk is."""
+    source, result = path(site), compiled(site)
+    try:
+        is_current = source.read_text("utf-8", "surrogateescape") == wanted(site)
+        is_compiled = result is None or result.stat().st_mtime >= source.stat().st_mtime
+    except OSError:
+        return State(source.exists() and _reads(source, wanted(site)), is_compiled=False)
+    return State(is_current, is_compiled)
+
+
+def _reads(source: Path, text: str) -> bool:
+    try:
+        return source.read_text("utf-8", "surrogateescape") == text
+    except OSError:
+        return False
+
+
+def write(site: Site) -> bool:
+    """Bring the table up to date and tell whether that changed anything; raises PostfixError.
+
+    Readers see the old table or the new one: the compiled file is made beside and moved in its
+    place, which a running Postfix notices. texthash it reads again only after a reload.
+    """
+    now = state(site)
+    if now.is_current and now.is_compiled:
+        return False
+    source, result = path(site), compiled(site)
+    try:
+        if result is not None:
+            _compile(site, source, result)
+        write_atomically(source, wanted(site))
+        if result is not None:
+            os.utime(result)  # Postfix warns of a table that is older than its source
+    except OSError as error:
+        raise PostfixError(f'cannot write "{source}": {error.strerror}') from error
+    return True
+
+
+def _compile(site: Site, source: Path, result: Path) -> None:
+    kind = plain(table(site)).partition(":")[0]
+    draft = source.with_name(f"{source.name}.new{os.getpid()}")
+    made = draft.with_name(draft.name + INDEXED[kind])
+    try:
+        write_atomically(draft, wanted(site))
+        done = site.postconf.run("postmap", f"{kind}:{draft}")
+        if done.returncode != 0:
+            raise PostfixError(last_line(done.stderr) or "postmap failed")
+        now = time.time()
+        os.utime(made, (now, now))
+        made.replace(result)
+    finally:
+        draft.unlink(missing_ok=True)
+        made.unlink(missing_ok=True)
+
+
+def missing(site: Site) -> list[str]:
+    """Return the addresses that Postfix's virtual aliases do not send where our table would."""
+    maps = split_list(site.postconf.value("virtual_alias_maps"))
+    for each in maps:
+        site.tables.look_up(each, site.aliases)
+    return [
+        key for key, mailbox in site.aliases.items() if _answer(site, maps, key) != _same(mailbox)
+    ]
+
+
+def _answer(site: Site, maps: list[str], key: str) -> str | None:
+    found = site.tables.first(maps, [key])
+    return _same(found[2]) if found else None
+
+
+def _same(members: str) -> str:
+    return ", ".join(sorted(member.lower() for member in split_list(members)))

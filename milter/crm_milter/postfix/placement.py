@@ -1,0 +1,84 @@
+"""Which smtpd ought to have our milter: those where the verdict is there and mail passes once.
+
+Without a content filter that is every smtpd. A before-queue filter (smtpd_proxy_filter) hides
+DATA from the milters of the smtpd before it, so ours belongs to the one behind. With an
+after-queue filter (content_filter) the verdict is there on the way back only, unless a spam milter
+gives it before: then, too, the smtpd behind the filter is the place, and the one before it must
+not expand virtual aliases, or the filter would get the alias's mailbox instead of help@.
+"""
+
+from dataclasses import dataclass
+
+from crm_milter.postfix.milters import Entry
+from crm_milter.postfix.postconf import Postconf, Service, split_list
+from crm_milter.postfix.site import Site
+
+_LOOPBACK = ("127.", "[127.", "localhost:", "[::1]", "::1")
+_TRAITS = frozenset(
+    {"content_filter", "smtpd_proxy_filter", "smtpd_authorized_xforward_hosts", "mynetworks"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """``wanted``: the smtpd services that need ours; ``early``: those that a content filter
+    follows, where it would come too early; ``proxied``: those before a before-queue filter.
+    """  # noqa: D205
+
+    wanted: tuple[Service, ...]
+    early: tuple[Service, ...]
+    proxied: tuple[Service, ...]
+    non_smtpd: bool  # whether mail from sendmail(1) needs ours before it is queued
+
+
+def placement(site: Site) -> Placement:
+    """Return where our milter belongs in this Postfix."""
+    postconf = site.postconf
+    smtpds = postconf.running_as("smtpd")
+    proxied = tuple(each for each in smtpds if postconf.value("smtpd_proxy_filter", each))
+    filtered = [each for each in smtpds if each not in proxied and is_filtered(postconf, each)]
+    early = tuple(each for each in filtered if _is_early(site, site.milters(each)))
+    timely = [each for each in filtered if each not in early]
+    plain = [each for each in smtpds if each not in proxied and each not in filtered]
+    if timely and not early and not proxied:
+        # The filter hands back what ours has already dealt with.
+        plain = [each for each in plain if not is_reinjection(each)]
+    wanted = {*plain, *timely}
+    pickups = postconf.running_as("pickup")
+    local = [_is_early(site, _local(site)) for each in pickups if is_filtered(postconf, each)]
+    return Placement(
+        wanted=tuple(each for each in smtpds if each in wanted),
+        early=early,
+        proxied=proxied,
+        non_smtpd=not any(local),
+    )
+
+
+def is_filtered(postconf: Postconf, service: Service) -> bool:
+    """Tell whether what a service takes goes to a content filter after it was queued."""
+    return bool(postconf.value("content_filter", service))
+
+
+def _is_early(site: Site, entries: list[Entry]) -> bool:
+    """Tell whether the verdict comes after these milters: none of them can have given it."""
+    if not site.config.policy.filters:
+        return False
+    by_filter = any(each.name == "amavis" for each in site.config.policy.filters)
+    return by_filter or len(entries) == len(site.ours(entries))
+
+
+def _local(site: Site) -> list[Entry]:
+    cleanup = next(iter(site.postconf.running_as("cleanup")), None)
+    return site.milters(cleanup, "non_smtpd_milters") if cleanup else []
+
+
+def is_reinjection(service: Service) -> bool:
+    """Tell whether a service looks like the one behind a filter (FILTER_README, amavis)."""
+    return service.name.startswith(_LOOPBACK) and not _TRAITS.isdisjoint(service.overrides)
+
+
+def options(postconf: Postconf, service: Service) -> list[str]:
+    """Return the receive_override_options of a service."""
+    return [
+        each.lower() for each in split_list(postconf.value("receive_override_options", service))
+    ]

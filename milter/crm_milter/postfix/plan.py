@@ -1,0 +1,166 @@
+"""What has to change in Postfix for our milter to work there: edits of single parameters.
+
+The same edits are what ``attach`` does and what the findings of ``check --postfix`` tell a
+person to do. Each function looks at a site as it is and returns what is missing; [] is good.
+"""
+
+from collections.abc import Callable, Mapping
+
+from crm_milter.postfix import mapfile, record
+from crm_milter.postfix.milters import Entry, parse
+from crm_milter.postfix.placement import Placement, is_filtered, options, placement
+from crm_milter.postfix.postconf import PostfixError, Service, split_list
+from crm_milter.postfix.site import Site
+from crm_milter.postfix.staging import Edit, Staging
+
+_NO_MAPPINGS = "no_address_mappings"
+
+
+def attached(site: Site, staging: Staging, when_down: str) -> tuple[record.Change, ...]:
+    """Apply to a copy all that is missing, and return what that was."""
+    steps: tuple[Callable[[Site], list[Edit]], ...] = (
+        lambda now: smtpd_milters(now, when_down),
+        lambda now: non_smtpd_milters(now, when_down),
+        receive_overrides,
+        virtual_aliases,
+        notify_classes,
+    )
+    return tuple(
+        record.change(staging, edit)
+        for step in steps
+        for edit in step(Site(site.config, site.path, staging.postconf))
+    )
+
+
+def smtpd_milters(site: Site, when_down: str) -> list[Edit]:
+    """Return the edits that put our milter last, once, with our settings, where it belongs."""
+    where, name = placement(site), "smtpd_milters"
+    values = {each: _with_ours(site, name, each, when_down) for each in where.wanted}
+    values |= {each: _without_ours(site, name, each) for each in where.early}
+    return _scoped(site, name, values)
+
+
+def non_smtpd_milters(site: Site, when_down: str) -> list[Edit]:
+    """Return the same for mail from sendmail(1), which only cleanup(8) sees."""
+    if not placement(site).non_smtpd:
+        return []
+    name = "non_smtpd_milters"
+    for service in site.postconf.running_as("cleanup"):
+        value = _with_ours(site, name, service, when_down)
+        if value != site.postconf.raw(name, service):
+            scope = service.label if name in service.overrides else ""
+            return [Edit(scope, name, value)]
+    return []
+
+
+def _with_ours(site: Site, name: str, service: Service, when_down: str) -> str:
+    """Return a list of milters with ours at its end; the same text where it is there already."""
+    raw = site.postconf.raw(name, service)
+    entries = site.milters(service, name)
+    ours = site.ours(entries)
+    is_last = ours == [len(entries) - 1]
+    if is_last and _is_right(site, entries[-1], service, when_down):
+        return raw
+    others = _others(site, raw)
+    if len(ours) > len(split_list(raw)) - len(others):
+        # non_smtpd_milters = $smtpd_milters inherits ours, and is right if that is.
+        if is_last:
+            return raw
+        raise PostfixError(
+            f'{name} of "{service.label}" has our milter by a "$name" in "{raw}":'
+            " take it out there first"
+        )
+    return ", ".join([*others, site.socket.entry(when_down)])
+
+
+def _without_ours(site: Site, name: str, service: Service) -> str:
+    raw = site.postconf.raw(name, service)
+    others = _others(site, raw)
+    return raw if len(others) == len(split_list(raw)) else ", ".join(others)
+
+
+def _others(site: Site, raw: str) -> list[str]:
+    return [item for item in split_list(raw) if not any(map(site.socket.is_ours, parse(item)))]
+
+
+def _is_right(site: Site, entry: Entry, service: Service, when_down: str) -> bool:
+    action = entry.settings.get("default_action") or site.postconf.value(
+        "milter_default_action", service
+    )
+    # From 3.11 on "shutdown" is Postfix's own way to say tempfail.
+    meant = {"tempfail", "shutdown"} if when_down == "tempfail" else {when_down}
+    return action in meant and site.socket.is_reached(entry, service)
+
+
+def _scoped(site: Site, name: str, values: Mapping[Service, str]) -> list[Edit]:
+    """Return the edits for new values of some smtpd services: in main.cf where all agree."""
+    smtpds = site.postconf.running_as("smtpd")
+    inheriting = [each for each in smtpds if name not in each.overrides]
+    in_main = {values.get(each) for each in inheriting}
+    shared = next(iter(in_main)) if len(in_main) == 1 else None
+    edits = []
+    if shared is not None and shared != site.postconf.raw(name):
+        edits.append(Edit("", name, shared))
+    for service, value in values.items():
+        if service in inheriting and shared is not None:
+            continue
+        if value != site.postconf.raw(name, service):
+            edits.append(Edit(service.label, name, value))
+    return edits
+
+
+def receive_overrides(site: Site) -> list[Edit]:
+    """Return the edits that let ours be asked, and let it see addresses before their aliases."""
+    where = placement(site)
+    name = "receive_override_options"
+    values = {}
+    for service in site.postconf.running_as("smtpd"):
+        now = options(site.postconf, service)
+        then = _overrides(site, service, where)
+        same = set(now) == set(then)
+        values[service] = site.postconf.raw(name, service) if same else ", ".join(then)
+    return _scoped(site, name, values)
+
+
+def _overrides(site: Site, service: Service, where: Placement) -> list[str]:
+    then = options(site.postconf, service)
+    if service in where.wanted:
+        unwanted = {"no_milters"}
+        # Before its filter an smtpd may rightly leave aliases to the one behind.
+        if not is_filtered(site.postconf, service):
+            unwanted.add(_NO_MAPPINGS)
+        return [each for each in then if each not in unwanted]
+    if service in where.early and _NO_MAPPINGS not in then:
+        return [*then, _NO_MAPPINGS]
+    return then
+
+
+def virtual_aliases(site: Site) -> list[Edit]:
+    """Return the edit that adds our table, unless Postfix knows all its entries already."""
+    if not site.aliases or not mapfile.missing(site):
+        return []
+    table = mapfile.table(site)
+    raw = site.postconf.raw("virtual_alias_maps")
+    items = split_list(raw) if site.postconf.value("virtual_alias_maps") else []
+    if table in split_list(site.postconf.value("virtual_alias_maps")):
+        return []
+    return [Edit("", "virtual_alias_maps", ", ".join([*items, table]))]
+
+
+def notify_classes(site: Site) -> list[Edit]:
+    """Return the edit that has the postmaster told of bounces that the sender is spared."""
+    if not suppresses_bounces(site):
+        return []
+    classes = split_list(site.postconf.value("notify_classes"))
+    if "bounce" in classes:
+        return []
+    value = ", ".join([*split_list(site.postconf.raw("notify_classes")), "bounce"])
+    return [Edit("", "notify_classes", value)]
+
+
+def suppresses_bounces(site: Site) -> bool:
+    """Tell whether some rule asks for NOTIFY=NEVER."""
+    return any(
+        (rule.replaces and rule.suppress_bounces) or any(c.suppress_bounces for c in rule.copies)
+        for rule in site.rules
+    )

@@ -1,0 +1,177 @@
+"""What attach changed, kept beside main.cf, so that detach can take back exactly that.
+
+The folder ``crm-milter-attached`` has copies of main.cf and master.cf as they were, and a
+record of the edits. Where nobody changed a file meanwhile, its copy is what it becomes again.
+Otherwise each edit is undone by itself: in the text, as long as its lines are still there, else
+in the parameter's list, where only the items that attach had added or removed are touched.
+"""
+
+import difflib
+import json
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from crm_milter.postfix.milters import parse
+from crm_milter.postfix.postconf import PostfixError, split_list
+from crm_milter.postfix.staging import (
+    FILES,
+    Edit,
+    Staging,
+    Texts,
+    read_texts,
+    without_blanks,
+    write_atomically,
+)
+
+FOLDER = "crm-milter-attached"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One edit: the parameter's value before (None: not set), and the lines that changed."""
+
+    file: str
+    edit: Edit
+    before: str | None
+    hunks: tuple[tuple[str, str], ...]  # the lines before and after
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """All that attach did: the files before and after, each change, whether it made the map.
+
+    ``address`` is what main.cf calls our socket: detach needs no configuration of ours.
+    """
+
+    before: Texts
+    after: Texts
+    changes: tuple[Change, ...] = field(default=())
+    made_map: bool = False
+    address: str = ""
+
+
+def change(staging: Staging, edit: Edit) -> Change:
+    """Apply an edit to a copy, and return what that changed."""
+    texts = staging.texts
+    before = _explicit(staging, edit.scope, edit.name)
+    staging.apply(edit)
+    file = "master.cf" if edit.scope else "main.cf"
+    return Change(file, edit, before, tuple(_hunks(texts[file], staging.texts[file])))
+
+
+def _explicit(staging: Staging, scope: str, name: str) -> str | None:
+    postconf = staging.postconf
+    if not scope:
+        return postconf.raw(name) if name in postconf.explicit else None
+    service = next((each for each in postconf.services if each.label == scope), None)
+    return service.overrides.get(name) if service else None
+
+
+def _hunks(before: str, after: str) -> list[tuple[str, str]]:
+    old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
+    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
+    return [
+        ("".join(old[a:b]), "".join(new[c:d]))
+        for what, a, b, c, d in matcher.get_opcodes()
+        if what != "equal"
+    ]
+
+
+def reverted(record: Record, current: Texts, home: Path) -> dict[str, str]:
+    """Return the files as they would be had attach never run, with what others did since."""
+    texts = dict(current)
+    for name in FILES:
+        if texts[name] == record.after[name]:
+            texts[name] = record.before[name]
+    for each in reversed(record.changes):
+        if texts[each.file] == record.before[each.file]:
+            continue
+        text = _undone(texts[each.file], each)
+        if text is not None:
+            texts[each.file] = text
+            continue
+        with Staging(texts, home) as staging:
+            edit = _reverse(staging, each, record.address)
+            if edit:
+                staging.apply(edit)
+            texts = staging.texts
+    return texts
+
+
+def _undone(text: str, change: Change) -> str | None:
+    """Return a file without the lines of a change, None where they are not there as they were."""
+    for old, new in reversed(change.hunks):
+        # Whole lines: the text begins there, or the line before has ended.
+        at = text.rfind(new) if new else -1
+        if at < 0 or (at > 0 and text[at - 1] != "\n"):
+            return None
+        text = text[:at] + old + text[at + len(new) :]
+    return text
+
+
+def _reverse(staging: Staging, change: Change, ours: str) -> Edit | None:
+    """Return the edit that takes a change out of a parameter that others edited, too."""
+    scope, name = change.edit.scope, change.edit.name
+    now = _explicit(staging, scope, name)
+    if now is None:
+        return None
+    before, after = split_list(change.before or ""), split_list(change.edit.value or "")
+    kept = [each for each in split_list(now) if each in before or not _is_added(each, after, ours)]
+    kept += [each for each in before if each not in after and each not in kept]
+    if kept == before:
+        return Edit(scope, name, change.before)
+    if kept == split_list(now):
+        return None
+    return Edit(scope, name, ", ".join(kept))
+
+
+def _is_added(item: str, after: list[str], ours: str) -> bool:
+    # In master.cf the same item stands without blanks.
+    return without_blanks(item) in map(without_blanks, after) or ours in (
+        each.address for each in parse(item)
+    )
+
+
+def load(directory: Path) -> Record | None:
+    """Return the record in a configuration directory, None if there is none."""
+    folder = directory / FOLDER
+    try:
+        data = json.loads((folder / "record.json").read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise PostfixError(f'cannot read "{folder}/record.json": {error}') from error
+    changes = tuple(
+        Change(
+            each["file"],
+            Edit(**each["edit"]),
+            each["before"],
+            tuple((old, new) for old, new in each["hunks"]),
+        )
+        for each in data["changes"]
+    )
+    return Record(read_texts(folder), data["after"], changes, data["made_map"], data["address"])
+
+
+def save(directory: Path, record: Record) -> None:
+    """Keep a record; raises PostfixError."""
+    folder = directory / FOLDER
+    data = {
+        "after": record.after,
+        "changes": [asdict(each) for each in record.changes],
+        "made_map": record.made_map,
+        "address": record.address,
+    }
+    try:
+        folder.mkdir(mode=0o755, exist_ok=True)
+        for name, text in record.before.items():
+            write_atomically(folder / name, text)
+        write_atomically(folder / "record.json", json.dumps(data, indent=1) + "\n")
+    except OSError as error:
+        raise PostfixError(f'cannot write to "{folder}": {error.strerror}') from error
+
+
+def remove(directory: Path) -> None:
+    """Forget a record."""
+    shutil.rmtree(directory / FOLDER, ignore_errors=True)
