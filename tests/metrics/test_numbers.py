@@ -1,0 +1,202 @@
+"""The shared memory: what survives whom."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from crm_milter.decision import Action, Decision, Outcome, Reason, Recipient, Reply
+from crm_milter.metrics import (
+    COPIES,
+    ERRORS,
+    MESSAGE_OUTCOMES,
+    MESSAGES,
+    RECIPIENT_OUTCOMES,
+    SESSIONS,
+    STAGES,
+    VERDICT,
+    VERDICTS,
+    Numbers,
+)
+from crm_milter.rules import Copy, Mode, Rule
+from crm_milter.tally import Tally, message_outcome, recipient_outcome
+from crm_milter.verdict import Judgement, Verdict
+
+ROUTED = RECIPIENT_OUTCOMES.index("replaced")
+
+
+def rules(*names: str) -> tuple[Rule, ...]:
+    return tuple(map(Rule, names))
+
+
+def outcome(rule: str | Rule, action: Action = Action.REROUTED, **more: object) -> Outcome:
+    rule = Rule(rule) if isinstance(rule, str) else rule
+    targets = ("case@crm.example",) if action is Action.REROUTED else ()
+    return Outcome(Recipient("a@b.c", "a@b.c"), rule, action, **{"targets": targets, **more})
+
+
+def decision(*outcomes: Outcome, reply: Reply = Reply.ACCEPT, hold: bool = False) -> Decision:
+    return Decision(
+        reply=reply, hold=hold, outcomes=outcomes, judgement=Judgement(Verdict.CONFLICTING)
+    )
+
+
+@pytest.fixture
+def numbers() -> Numbers:
+    made = Numbers()
+    made.admit(0)
+    return made
+
+
+def routed(numbers: Numbers) -> dict[str, float]:
+    return {name: values[ROUTED] for name, values in numbers.totals().rules.items()}
+
+
+def test_each_thing_is_counted_once(numbers):
+    tally = Tally(numbers, 0, rules("a"))
+    tally.opened()
+    tally.passed(0.1)
+    tally.failed(0.1)
+    tally.aborted()
+    tally.error("recipient")
+    copies = (Copy("x@y.example"), Copy("z@y.example"))
+    tally.decided(decision(outcome("a", copies=copies, withheld=1), outcome("a")), True, 0.1)
+    totals = numbers.totals()
+    cells = totals.cells
+    found = dict(zip(MESSAGE_OUTCOMES, cells[MESSAGES:VERDICT], strict=True))
+    assert {name: value for name, value in found.items() if value} == dict.fromkeys(
+        ("passed", "tempfailed", "aborted", "rerouted"), 1
+    )
+    assert cells[SESSIONS] == 1
+    assert cells[VERDICT + VERDICTS.index("conflicting")] == sum(cells[VERDICT:ERRORS]) == 1
+    assert cells[ERRORS + STAGES.index("recipient")] == 1
+    assert totals.rules["a"][ROUTED] == 2
+    assert totals.rules["a"][COPIES : COPIES + 2] == [2, 1]
+
+
+def test_a_filter_that_was_not_asked_has_no_verdict(numbers):
+    Tally(numbers, 0, rules("a")).decided(decision(outcome("a")), False, 0.1)
+    assert not any(numbers.totals().cells[VERDICT:ERRORS])
+
+
+def test_test_mode_counts_as_test_and_as_left(numbers):
+    copies = (Copy("x@y.example"),)
+    tried = decision(outcome(Rule("a", mode=Mode.TEST), copies=copies, withheld=1, test=True))
+    Tally(numbers, 0, rules("a")).decided(tried, True, 0.1)
+    values = numbers.totals().rules["a"]
+    assert {name for name, value in zip(RECIPIENT_OUTCOMES, values, strict=False) if value} == {
+        "test"
+    }
+    assert not any(values[COPIES:])
+    assert MESSAGE_OUTCOMES[message_outcome(tried)] == "left"
+
+
+@pytest.mark.parametrize("action", Action)
+@pytest.mark.parametrize("reason", [None, *Reason])
+def test_whatever_becomes_of_a_recipient_has_a_series(action, reason):
+    if (action is Action.LEFT) == (reason is None):
+        return
+    word = RECIPIENT_OUTCOMES[recipient_outcome(outcome("a", action, reason=reason))]
+    if action is Action.LEFT:
+        assert word == f"left_{reason.value}"
+    else:
+        assert word == {"rerouted": "replaced", "copied": "kept_with_copies"}.get(
+            action.value, action.value
+        )
+
+
+LEFT = outcome("a", Action.LEFT, reason=Reason.SPAM)
+GONE = outcome("b", Action.DISCARDED, reason=Reason.SPAM)
+HELD = outcome("c", Action.QUARANTINED, targets=("case@crm.example",))
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (decision(LEFT), "left"),
+        (decision(LEFT, outcome("b")), "rerouted"),
+        (decision(LEFT, outcome("b", Action.COPIED, copies=(Copy("x@y.example"),))), "rerouted"),
+        (decision(LEFT, GONE), "discarded"),
+        (decision(LEFT, GONE, outcome("b")), "rerouted"),
+        (decision(GONE, reply=Reply.DISCARD), "discarded"),
+        (decision(HELD, hold=True), "quarantined"),
+        (decision(LEFT, reply=Reply.REJECT_SPAM), "rejected"),
+        (decision(LEFT, reply=Reply.REJECT_OVERSIZE), "rejected"),
+        (decision(LEFT, reply=Reply.TEMPFAIL), "tempfailed"),
+    ],
+)
+def test_a_message_with_several_outcomes_has_one(made, expected):
+    assert MESSAGE_OUTCOMES[message_outcome(made)] == expected
+
+
+def test_a_successor_goes_on_where_a_killed_worker_was(numbers):
+    for generation in range(20):
+        pid = os.fork()
+        if pid == 0:
+            names = rules("first", f"rule{generation}")
+            tally = Tally(numbers, 0, names)
+            tally.opened()
+            tally.decided(decision(*map(outcome, names)), True, 0.1)
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(pid, 0)
+        numbers.bury(0)
+        assert routed(numbers)["first"] == generation + 1
+    assert routed(numbers) == {"first": 20, **{f"rule{each}": 1 for each in range(20)}}
+    assert numbers.totals().cells[SESSIONS] == 0
+
+
+def test_slots_add_up(numbers):
+    for slot in (0, 1, 5):
+        numbers.admit(slot)
+        tally = Tally(numbers, slot, rules("a", "b"))
+        tally.opened()
+        tally.decided(decision(outcome("b" if slot else "a")), True, 0.1)
+    assert routed(numbers) == {"a": 1, "b": 2}
+    assert numbers.totals().cells[SESSIONS] == 3
+
+
+def test_threads_lose_nothing(numbers):
+    tally = Tally(numbers, 0, rules("a"))
+    made = decision(outcome("a"))
+
+    def work() -> None:
+        for _ in range(5000):
+            tally.decided(made, True, 0.0)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert routed(numbers) == {"a": 40_000}
+
+
+def test_a_hundred_thousand_rules_take_room_only_once_they_have_mail(numbers):
+    names = tuple(Rule(f"rule{number}") for number in range(100_000))
+    tally = Tally(numbers, 0, names)
+    numbers.totals()
+    descriptor = numbers._descriptor
+    before = os.fstat(descriptor).st_blocks
+    tally.decided(decision(outcome("rule99999")), True, 0.1)
+    assert routed(numbers) == {"rule99999": 1}
+    assert os.fstat(descriptor).st_blocks - before < 64  # of 512 bytes
+
+
+@pytest.mark.parametrize("name", ["a", "seven-7", "eight--8", "nine----9", "n" * 5000])
+def test_names_of_any_length(numbers, name):
+    tally = Tally(numbers, 0, rules("before", name))
+    tally.decided(decision(outcome(name), outcome("before"), outcome(name)), True, 0.1)
+    assert routed(numbers) == {name: 2, "before": 1}
+
+
+def test_what_the_supervisor_says(numbers):
+    assert numbers.state().digest == ""
+    for turn in range(5):
+        numbers.loaded(f"digest{turn}", rules(*(f"rule{number}" for number in range(1500))))
+        numbers.reload_failed()
+        numbers.staffed(turn, turn + 1)
+        state = numbers.state()
+        assert (state.digest, state.serving, state.restarts) == (f"digest{turn}", turn, turn + 1)
+        assert state.names == tuple(f"rule{number}" for number in range(1000))
+        assert (state.rules, state.reload_good) == (1500, False)

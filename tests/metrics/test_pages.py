@@ -1,0 +1,180 @@
+"""What a scrape says: names, types, help and units, by the newest and the oldest client library."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, promtool
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+
+from crm_milter import exporter
+from crm_milter.decision import Action, Decision, Outcome, Recipient
+from crm_milter.exporter import Site
+from crm_milter.families import FAMILIES
+from crm_milter.metrics import Numbers
+from crm_milter.rules import Rule
+from crm_milter.tally import Tally
+
+OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
+HOSTILE = ['evil"} 1\nup{x="', "a\\", "a\nb", "# HELP x", "\u2028", "{}", "\0"]
+
+
+def numbers(*names: str, mail: bool = True) -> Numbers:
+    made = Numbers()
+    made.admit(0)
+    rules = tuple(map(Rule, names))
+    made.loaded("f" * 64, rules)
+    made.staffed(2, 3)
+    tally = Tally(made, 0, rules)
+    tally.passed(0.0002)
+    for rule in rules if mail else ():
+        recipient = Recipient("a@b.example", "a@b.example")
+        outcome = Outcome(recipient, rule, Action.REROUTED, targets=("case@crm.example",))
+        tally.decided(Decision(outcomes=(outcome,)), True, 0.01)
+    return made
+
+
+def page(numbers: Numbers, accept: str = "") -> str:
+    faults: list[str] = []
+    found = Site(numbers, faults.append).page("/metrics", accept)
+    assert not faults
+    assert found.status == 200
+    return found.body.decode()
+
+
+def test_promtool_finds_nothing_to_say_about_the_metrics():
+    assert promtool("check", "metrics", text=page(numbers("support", "sales")).encode()) == ""
+
+
+def test_every_metric_has_help_and_where_it_is_a_number_of_something_a_unit():
+    families = {each.name: each for each in openmetrics(page(numbers("support"), OPENMETRICS))}
+    assert set(families) == {f"crm_milter_{each.name}" for each in FAMILIES}
+    for name, family in families.items():
+        assert family.documentation.endswith("."), name
+        assert family.samples, name
+        unitless = ("config_last_reload_successful", "config", "build")
+        assert bool(family.unit) != (name.removeprefix("crm_milter_") in unitless)
+
+
+def test_histogram_adds_up():
+    text = page(numbers("a", "b"))
+    assert 'processing_seconds_bucket{le="0.0001"} 0.0' in text
+    assert 'processing_seconds_bucket{le="0.00025"} 1.0' in text
+    assert 'processing_seconds_bucket{le="0.01"} 3.0' in text
+    assert 'processing_seconds_bucket{le="+Inf"} 3.0' in text
+    assert "processing_seconds_count 3.0" in text
+    assert "processing_seconds_sum 0.0202" in text
+
+
+def test_rules_have_series_from_the_start_up_to_a_thousand_of_them():
+    names = [f"rule{number}" for number in range(1002)]
+    shown = numbers(*names, mail=False)
+    text = page(shown)
+    assert 'crm_milter_recipients_total{outcome="left_spam",rule="rule999"} 0.0' in text
+    assert "rule1000" not in text
+    outcome = Outcome(Recipient("a@b.c", "a@b.c"), Rule("rule1001"), Action.COPIED)
+    Tally(shown, 0, tuple(map(Rule, names))).decided(Decision(outcomes=(outcome,)), True, 0)
+    text = page(shown)
+    assert 'crm_milter_recipients_total{outcome="kept_with_copies",rule="rule1001"} 1.0' in text
+    assert "rule1000" not in text
+
+
+def test_a_rule_that_is_gone_keeps_its_counts_and_one_that_had_no_mail_goes():
+    shown = numbers("old")
+    shown.loaded("e" * 64, (Rule("new"), Rule("unused")))
+    assert 'recipients_total{outcome="replaced",rule="old"} 1.0' in page(shown)
+    shown.loaded("d" * 64, (Rule("new"),))
+    assert 'recipients_total{outcome="replaced",rule="old"} 1.0' in page(shown)
+    assert "unused" not in page(shown)
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_stays_within_its_label(name, accept):
+    # The configuration refuses such names (tests/pure); this is the second line of defence.
+    text = page(numbers(name), accept)
+    expected = len(page(numbers("harmless"), accept).split("\n"))
+    assert len(text.split("\n")) == expected
+    escaped = name.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+    assert f'crm_milter_recipients_total{{outcome="replaced",rule="{escaped}"}} 1.0\n' in text
+
+
+def test_debian_12_has_a_client_library_that_is_old_enough_to_differ():
+    """The text is the same with it, but for the version of OpenMetrics that it knows."""
+    oldest = ROOT / ".venv" / "oldest"
+    if not oldest.exists():
+        pytest.skip("prometheus_client 0.16 is not here: postfix/install --tests")
+    script = """
+import prometheus_client, sys, test_pages
+assert prometheus_client.__file__.startswith(sys.argv[1]), prometheus_client.__file__
+for accept in ("", test_pages.OPENMETRICS):
+    print(test_pages.page(test_pages.numbers("support"), accept))
+"""
+    environment = {**os.environ, "PYTHONPATH": f"{oldest}:{Path(__file__).parent}:{ROOT}/postfix"}
+    arguments = [sys.executable, "-c", script, str(oldest)]
+    old = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=30)
+    assert old.returncode == 0, old.stderr
+    new = "".join(page(numbers("support"), accept) + "\n" for accept in ("", OPENMETRICS))
+
+    def timeless(text: str) -> str:
+        return re.sub(r"(timestamp_seconds\S*) .*", r"\1", text)
+
+    assert timeless(old.stdout) == timeless(new)
+
+
+def test_a_page_is_kept_for_twenty_times_the_time_that_it_took(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(exporter.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(exporter.time, "thread_time", lambda: clock[0])
+    shown = numbers("support")
+    site = Site(shown, print)
+    made = []
+
+    def generate(_collector: object) -> bytes:
+        made.append(clock[0])
+        clock[0] += 0.5
+        return b""
+
+    monkeypatch.setattr(exporter, "generate_latest", generate)
+    for _ in range(250):
+        site.page("/metrics", "")
+        clock[0] += 0.1
+    assert made == pytest.approx([100.0, 110.0, 120.0], abs=0.3)
+
+
+def test_health():
+    shown = numbers("support")
+    site = Site(shown, print)
+
+    def health() -> tuple[int, str]:
+        found = site.page("/healthz", "")
+        return found.status, found.body.decode()
+
+    assert health() == (200, "ok, 2 workers accept mail\n")
+    shown.reload_failed()
+    status, text = health()
+    assert (status, "the last reload failed" in text) == (200, True)
+    shown.staffed(0, 0)
+    assert health() == (503, "no worker accepts mail\n")
+
+
+def test_the_front_page_has_links_and_no_address():
+    found = Site(numbers("support", "sales"), print).page("/", "")
+    text = found.body.decode()
+    assert 'href="/metrics"' in text
+    assert 'href="/healthz"' in text
+    assert "2 rules" in text
+    assert "@" not in text
+
+
+def test_a_fault_of_ours_is_logged_and_the_next_page_is_good(monkeypatch):
+    shown, faults = numbers("support"), []
+    site = Site(shown, faults.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(shown, "totals", lambda: 1 / 0)
+        assert site.page("/metrics", "").status == 500
+    assert "ZeroDivisionError" in faults[0]
+    assert site.page("/metrics", "").status == 200

@@ -1,0 +1,106 @@
+"""`check --postfix` beside content filters: where our milter belongs, and what must not be."""
+
+from collections.abc import Iterator
+
+import planted
+import pytest
+from planted import Planted
+
+from lab.sink import Sink
+
+SPAM_MILTER = "inet:127.0.0.1:11332"
+BACK = {"content_filter": "", "receive_override_options": "no_unknown_recipient_checks"}
+AMAVIS = {
+    "content_filter": "smtp-amavis:[127.0.0.1]:10024",
+    "receive_override_options": "no_address_mappings",
+    "smtpd_milters": "",
+    "non_smtpd_milters": "",
+}
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Planted]:
+    with Sink() as sink:
+        made = planted.make(sink)
+        yield made
+        made.postfix.stop()
+        made.listener.close()
+
+
+def amavis(site: Planted, main: dict[str, str] | None = None, **back: str) -> None:
+    """The way of README.postfix of amavis, our milter behind the filter; `back` changes that."""
+    site.reset(
+        main={**AMAVIS, **(main or {})},
+        head="spam: amavis\n",
+        services={"back": {**BACK, "smtpd_milters": site.ours, **back}},
+    )
+
+
+def test_an_after_queue_filter(site):
+    amavis(site)
+    assert site.findings() == []
+
+
+def test_our_milter_before_the_filter(site):
+    amavis(site, {"smtpd_milters": site.ours}, smtpd_milters="")
+    assert site.checks() == ["content-filter", "milter-missing"]
+    site.mend()
+    assert site.findings() == []
+
+
+def test_no_milters_behind_the_filter(site):
+    amavis(site, receive_override_options="no_unknown_recipient_checks,no_milters")
+    assert site.checks() == ["milter-missing"]
+    site.mend()
+    assert site.findings() == []
+
+
+def test_aliases_expanded_before_the_filter(site):
+    amavis(site, {"receive_override_options": ""})
+    assert site.checks() == ["address-mappings"]
+    site.mend()
+    assert site.findings() == []
+
+
+def test_aliases_expanded_nowhere(site):
+    amavis(site, receive_override_options="no_address_mappings")
+    assert site.checks() == ["address-mappings"]
+    site.mend()
+    assert site.findings() == []
+
+
+def test_verdict_stripped_on_its_way_back(site):
+    strip = {"header_checks": "regexp:{{/^X-Spam-Flag:/ IGNORE}}"}
+    amavis(site, strip)
+    assert site.checks() == ["header-checks"]
+    site.mend()
+    assert site.findings() == []
+    amavis(site, strip, receive_override_options="no_header_body_checks")
+    assert site.findings() == []
+
+
+def test_a_filter_that_gives_no_verdict(site):
+    main = {
+        "content_filter": "archive:[127.0.0.1]:10024",
+        "smtpd_milters": f"{SPAM_MILTER}, {site.ours}",
+    }
+    site.reset(main=main, services={"back": {**BACK, "smtpd_milters": ""}})
+    assert site.findings() == []
+
+
+def test_a_before_queue_filter(site):
+    proxy = {"smtpd_proxy_filter": "127.0.0.1:10024"}
+    site.reset(main=proxy, services={"back": {"smtpd_proxy_filter": ""}})
+    assert site.findings() == []
+    back = {"smtpd_proxy_filter": "", "smtpd_milters": ""}
+    site.reset(main=proxy, services={"back": back})
+    assert site.checks() == ["milter-missing"]
+    site.mend()
+    assert site.findings() == []
+
+
+def test_a_before_queue_filter_that_hands_nothing_back(site):
+    site.reset(services={"sub": {"smtpd_proxy_filter": "10.0.0.1:10024"}})
+    assert site.checks() == ["proxy-filter"]
+    site.mend()
+    assert site.findings() == []
