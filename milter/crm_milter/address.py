@@ -22,7 +22,6 @@ _DOT_ATOM = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
 _DOMAIN = re.compile(r"(?!-)[a-z0-9_-]+(?:\.[a-z0-9_-]+)*", re.ASCII)
 _LITERAL = re.compile(r"\[[0-9a-z:.-]+\]", re.ASCII)
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"(?=@|$)', re.DOTALL)
-_ROUTE = re.compile(r"@[^:]*:")
 _COMMENT = re.compile(r"\s*\([^()]*\)\s*$")
 # Most addresses: nothing to unquote, to fold beyond ASCII or to check further.
 _PLAIN = re.compile(
@@ -44,12 +43,12 @@ def strip_path(argument: str) -> str:
     This is the spelling that Postfix's delrcpt compares, letter by letter
     (RFC 5321 section 4.1.2 and appendix C; cleanup_milter.c).
     """
-    address = argument.strip()
+    address = argument
     if address.startswith("<") and address.endswith(">"):
-        address = address[1:-1].strip()
-    if address.startswith("@"):
-        address = _ROUTE.sub("", address, count=1)
-    return address
+        address = address[1:-1]
+    if address.startswith("@") and ":" in address:
+        address = address.partition(":")[2]
+    return address.strip()
 
 
 @lru_cache(maxsize=4096)

@@ -73,7 +73,7 @@ def _steps(table: RuleTable, address: str, sender: str) -> Iterator[Step]:
         considered.setdefault(each.match.rule.name, each)
         if not each.failing:
             break
-    spared = addresses.is_protected(address)
+    spared = table.spares(address)
     passed_over = 0
     for rule in table.rules:
         found = considered.get(rule.name)

@@ -156,6 +156,15 @@ class RuleTable:
         """Tell whether a rule would replace an address, for some sender at least."""
         return any(match.rule.replaces for match in self.possible(address))
 
+    def spares(self, address: str) -> bool:
+        """Tell whether wildcards leave an address alone, with or without its extension."""
+        return self._is_spared(
+            address, addresses.without_extension(address, self.recipient_delimiter)
+        )
+
+    def _is_spared(self, address: str, base: str) -> bool:
+        return addresses.is_protected(address) or addresses.is_protected(base)
+
     def considered(self, address: str, sender: str | None) -> Iterator[Considered]:
         """Yield the rules that take an address, in order, and whether they apply.
 
@@ -165,7 +174,7 @@ class RuleTable:
         if self.recipient_delimiter:
             base = addresses.without_extension(address, self.recipient_delimiter)
             extension = addresses.local_of(address)[len(addresses.local_of(base)) :]
-        spared = addresses.is_protected(base)
+        spared = self._is_spared(address, base)
         found = self._found(address, "", spared)
         if extension:
             # Of one rule the match of the whole address comes first: the sort is stable.

@@ -71,17 +71,17 @@ def state(site: Site) -> State:
     source, result = path(site), compiled(site)
     try:
         is_current = source.read_text("utf-8", "surrogateescape") == wanted(site)
-        is_compiled = result is None or result.stat().st_mtime >= source.stat().st_mtime
     except OSError:
-        return State(source.exists() and _reads(source, wanted(site)), is_compiled=False)
-    return State(is_current, is_compiled)
+        return State(is_current=False, is_compiled=False)
+    return State(is_current, result is None or _is_fresh(site, source, result))
 
 
-def _reads(source: Path, text: str) -> bool:
-    try:
-        return source.read_text("utf-8", "surrogateescape") == text
-    except OSError:
+def _is_fresh(site: Site, source: Path, result: Path) -> bool:
+    """Tell whether the compiled table is not older than its source, and has what that says."""
+    if not result.exists() or result.stat().st_mtime < source.stat().st_mtime:
         return False
+    # It may be of another type: hash and btree share a name.
+    return site.tables.look_up(table(site), site.aliases) == site.aliases
 
 
 def write(site: Site) -> bool:

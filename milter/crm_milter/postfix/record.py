@@ -117,7 +117,8 @@ def _reverse(staging: Staging, change: Change, ours: str) -> Edit | None:
     if now is None:
         return None
     before, after = split_list(change.before or ""), split_list(change.edit.value or "")
-    kept = [each for each in split_list(now) if each in before or not _is_added(each, after, ours)]
+    is_kept = {each: each in before or not _is_added(each, after, ours) for each in split_list(now)}
+    kept = [each for each, kept in is_kept.items() if kept]
     kept += [each for each in before if each not in after and each not in kept]
     if kept == before:
         return Edit(scope, name, change.before)
