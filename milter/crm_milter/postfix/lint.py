@@ -12,7 +12,9 @@ from crm_milter.postfix import (
     mapfile,
 )
 from crm_milter.postfix.findings import Finding
+from crm_milter.postfix.postconf import split_list
 from crm_milter.postfix.site import Site
+from crm_milter.postfix.tables import INDEXED, plain
 
 Check = Callable[[Site], Iterator[Finding]]
 
@@ -63,5 +65,14 @@ def _unreadable(site: Site) -> Iterator[Finding]:
                 "table",
                 f"{table} cannot be read: {reason}",
                 "postfix may not be able to either, and what is in it was not checked",
-                site.postconf.command("postmap", "-q", "postmaster", table),
+                _command(site, table),
             )
+
+
+def _command(site: Site, table: str) -> str:
+    """Return the command that makes a table, or for one that is not made here, that asks it."""
+    kind, _, path = plain(table).partition(":")
+    if kind not in INDEXED:
+        return site.postconf.command("postmap", "-q", "postmaster", table)
+    is_local = table in split_list(site.postconf.value("alias_maps"))
+    return site.postconf.command("postalias" if is_local else "postmap", f"{kind}:{path}")

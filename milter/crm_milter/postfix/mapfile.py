@@ -81,7 +81,8 @@ def _is_fresh(site: Site, source: Path, result: Path) -> bool:
     if not result.exists() or result.stat().st_mtime < source.stat().st_mtime:
         return False
     # It may be of another type: hash and btree share a name.
-    return site.tables.look_up(table(site), site.aliases) == site.aliases
+    asked = _askable(site)
+    return site.tables.look_up(table(site), asked) == asked
 
 
 def write(site: Site) -> bool:
@@ -125,11 +126,15 @@ def _compile(site: Site, source: Path, result: Path) -> None:
 def missing(site: Site) -> list[str]:
     """Return the addresses that Postfix's virtual aliases do not send where our table would."""
     maps = split_list(site.postconf.value("virtual_alias_maps"))
+    asked = _askable(site)
     for each in maps:
-        site.tables.look_up(each, site.aliases)
-    return [
-        key for key, mailbox in site.aliases.items() if _answer(site, maps, key) != _same(mailbox)
-    ]
+        site.tables.look_up(each, asked)
+    return [key for key, mailbox in asked.items() if _answer(site, maps, key) != _same(mailbox)]
+
+
+def _askable(site: Site) -> dict[str, str]:
+    """Return the entries that postmap -q can be asked for: it takes no quotes off a key."""
+    return {key: mailbox for key, mailbox in site.aliases.items() if '"' not in key}
 
 
 def _answer(site: Site, maps: list[str], key: str) -> str | None:
