@@ -87,13 +87,17 @@ def _owed_a_copy(envelope: Envelope, leaving: set[str], wanted: dict[str, Additi
     """Return the spellings that stay after all, since somebody's rule sends a copy there.
 
     Adding the address and then deleting it would delete both (cleanup_milter.c), so its record
-    stays in place of the addition; one spelling of it, or the copy would come twice.
+    stays in place of the addition. Spellings that differ in case or quotes alone are one record,
+    that of the first (cleanup(8)): they stay together, or all would go. Any other spelling is a
+    record of its own, and the copy would come twice.
     """
-    owed: dict[str, str] = {}
+    owed: dict[str, dict[str, set[str]]] = {}
     for each in envelope.recipients:
         if each.raw in leaving and each.address in wanted:
-            owed[each.address] = min(each.raw, owed.get(each.address, each.raw))
-    return set(owed.values())
+            records = owed.setdefault(each.address, {})
+            record = addresses.join(*addresses.split(each.raw)).casefold()
+            records.setdefault(record, set()).add(each.raw)
+    return {raw for records in owed.values() for raw in records[min(records)]}
 
 
 def _bare_spellings(

@@ -9,13 +9,15 @@ A fault never lets a message pass unrouted: it is logged and answered with 451.
 
 from __future__ import annotations
 
-import re
 from time import perf_counter as clock
 
 import milter
 
 from crm_milter import address as addresses
-from crm_milter.decision import Decision, Envelope, Recipient, Reply
+from crm_milter.arguments import orcpt_to_pass_on, text
+from crm_milter.arguments import parameters as esmtp
+from crm_milter.carry_out import carry_out
+from crm_milter.decision import Envelope, Recipient
 from crm_milter.log import Log, fault_line
 from crm_milter.routing import Policy, decide
 from crm_milter.tally import Counting
@@ -125,7 +127,7 @@ class Session:
         self._message = None
         self._body_bytes = 0
         try:
-            self._message = self._begun(_text(argument), parameters)
+            self._message = self._begun(text(argument), parameters)
         except Exception as fault:  # no answer is read here: without a message, DATA gets 451
             self._log(fault_line("MAIL", fault))
             self._tally.error("sender")
@@ -135,7 +137,7 @@ class Session:
     def _begun(self, argument: str, parameters: tuple[bytes, ...]) -> Message:
         by_smtp = self._has_port or argument.startswith("<")
         sender = addresses.normalise(addresses.strip_path(argument))
-        size = dict(map(_parameter, parameters)).get("SIZE", "") if parameters else ""
+        size = esmtp(parameters).get("SIZE", "") if parameters else ""
         return Message(sender, int(size) if size.isdecimal() else 0, by_smtp)
 
     def rcpt(self, ctx: milter.Context, argument: bytes, parameters: tuple[bytes, ...]) -> int:
@@ -159,21 +161,21 @@ class Session:
         argument: bytes,
         parameters: tuple[bytes, ...],
     ) -> Recipient:
-        text = _text(argument)
-        raw = addresses.strip_path(text)
-        address = addresses.normalise(_macro(ctx, "{rcpt_addr}") or raw)
+        typed = text(argument)
+        raw = addresses.strip_path(typed)
+        address = addresses.normalise(_known_address(ctx, raw))
         match = self._match(address, message.sender)
         if match is None:
             return Recipient(raw, address)
         message.largest_limit = max(message.largest_limit, match.rule.max_size or 0)
-        values = dict(map(_parameter, parameters))
+        values = esmtp(parameters)
         return Recipient(
             raw,
             address,
             match,
             values.get("NOTIFY", "").upper(),
-            _clean(values.get("ORCPT", "")),
-            text.lstrip().startswith("<"),
+            orcpt_to_pass_on(values.get("ORCPT", "")),
+            typed.lstrip().startswith("<"),
         )
 
     def data(self, ctx: milter.Context) -> int:
@@ -193,7 +195,7 @@ class Session:
         """Keep a header field that the decision reads."""
         lower = name.lower()
         if lower in self._wanted and self._message is not None:
-            self._message.fields.append((lower, _text(value)))
+            self._message.fields.append((lower, text(value)))
         return self._header_answer
 
     def header_end(self) -> int:
@@ -220,7 +222,7 @@ class Session:
                 message.sender, tuple(message.recipients), message.by_smtp, message.size
             )
             decision = decide(self._service.policy, envelope, tuple(message.fields))
-            answer = _carry_out(ctx, decision)
+            answer = carry_out(ctx, decision)
             queue_id = _macro(ctx, "i") or "NOQUEUE"
             for outcome in decision.outcomes:
                 self._log(outcome_line(queue_id, outcome, decision.judgement))
@@ -251,31 +253,6 @@ class Session:
         return milter.TEMPFAIL
 
 
-def _carry_out(ctx: milter.Context, decision: Decision) -> int:
-    """Send the edits. Additions come first: a fault in between may double mail, not lose it."""
-    if decision.reply is Reply.DISCARD:
-        return milter.DISCARD
-    if decision.reply is not Reply.ACCEPT:
-        code, enhanced, text = decision.reply.value.split(" ", 2)
-        ctx.setreply(code, enhanced, text)
-        return milter.TEMPFAIL if code.startswith("4") else milter.REJECT
-    if decision.hold:
-        ctx.quarantine("spam")
-    for addition in decision.add:
-        ctx.addrcpt(f"<{addition.address}>", addition.parameters)
-    for raw in decision.remove:
-        ctx.delrcpt(raw)
-    if decision.envelope_sender is not None:
-        ctx.chgfrom(f"<{decision.envelope_sender}>")
-    for name, value in decision.headers:
-        ctx.addheader(name, value)
-    return milter.CONTINUE
-
-
-def _text(octets: bytes) -> str:
-    return octets.decode("utf-8", "surrogateescape")
-
-
 def _macro(ctx: milter.Context, name: str) -> str | None:
     try:
         value: str | None = ctx.getsymval(name)
@@ -284,18 +261,14 @@ def _macro(ctx: milter.Context, name: str) -> str | None:
     return value
 
 
-# smtpd takes blanks in quotes: without a look, a client could write parameters of ours.
-_UNSAFE_ORCPT = re.compile(r"[\x00-\x20\x7f\udc80-\udcff]")
+def _known_address(ctx: milter.Context, raw: str) -> str:
+    """Return the address as Postfix resolved it; not where folding made another domain of it.
 
-
-def _clean(orcpt: str) -> str:
-    """Return the client's ORCPT, or "" where it cannot be one parameter of addrcpt."""
-    return "" if _UNSAFE_ORCPT.search(orcpt) else orcpt
-
-
-def _parameter(parameter: bytes) -> tuple[str, str]:
-    keyword, _, value = _text(parameter).partition("=")
-    return keyword.upper(), value
+    Postfix folds "straße" to "strasse", which IDNA 2008 has as two domains.
+    """
+    if not raw.isascii() and "@" in raw:
+        return raw
+    return _macro(ctx, "{rcpt_addr}") or raw
 
 
 def register(service: Service) -> None:

@@ -204,4 +204,3 @@ def test_a_dkim_signature_survives_rerouting(lab):
     assert dkim.verify(sent, dnsfunc=lambda *_, **__: record)
     assert dkim.verify(received, dnsfunc=lambda *_, **__: record)
     assert not dkim.verify(received.replace(b"signed", b"forged"), dnsfunc=lambda *_, **__: record)
-

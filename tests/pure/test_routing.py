@@ -63,7 +63,9 @@ def test_a_copy_for_an_address_that_is_rerouted_itself_stays_in_the_envelope():
     rules = policy(replace(HELP, copies=(Copy("sales@solarmora.com"),)), sales)
     decision = run(rules, "<help@solarmora.com>", "<Sales@Solarmora.com>", "<sales@solarmora.com>")
     assert targets(decision) == ["sales@crm.example", CRM]
-    assert decision.remove == ("help@solarmora.com", "sales@solarmora.com")
+    assert decision.remove == ("help@solarmora.com",)
+    dotted = run(rules, "<help@solarmora.com>", "<sales@solarmora.com.>", "<sales@solarmora.com>")
+    assert dotted.remove == ("help@solarmora.com", "sales@solarmora.com.")
 
 
 @pytest.mark.parametrize(
@@ -325,7 +327,7 @@ def test_a_bare_local_part_that_stands_for_two_addresses_is_not_deleted_but_said
 def test_a_bare_local_part_of_a_record_that_stays_as_a_copy_is_not_deleted():
     sales = rule("sales", "sales@a.example", CRM, copies=("sales@a.example",))
     decision = run(policy(sales), "Sales@A.example", "Sales@a.example", by_smtp=False)
-    assert decision.remove == ("Sales@a.example",)  # "Sales" might be how the other was typed
+    assert decision.remove == ()  # one record of Postfix's, and it may have been typed "Sales"
 
 
 def test_log_lines():
