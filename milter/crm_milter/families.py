@@ -1,7 +1,7 @@
 """The metrics by name, type, unit and help, and the samples that the shared numbers give.
 
-This is the one place where they are named; the table in README.md is checked against it. The
-only labels with words of a person are the names of rules, which are ``[a-z0-9._-]``.
+This is the one place where they are named; a test checks README.md's table against it. The only
+labels with words of a person are the names of rules, which are ``[a-z0-9._-]``.
 """
 
 import math
@@ -164,7 +164,8 @@ FAMILIES: Iterable[Family] = (
     ),
     Family(
         *("processing_seconds", "histogram", "seconds"),
-        "Time in seconds that a message took in our callbacks, aborted ones left out.",
+        "Time in seconds that a message took in our callbacks, but for those that only keep a"
+        " header field or count the body; aborted messages are left out.",
         _processing,
     ),
     Family(
@@ -195,7 +196,7 @@ FAMILIES: Iterable[Family] = (
     ),
     Family(
         *("config", "info", ""),
-        "1, with the SHA-256 of the file in use, as sha256sum(1) prints it.",
+        "1, with the SHA-256 of the file in use, included files left out, as sha256sum(1) has it.",
         _config,
     ),
     Family(

@@ -3,15 +3,9 @@
 import re
 
 import pytest
-import yaml
-from conftest import MONITORING, promtool
+from scraping import MONITORING, alerts, promtool
 
 TESTS = sorted((MONITORING / "tests").glob("*.test.yml"))
-
-
-def alerts() -> list[dict[str, object]]:
-    (group,) = yaml.safe_load((MONITORING / "crm-milter.rules.yml").read_text())["groups"]
-    return group["rules"]
 
 
 def test_promtool_finds_nothing_wrong_with_rules_and_example():
@@ -26,9 +20,7 @@ def test_alerts_fire_when_they_should_and_only_then(path):
 
 def test_every_alert_is_among_the_tests():
     tested = {
-        name
-        for path in TESTS
-        for name in re.findall(r'alertname(?:="|: )(\w+)', path.read_text())
+        name for path in TESTS for name in re.findall(r'alertname(?:="|: )(\w+)', path.read_text())
     }
     assert tested == {alert["alert"] for alert in alerts()}
 

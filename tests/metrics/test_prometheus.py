@@ -1,14 +1,14 @@
 """A real Prometheus scrapes while real mail flows, and evaluates every alert and every panel."""
 
+import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from conftest import MONITORING, Exporter, Prometheus, settle, with_metrics
-from mail import CONFIG, KINDS
-from test_alerts import alerts
+from kinds import CONFIG, KINDS
+from scraping import MONITORING, Exporter, Prometheus, alerts, settle, with_metrics
 
 from crm_milter.families import FAMILIES
 from lab.base import free_port
@@ -54,8 +54,10 @@ def test_prometheus_has_what_the_exporter_says(scene):
     _, exporter, prometheus = scene
     result = prometheus.query('{__name__=~"crm_milter_.*",__name__!~".*(info|_seconds.*)"}')
     scraped = {
-        (each["metric"].pop("__name__").removeprefix("crm_milter_"),)
-        + tuple(sorted(each["metric"].items())): each["value"]
+        (
+            each["metric"].pop("__name__").removeprefix("crm_milter_"),
+            *sorted(each["metric"].items()),
+        ): each["value"]
         for each in result
     }
     own = {("instance", f"127.0.0.1:{exporter.port}"), ("job", "crm-milter")}
@@ -76,13 +78,9 @@ def test_nothing_is_odd_about_the_scrape(scene):
     assert len(errors) == 2
     metadata = prometheus.api("metadata")
     for family in FAMILIES:
-        suffix = {"counter": "", "info": ""}.get(family.kind, "")
-        (told,) = metadata[f"crm_milter_{family.name}{suffix}"]
-        assert (told["type"], told["help"], told["unit"]) == (
-            family.kind,
-            family.help,
-            family.unit,
-        )
+        (told,) = metadata[f"crm_milter_{family.name}"]
+        found = (told["type"], told["help"], told["unit"])
+        assert found == (family.kind, family.help, family.unit)
 
 
 def test_prometheus_evaluates_every_alert_without_an_error(scene):
@@ -146,8 +144,6 @@ def test_what_went_wrong_is_seen(scene):
 
 
 def test_the_hash_is_that_of_the_file(scene):
-    import hashlib
-
     lab, _, prometheus = scene
     (found,) = prometheus.query("crm_milter_config_info")
     assert found["metric"]["sha256"] == hashlib.sha256(lab.milter.config.read_bytes()).hexdigest()
