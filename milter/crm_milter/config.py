@@ -107,7 +107,7 @@ def _checked(
 ) -> Config:
     delimiter: str = section["recipient_delimiter"]
     spam: SpamSettings = section["spam"] or SpamSettings()
-    if not section.states("spam"):
+    if entries and not section.states("spam"):
         message = "no spam filter is named, so that all mail counts as ham"
         section.place.warn(("spam",), message)
     milter = _absolute(section, path)

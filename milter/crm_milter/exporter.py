@@ -5,6 +5,7 @@ mail; the supervisor starts another. A page is kept for fifty times the processo
 took: whoever asks, and however often, pages take no more than a fiftieth of one processor.
 """
 
+import contextlib
 import os
 import select
 import socket
@@ -29,7 +30,8 @@ _EX_NO = 1
 
 def run(address: tuple[str, int], numbers: Numbers, channel: socket.socket, log: Log) -> int:
     """Serve until the supervisor hangs up and return the exit status."""
-    os.nice(_NICENESS)
+    with contextlib.suppress(OSError):  # a sandbox may forbid it; mail comes first all the same
+        os.nice(_NICENESS)
     deadline = time.monotonic() + _TAKEN
     while True:
         try:

@@ -5,6 +5,7 @@ errors changes nothing. What signals, deaths and time ask for is done in one loo
 after the other, in whatever order they come.
 """
 
+import contextlib
 import gc
 import math
 import os
@@ -205,7 +206,8 @@ class Supervisor:
 def _allow_many_sessions() -> None:
     """Raise the limit of open descriptors: a session is one, and the default is low."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with contextlib.suppress(OSError, ValueError):  # then there may be fewer
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _freeze() -> None:
