@@ -1,0 +1,77 @@
+"""The package, and the containers that a test needs: a mail host, a CRM, and the world."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mailhost import MailHost
+from pods import ROOT, Container, image, run, why_not
+
+_TIMEOUT = 900  # where images have to be made first
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests of this folder more time; skip them where containers cannot run."""
+    reason = why_not()
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(_TIMEOUT))
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package, as the one command builds it; lintian has judged it."""
+    folder = tmp_path_factory.mktemp("package")
+    return Path(run(str(ROOT / "debian/build"), str(folder), timeout=900).splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def newer_package(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package in a later version, which says so."""
+    folder = tmp_path_factory.mktemp("newer")
+    run("dpkg-deb", "-R", str(package), str(folder / "tree"))
+    changes = {
+        "DEBIAN/control": ("\nVersion: ", "\nVersion: 9"),
+        "usr/lib/python3/dist-packages/crm_milter/__init__.py": ('version__ = "', 'version__ = "9'),
+    }
+    for name, (old, new) in changes.items():
+        path = folder / "tree" / name
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+    result = folder / "crm-milter_9_all.deb"
+    run("dpkg-deb", "-b", str(folder / "tree"), str(result))
+    return result
+
+
+@pytest.fixture(scope="session")
+def crm() -> Iterator[Container]:
+    """The mail server of the CRM."""
+    with Container("crm", image("host"), "python3", "/source/tests/container/crm.py") as container:
+        yield container
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator[Container]:
+    """Who sends mail."""
+    with Container("world", image("host"), "sleep", "infinity") as container:
+        yield container
+
+
+@pytest.fixture(scope="module")
+def host(crm: Container, world: Container) -> Iterator[MailHost]:
+    """A mail host as Debian makes it, without our package."""
+    with MailHost("mail", image("host"), crm, world) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def attached(host: MailHost, package: Path) -> MailHost:
+    """The mail host with our package installed, configured and attached."""
+    host.install(package)
+    host.configure()
+    host.before = host.run("postconf", "-n")
+    host.run("crm-milter", "attach", "--yes")
+    return host

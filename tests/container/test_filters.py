@@ -1,0 +1,99 @@
+"""Beside Debian's spam filters as packaged: ham is routed, spam stays unless asked for."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mailhost import CONFIG, HELP, REPORTS, MailHost
+from pods import Container, image, wait_for
+
+GTUBE = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
+RSPAMD_GTUBE = GTUBE.replace("XJS", "YJS", 1)  # "add header" and not "reject"
+
+AMAVIS = """\
+use strict;
+@bypass_spam_checks_maps = (0);
+@bypass_virus_checks_maps = (1);
+@local_domains_acl = ("solarmora.com");
+$sa_tag_level_deflt = undef;
+$final_spam_destiny = D_PASS;
+$spam_quarantine_to = undef;
+1;
+"""
+REINJECTION = (
+    "127.0.0.1:10025 inet n - n - - smtpd"
+    " -o content_filter= -o mynetworks=127.0.0.0/8 -o smtpd_recipient_restrictions="
+    " -o smtpd_relay_restrictions=permit_mynetworks,reject -o local_recipient_maps="
+    " -o smtpd_authorized_xforward_hosts=127.0.0.0/8"
+    " -o receive_override_options=no_header_body_checks,no_unknown_recipient_checks"
+)
+
+
+@pytest.fixture
+def guarded(crm: Container, world: Container, package: Path) -> Iterator[MailHost]:
+    """A mail host with filters that are not started, and our package, not attached."""
+    with MailHost("filters", image("filters"), crm, world) as host:
+        host.forget()
+        host.install(package)
+        yield host
+
+
+def test_behind_rspamd(guarded: MailHost) -> None:
+    guarded.write("/etc/rspamd/local.d/options.inc", "enable_test_patterns = true;\n")
+    guarded.run("systemctl", "start", "rspamd")
+    guarded.run("postconf", "-e", "smtpd_milters=inet:127.0.0.1:11332")
+    _wait_for_port(guarded, 11332)
+    _attach(guarded, "rspamd")
+    _prove(guarded, RSPAMD_GTUBE, "X-Spam: Yes")
+
+
+def test_behind_spamassassin(guarded: MailHost) -> None:
+    guarded.run("systemctl", "start", "spamd", "spamass-milter", timeout=120)
+    guarded.run("postconf", "-e", "smtpd_milters=unix:/spamass/spamass.sock")
+    _wait_for_port(guarded, 783)
+    _attach(guarded, "spamassassin")
+    _prove(guarded, GTUBE, "X-Spam-Flag: YES")
+
+
+def test_behind_amavis(guarded: MailHost) -> None:
+    guarded.write("/etc/amavis/conf.d/50-user", AMAVIS)
+    guarded.run("systemctl", "start", "amavis", timeout=120)
+    name, transport = (
+        "smtp-amavis/unix",
+        "smtp-amavis unix - - y - 2 smtp -o smtp_send_xforward_command=yes",
+    )
+    guarded.run("postconf", "-M", f"{name}={transport}")
+    guarded.run("postconf", "-M", f"127.0.0.1:10025/inet={REINJECTION}")
+    before = "receive_override_options=no_address_mappings"
+    guarded.run("postconf", "-P", f"smtp/inet/{before}")
+    guarded.run("postconf", "-P", "smtp/inet/content_filter=smtp-amavis:[127.0.0.1]:10024")
+    guarded.run("postfix", "reload")
+    _wait_for_port(guarded, 10024)
+    _attach(guarded, "amavis")
+    _prove(guarded, GTUBE, "X-Spam-Flag: YES")
+
+
+def _attach(host: MailHost, preset: str) -> None:
+    host.configure(CONFIG.format(spam=preset))
+    host.run("crm-milter", "attach", "--yes")
+    found = host.run("crm-milter", "check", "--postfix", check=False)
+    assert "error" not in found.replace("0 errors", "")
+
+
+def _wait_for_port(host: MailHost, port: int) -> None:
+    script = f"import socket; socket.create_connection(('127.0.0.1', {port})).close()"
+    # rspamd compiles its expressions at its first start.
+    wait_for(f"port {port}", lambda: host.status_of("python3", "-c", script) == 0, 180)
+
+
+def _prove(host: MailHost, spam: str, mark: str) -> None:
+    """Ham is rerouted; spam stays in the mailbox, marked; past the bypass rule it goes on."""
+    assert host.send(HELP, "hello", "ham")["code"] == 250
+    host.wait_for_crm("ham")
+    assert host.send(HELP, spam, "spam")["code"] == 250
+    assert mark in host.wait_for_mailbox("spam")
+    assert host.send(REPORTS, spam, "report")["code"] == 250
+    host.wait_for_crm("report")
+    assert [each["id"] for each in host.at_crm()] == ["ham", "report"]
+    assert f"left: to=<{HELP}> rule=support reason=spam" in host.journal()
+    assert "X-Test-Id: ham" not in host.read("/var/mail/it")

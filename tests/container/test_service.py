@@ -1,0 +1,162 @@
+"""Our package on a mail host of Debian 12: installed, attached, and through all that may happen."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mailhost import CONFIG_FILE, HELP, SUPPORT, MailHost
+from pods import Container, PodError, wait_for
+
+FOLDER = "/var/spool/postfix/crm-milter"
+SOCKET = f"{FOLDER}/milter.sock"
+
+
+@pytest.fixture(autouse=True)
+def _fresh(host: MailHost) -> Iterator[None]:
+    host.forget()
+    yield
+    host.run("systemctl", "reset-failed", "crm-milter", check=False)
+
+
+def test_runs_as_soon_as_it_is_installed(host: MailHost, package: Path) -> None:
+    host.install(package)
+    assert host.show("ActiveState") == "active"
+    assert "serving 0 rules" in host.status()
+    assert host.run("systemctl", "is-enabled", "crm-milter").strip() == "enabled"
+    # Nothing of Postfix's is changed before somebody says so.
+    assert host.run("postconf", "-h", "smtpd_milters").strip() == ""
+    assert host.status_of("crm-milter", "check") == 0
+    assert "failed" not in host.run("systemctl", "is-system-running", check=False)
+
+
+def test_may_do_little_and_only_postfix_may_connect(host: MailHost) -> None:
+    modes = host.run("stat", "-c", "%a %U %G", FOLDER, SOCKET, "/etc/crm-milter").splitlines()
+    assert modes == ["2750 crm-milter postfix", "660 crm-milter postfix", "750 root crm-milter"]
+    assert host.run("ps", "-o", "user=", "-p", host.show("MainPID")).strip().startswith("crm-mil")
+    assert host.run("id", "-nG", "crm-milter").split() == ["crm-milter"]
+
+
+def test_systemd_finds_nothing_wrong_with_the_unit(host: MailHost) -> None:
+    unit = "/lib/systemd/system/crm-milter.service"
+    assert host.run("systemd-analyze", "verify", "--man=no", unit) == ""
+    # The exposure in tenths, at most.
+    host.run("systemd-analyze", "security", "--offline=true", "--threshold=15", unit)
+
+
+def test_routes_mail_from_outside_once_it_is_attached(attached: MailHost) -> None:
+    assert attached.run("crm-milter", "check", "--postfix").endswith("good with postfix, too\n")
+    assert attached.send(name="first")["code"] == 250
+    (to,) = attached.wait_for_crm("first")["to"]
+    assert to.partition(" ")[0] == f"<{SUPPORT}>"
+    assert "NOTIFY=NEVER" in to
+    assert f"rerouted: to=<{HELP}> new=<{SUPPORT}> rule=support" in attached.journal()
+    scrape = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9894/metrics').read())"
+    assert "crm_milter_messages_total" in attached.run("python3", "-c", scrape)
+    assert attached.run("stat", "-c", "%a", "/etc/postfix/crm-milter-aliases").strip() == "644"
+
+
+def test_smtpd_is_in_its_chroot(attached: MailHost) -> None:
+    assert attached.run("postconf", "-M", "smtp/inet").split()[4] == "y"
+
+
+def test_a_bad_file_fails_the_reload_and_changes_nothing(attached: MailHost) -> None:
+    good = attached.read(CONFIG_FILE)
+    table = attached.read("/etc/postfix/crm-milter-aliases")
+    attached.write(CONFIG_FILE, good.replace("replace_with", "replase_with"))
+    try:
+        with pytest.raises(PodError, match="failed"):
+            attached.run("systemctl", "reload", "crm-milter")
+        status = attached.status()
+        assert "active (running)" in status
+        assert 'did you mean "replace_with"?' in status
+        assert attached.read("/etc/postfix/crm-milter-aliases") == table
+        assert attached.send(name="old-rules")["code"] == 250
+        attached.wait_for_crm("old-rules")
+    finally:
+        attached.configure(good)
+
+
+def test_reloads_and_restarts_under_load_lose_nothing(attached: MailHost) -> None:
+    with attached.load() as load:
+        for _ in range(5):
+            attached.run("systemctl", "reload", "crm-milter")
+            time.sleep(0.5)
+        for _ in range(2):
+            attached.run("systemctl", "restart", "crm-milter", timeout=120)
+            time.sleep(1)
+    load.prove(attached)
+
+
+def test_reloads_alone_are_not_noticed(attached: MailHost) -> None:
+    with attached.load() as load:
+        for _ in range(5):
+            attached.run("systemctl", "reload", "crm-milter")
+            time.sleep(0.5)
+    load.prove(attached)
+    assert set(load.replies) == {"250"}
+
+
+def test_killed_it_is_missed_and_comes_again(attached: MailHost) -> None:
+    before = attached.show("MainPID")
+    with attached.load() as load:
+        attached.run("systemctl", "kill", "--signal=KILL", "--kill-who=all", "crm-milter")
+        reply = attached.send(name="during")
+        wait_for("a new process", lambda: attached.show("MainPID") not in ("0", before))
+        wait_for("the service", lambda: attached.show("ActiveState") == "active")
+        time.sleep(2)
+    assert reply["code"] == 451
+    assert load.replies["451"] > 0
+    load.prove(attached)
+    assert attached.send(name="retry")["code"] == 250
+    attached.wait_for_crm("retry")
+
+
+def test_killed_with_accept_the_mailbox_gets_it(attached: MailHost) -> None:
+    attached.run("crm-milter", "attach", "--yes", "--when-down", "accept")
+    try:
+        attached.run("systemctl", "kill", "--signal=KILL", "--kill-who=all", "crm-milter")
+        assert attached.send(name="unrouted")["code"] == 250
+        attached.wait_for_mailbox("unrouted")
+        assert not [each for each in attached.at_crm() if each["id"] == "unrouted"]
+    finally:
+        wait_for("the service", lambda: attached.show("ActiveState") == "active")
+        attached.run("crm-milter", "attach", "--yes")
+
+
+def test_the_queue_survives_a_reboot(attached: MailHost, crm: Container) -> None:
+    attached.write("/etc/postfix/transport", ".my-crm.com smtp:[127.0.0.1]:9\n")
+    attached.run("postfix", "reload")
+    assert attached.send(name="waiting")["code"] == 250
+    wait_for("a deferred mail", attached.queue)
+    attached.reboot()  # which puts the transport right
+    assert attached.show("ActiveState") == "active"
+    attached.run("postqueue", "-f")
+    attached.wait_for_crm("waiting")
+    assert attached.send(name="rebooted")["code"] == 250
+    attached.wait_for_crm("rebooted")
+
+
+def test_an_upgrade_under_load_loses_nothing(attached: MailHost, newer_package: Path) -> None:
+    before = attached.read(CONFIG_FILE)
+    with attached.load() as load:
+        attached.install(newer_package)
+        time.sleep(1)
+    load.prove(attached)
+    assert attached.run("crm-milter", "--version").startswith("crm-milter 9")
+    assert attached.show("ActiveState") == "active"
+    assert attached.read(CONFIG_FILE) == before
+    assert attached.run("crm-milter", "check", "--postfix").endswith("good with postfix, too\n")
+
+
+def test_a_purge_leaves_postfix_as_it_was(attached: MailHost) -> None:
+    attached.run("apt-get", "-q", "-y", "purge", "crm-milter", timeout=120)
+    assert attached.run("postconf", "-n") == attached.before
+    left = attached.run(
+        "sh", "-c", "find /etc /var/lib/systemd /var/spool /usr /run -name '*crm-milter*' || true"
+    )
+    assert left == ""
+    assert attached.status_of("getent", "passwd", "crm-milter") != 0
+    assert attached.send("it@solarmora.com", name="as-before")["code"] == 250
+    attached.wait_for_mailbox("as-before")
+    assert attached.send(HELP)["code"] == 550
