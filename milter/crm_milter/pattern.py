@@ -129,6 +129,10 @@ def _parse_glob(text: str) -> Glob:
     return Glob(text, pieces, addresses.checked_domain(domain))
 
 
+# RE2 takes memory that grows with the square of the groups in an expression.
+_LONGEST_EXPRESSION = 1000
+
+
 def _parse_regex(text: str) -> Regex:
     if len(text) < 3 or not text.endswith("/"):
         raise PatternError(f'a regular expression stands between two slashes, not "{text}"')
@@ -136,6 +140,11 @@ def _parse_regex(text: str) -> Regex:
         raise PatternError(
             "regular expressions need RE2, which is not installed (pip install google-re2);"
             ' globs such as "case-*@domain" work without it'
+        )
+    if len(text) > _LONGEST_EXPRESSION:
+        raise PatternError(
+            f"a regular expression of {len(text)} characters, more than {_LONGEST_EXPRESSION}:"
+            ' list addresses with "file:PATH"'
         )
     options = re2.Options()
     options.case_sensitive = False

@@ -101,8 +101,7 @@ class Supervisor:
 
     def _do_what_is_due(self, now: float) -> None:
         if now >= self._watchdog_at:
-            notify("WATCHDOG=1")
-            self._watchdog_at = now + self._watchdog
+            self._feed_watchdog(now)
         if now >= self._cut_off_at:
             seconds = self._config.milter.drain_timeout
             self._cut_off(f"after {counted(seconds, 'second')}")
@@ -114,6 +113,10 @@ class Supervisor:
             notify("READY=1", f"STATUS=serving {self._size()}")
         if now >= self._exporter.due:
             self._exporter.start(self._let_go_of_mail)
+
+    def _feed_watchdog(self, now: float) -> None:
+        notify("WATCHDOG=1")
+        self._watchdog_at = now + self._watchdog
 
     def _wait(self) -> None:
         """Return when there is something to do; hear what the children say."""
@@ -152,6 +155,8 @@ class Supervisor:
     def _reload(self) -> None:
         """Read the file; if it is good, let a generation begin with it."""
         self._reload_at = math.inf
+        if self._watchdog < math.inf:
+            self._feed_watchdog(time.monotonic())  # a long file keeps us busy for seconds
         reloading()
         digest = digest_of(self._path)
         try:
@@ -161,6 +166,11 @@ class Supervisor:
         except Exception as fault:  # whatever it is, the mail goes on
             self._refuse_reload([fault_line("reload", fault)])
         else:
+            if self._config.policy.table.rules and not config.policy.table.rules:
+                # More likely a file that is just being written, or a full disk, than a wish.
+                reason = "no rule is left in the file; a restart would serve without rules"
+                self._refuse_reload([f"error: {self._path}: {reason}"])
+                return
             for problem in config.warnings:
                 self._log(_line(problem))
             for key in _changed_for_good(self._config_at_start, config):

@@ -120,9 +120,10 @@ class RuleTable:
 
     def _add_exact(self, address: str, number: int) -> None:
         before = self._exact.setdefault(address, number)
-        if before != number and not (isinstance(before, tuple) and before[-1] == number):
-            first = before if isinstance(before, tuple) else (before,)
-            self._exact[address] = (*first, number)
+        numbers = before if isinstance(before, tuple) else (before,)
+        # Behind a rule without conditions no other can apply.
+        if number not in numbers and self.rules[numbers[-1]].is_conditional:
+            self._exact[address] = (*numbers, number)
 
     def match(self, address: str, sender: str = "") -> Match | None:
         """Return the first rule that applies to an address, both in normal form, or None."""

@@ -59,6 +59,7 @@ def test_groups(text, address, taken):
         ("/a(@b.example/", "no regular expression"),
         ("/(?=a)a@b.example/", "no regular expression"),
         ("/(a)\\1@b.example/", "no regular expression"),
+        (f"/{'(a)' * 10_000}@b.example/", "more than 1000"),
     ],
 )
 def test_what_is_no_pattern(text, wrong):
