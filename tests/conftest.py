@@ -74,6 +74,13 @@ def make_sink() -> Iterator[Callable[..., Sink]]:
         yield lambda **options: stack.enter_context(Sink(**options))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Which random mail tests/hostile/test_ledger.py sends, and how much of it."""
+    group = parser.getgroup("ledger")
+    group.addoption("--ledger-seed", default="20261123", help="another number, other mail")
+    group.addoption("--ledger-messages", type=int, default=0, help="accepted in each test")
+
+
 def pytest_configure() -> None:
     """Let SIGTERM end a run as ^C does, so that everything is cleaned up."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -57,6 +57,7 @@ PLAIN = [
     '"Help"@solarmora.com',
     "<@relay:help@solarmora.com>",
     "<@one.example,@two.example:Help@solarmora.com>",
+    "<@relay : help@solarmora.com>",
     '<@relay:"help"@solarmora.com>',
     "@relay:help@solarmora.com",
     "<Help%SolarMora.com>",

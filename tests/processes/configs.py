@@ -10,13 +10,26 @@ LONG = os.environ.get("CRM_MILTER_LONG", "") not in ("", "0")
 
 # Mail that reaches it@ has passed without being routed.
 ALIASES = {"help@solarmora.com": "it@solarmora.com"}
+
+
+def changed(statement: str) -> tuple[str, ...]:
+    """The command of a milter with something changed in its modules."""
+    names = "children, cli, cpus, supervisor"
+    code = f"import sys; from crm_milter import {names}; {statement}; sys.exit(cli.main())"
+    return (sys.executable, "-c", code)
+
+
 # Kills come closer together here than the supervisor would put up with.
-PATIENT = (
-    sys.executable,
-    "-c",
-    "import sys; from crm_milter import children, cli; children.Deaths.WINDOW = 0.0;"
-    "sys.exit(cli.main())",
+PATIENT = changed("children.Deaths.WINDOW = 0.0")
+# What comes while signals are looked at comes for certain before they are.
+SLOW = changed(
+    "children.Deaths.WINDOW = 0.0; import time; taken = children.Signals.taken;"
+    "children.Signals.taken = lambda self: time.sleep(0.2) or taken(self)"
 )
+# Time enough to send signals one by one that are meant as one.
+SETTLED = changed("supervisor._SETTLE = 2.0")
+# No time at all: a reload begins with the signal.
+HASTY = changed("supervisor._SETTLE = 0.0")
 
 
 def config(version: int = 1, milter: str = "", rules: str = "") -> str:

@@ -41,7 +41,7 @@ def holders_of(port: int, pids: list[int]) -> dict[int, int]:
         if ours == port and theirs:
             clients[f"socket:[{fields[9]}]"] = theirs
     return {
-        clients[target]: pid for pid in pids for target in _descriptors(pid) if target in clients
+        clients[target]: pid for pid in pids for target in descriptors(pid) if target in clients
     }
 
 
@@ -56,7 +56,8 @@ def memory_of_all(milter: Milter) -> int:
     return sum(memory(pid) for pid in group(milter.pid))
 
 
-def _descriptors(pid: int) -> list[str]:
+def descriptors(pid: int) -> list[str]:
+    """What a process has open, as /proc shows it; nothing where it has ended."""
     found = []
     with suppress(FileNotFoundError):
         for entry in Path(f"/proc/{pid}/fd").iterdir():

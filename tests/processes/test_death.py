@@ -1,20 +1,22 @@
 """Processes that die: no message is lost, passes unrouted, or is edited by half."""
 
+import fcntl
 import os
 import random
 import signal
 import subprocess
 from collections import Counter
+from pathlib import Path
 
 import pytest
-from configs import PATIENT, config, environment, routed
+from configs import PATIENT, SLOW, config, environment, routed
 from crowd import Crowd, delivered, message, new_id
 from mta import WireError
 from procs import group, holders_of, wait_for_workers, workers
 
 from lab import smtp
 from lab.base import wait_for
-from lab.milter import Milter
+from lab.milter import Milter, program
 
 HAM = [("Subject", "kaputt"), ("X-Spam-Flag", "NO")]
 HELP = "<help@solarmora.com>"
@@ -57,6 +59,15 @@ def test_only_sessions_of_the_killed_worker_notice(make_milter, dial):
         else:
             assert mta.finish(HAM).of("delete") == [("help@solarmora.com",)]
     assert dial(milter).message([HELP], HAM).of("delete")
+
+
+def test_a_death_while_the_supervisor_looks_at_signals_is_noticed(make_milter):
+    milter = make_milter(command=SLOW)
+    for _ in range(5):
+        victim, _ = wait_for_workers(milter)
+        milter.signal(signal.SIGCHLD)
+        os.kill(victim, signal.SIGKILL)
+        wait_for("its successor", lambda pid=victim: pid not in wait_for_workers(milter))
 
 
 def test_five_deaths_in_ten_seconds_end_it(make_milter):
@@ -132,6 +143,25 @@ def test_orphans_end_when_their_time_is_over(make_milter, dial):
     wait_for("the end", lambda: not group(milter.pid))
 
 
+def test_a_new_start_waits_for_orphans_that_are_slow(make_milter, dial):
+    milter = make_milter()
+    orphans = wait_for_workers(milter)
+    for pid in orphans:
+        os.kill(pid, signal.SIGSTOP)
+    os.kill(milter.pid, signal.SIGKILL)
+    wait_for("a free lock", lambda: not is_locked(milter))
+    with subprocess.Popen([*program(), "serve", "--config", milter.config]) as successor:
+        wait_for("the successor", lambda: is_locked(milter))
+        for pid in orphans:
+            os.kill(pid, signal.SIGCONT)
+        wait_for("its workers", lambda: len(workers(successor.pid)) == 2)
+        mta = dial(milter)
+        assert mta.message([HELP], HAM).of("delete")
+        mta.quit()
+        successor.terminate()
+    assert successor.returncode == 0
+
+
 def test_a_killed_supervisor_frees_the_port(make_milter, dial):
     first = make_milter(inet=True)
     open_session = dial(first)
@@ -142,6 +172,16 @@ def test_a_killed_supervisor_frees_the_port(make_milter, dial):
         second.wait_log("serving")
         assert dial(second).message([HELP], HAM).of("delete")
         assert open_session.message([HELP], HAM).of("delete")
+
+
+def is_locked(milter):
+    """Whether an instance holds the lock of the socket."""
+    with Path(f"{milter.socket}.lock").open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def beside(milter):

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from configs import config, environment
+from configs import changed, config, environment
 from procs import wait_for_workers, workers
 
 from lab.base import wait_for
@@ -32,7 +32,8 @@ def test_two_on_one_socket(make_milter, dial, inet):
     session = dial(first)
     second = serve(first.config)
     assert second.returncode == 1
-    assert re.fullmatch(r"crm-milter: .*another .* listening .*\n", second.stderr)
+    who = "process" if inet else "crm-milter"  # known by the lock, without asking the socket
+    assert re.fullmatch(rf"crm-milter: .*another {who} is listening .*\n", second.stderr)
     assert session.message([HELP], HAM).of("delete")
     assert dial(first).message([HELP], HAM).of("delete")
     assert inet or stat.S_ISSOCK(first.socket.stat().st_mode)
@@ -68,6 +69,37 @@ def test_children_hold_nothing_of_the_supervisor(make_milter):
         assert not [each for each in targets if each.endswith(".lock")]
         sockets = [each for each in targets if each.startswith("socket:")]
         assert len(sockets) == 2, "the listener and the channel"
+
+
+# Processors: number of workers, of usable processors, of those that a quota allows
+
+
+@pytest.mark.parametrize(
+    ("count", "usable", "quota", "pinned"),
+    [(2, 2, 2, True), (1, 2, 2, False), (3, 2, 3, False), (2, 1, 2, False), (2, 2, 1, False)],
+)
+def test_workers_have_a_processor_each_only_if_there_are_enough(
+    make_milter, count, usable, quota, pinned
+):
+    cpus = sorted(os.sched_getaffinity(0))[:usable]
+    assert len(cpus) == usable, "this needs two processors"
+    statement = f"import os; os.sched_setaffinity(0, {cpus})"
+    patch = changed(f"{statement}; cpus.PIN = True; cpus._quota = lambda: {float(quota)}")
+    milter = make_milter(config(milter=f"workers: {count}"), command=patch)
+    found = [os.sched_getaffinity(pid) for pid in wait_for_workers(milter, count)]
+    if pinned:
+        assert sorted(map(sorted, found)) == [[cpu] for cpu in cpus]
+    else:
+        assert found == [{*cpus}] * count
+
+
+def test_there_is_a_worker_for_each_usable_processor(make_milter):
+    first = min(os.sched_getaffinity(0))
+    patch = changed(f"import os; os.sched_setaffinity(0, [{first}])")
+    wait_for_workers(make_milter(config(milter="workers: auto"), command=patch), 1)
+    wait_for_workers(
+        make_milter(config(milter="workers: auto")), min(4, len(os.sched_getaffinity(0)))
+    )
 
 
 # systemd
@@ -152,6 +184,16 @@ def test_the_watchdog_is_fed(systemd, make_milter):
     systemd.socket.settimeout(1)
     assert wait_for("silence", systemd.is_silent)
     os.kill(milter.pid, signal.SIGCONT)
+
+
+def test_the_watchdog_is_fed_before_a_reload(systemd, make_milter):
+    """Reading a long file takes seconds, in which it could bark."""
+    variables = {"NOTIFY_SOCKET": systemd.address, "WATCHDOG_USEC": "60000000"}
+    milter = make_milter(command=environment(**variables))
+    assert systemd.any()["READY"] == "1"
+    milter.signal(signal.SIGHUP)
+    assert systemd.any() == {"WATCHDOG": "1"}
+    assert systemd.any()["RELOADING"] == "1"
 
 
 def test_the_watchdog_of_another_process_is_not_fed(systemd, make_milter):

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 
 import pytest
-from configs import config, routed
+from configs import HASTY, config, routed
 from crowd import Crowd, delivered, message, new_id
 from mta import WireError
 from procs import group, wait_for_workers, workers
@@ -81,9 +81,9 @@ def test_a_second_signal_ends_it_at_once(make_milter, dial):
 
 
 def test_signals_during_the_drain_change_nothing(make_milter, dial):
-    milter = make_milter()
+    milter = make_milter(command=HASTY)
     mta = dial(milter)
-    milter.configure(config(2))
+    milter.configure("rules: nonsense\n")
     milter.signal(signal.SIGTERM)
     milter.wait_log("stopping")
     for _ in range(100):
@@ -93,7 +93,7 @@ def test_signals_during_the_drain_change_nothing(make_milter, dial):
     os.kill(*workers(milter.pid), signal.SIGKILL)
     milter.wait_log("^stopped$")
     assert milter.stop(number=0) == 0
-    assert milter.lines("reloaded") == milter.lines("starting another") == []
+    assert milter.lines("reload") == milter.lines("starting another") == []
 
 
 def test_a_stop_in_the_middle_of_a_reload(make_milter, dial):

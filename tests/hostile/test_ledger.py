@@ -1,0 +1,153 @@
+"""The ledger: whatever fails, what was accepted arrives where it is owed, and only there.
+
+Random mail goes through the real Postfix and the real milter while things break; an account that
+was written from the design (model.py) says what must arrive. A seed that fails is in the message;
+--ledger-seed plays its mail and its faults again, --ledger-messages makes it longer.
+"""
+
+import re
+import threading
+from collections import Counter, defaultdict
+from contextlib import ExitStack
+from dataclasses import replace
+from random import Random
+
+import pytest
+from faults import TIMEOUT, Trouble, command
+from model import CONFIG, FILES, ImbalanceError, account, aliases, plan
+from traffic import Book, Client, Sending
+
+from lab.base import free_port, scratch, wait_for
+
+CLIENTS = 5
+SHORT = 100  # messages accepted at least, in each test
+BOUNCES = "bounces@solarmora.com"  # the envelope_sender of a rule
+
+
+@pytest.fixture(scope="module", params=["tempfail", "accept"])
+def world(request, make_module_lab):
+    """A lab whose milter may fail, and its port for metrics."""
+    metrics, timeout = free_port(), f"{TIMEOUT}s"
+    text = CONFIG.replace("METRICS", f"127.0.0.1:{metrics}")
+    full = scratch() / "full"
+    lab = make_module_lab(
+        "rules: []",
+        milter_command=command(full),
+        milter_settings={
+            "default_action": request.param,
+            "connect_timeout": timeout,
+            "command_timeout": timeout,
+            "content_timeout": timeout,
+        },
+        virtual_alias_maps=aliases(),
+        main={"recipient_delimiter": "+", "propagate_unmatched_extensions": ""},
+    )
+    for name, content in FILES.items():
+        (lab.milter.folder / name).write_text(content)
+    lab.milter.configure(text)
+    lab.milter.stop()
+    lab.milter.start()
+    return lab, request.param, metrics, full
+
+
+def traffic(lab, seed, clients=CLIENTS, slow=0.0):
+    """Clients at work, to be left by leaving the context."""
+    stack, book, stopping = ExitStack(), Book(), threading.Event()
+    threads = [
+        threading.Thread(target=Client(lab, book, f"{seed}.{each}", stopping, slow).run)
+        for each in range(clients)
+    ]
+    for thread in threads:
+        thread.start()
+        stack.callback(thread.join, 60)
+    stack.callback(stopping.set)
+    return stack, book
+
+
+def arrivals(lab):
+    """Who got each letter how often, which of them carry the marker, and what bears no number."""
+    lab.postfix.postsuper("-H", "ALL")
+    lab.postfix.wait_empty_queue(60)
+    got, marked, others = defaultdict(Counter), set(), []
+    for entry in lab.sink.received:
+        head = entry.data.partition(b"\r\n\r\n")[0]
+        number = re.search(rb"(?m)^X-Ledger: (\S+)\r?$", head)
+        if number is None:
+            others.append(entry)
+            continue
+        got[number[1].decode()][entry.recipient.lower()] += 1
+        if re.search(rb"(?im)^X-CRM-Milter:", head):
+            marked.add(number[1].decode())
+    return got, marked, others
+
+
+def expected(one: Sending):
+    """The plan for those recipients that Postfix took."""
+    letter = one.letter
+    boxes = tuple(letter.boxes[number] for number in one.accepted)
+    return plan(replace(letter, boxes=boxes))  # fmt: skip
+
+
+def settle(one, got, marked, accepting):
+    """How one letter came out; raises ImbalanceError."""
+    if one.reply != 250:
+        if got and not (one.how == "send" and one.reply == 0):
+            raise ImbalanceError(f"not accepted, and yet it went to {dict(got)}")
+        if one.how == "send" and one.reply // 100 == 5 and one.reply != expected(one).reply:
+            raise ImbalanceError(f"no rule asked for {one.reply} {one.said!r}")
+        if not got:
+            return "given up" if one.how != "send" else f"answered {one.reply}"
+    wanted = expected(one)
+    if marked and not wanted.marked:
+        raise ImbalanceError("others than ours can see the marker")
+    return account(wanted, got, accepting)
+
+
+def balance(lab, book, seed, accepting=False):
+    """Compare the book with what arrived: how the letters came out, and what else there was."""
+    got, marked, others = arrivals(lab)
+    assert book.broken == [], f"--ledger-seed {seed}"
+    results, wrong = Counter(), []
+    for one in book.sendings:
+        number = one.letter.number
+        try:
+            results[settle(one, got[number], number in marked, accepting)] += 1
+        except ImbalanceError as error:
+            wrong.append(f"{error}\n  {one}\n  {one.reply} {dict(got[number])}")
+    assert not wrong, f"{len(wrong)} letters, --ledger-seed {seed}:\n" + "\n".join(wrong[:5])
+    senders = {one.letter.sender for one in book.sendings} | {BOUNCES}
+    for entry in others:  # what Postfix wrote itself, to who asked for it
+        assert (entry.sender, {entry.recipient} - senders) == ("", set())
+    return results, others
+
+
+def test_in_calm_weather_everything_is_exact(world, request, record_property):
+    lab, *_ = world
+    seed = request.config.getoption("--ledger-seed")
+    lab.fresh()
+    stack, book = traffic(lab, f"{seed}.calm")
+    with stack:
+        book.wait("accepted", request.config.getoption("--ledger-messages") or SHORT)
+    results, others = balance(lab, book, seed)
+    assert {*results} <= {"exact", "given up", "answered 550", "answered 552"}
+    record_property("seed, letters, reports", (seed, dict(results), len(others)))
+
+
+@pytest.mark.timeout(3600)
+def test_while_things_break_the_ledger_balances(world, request, record_property):
+    lab, action, metrics, full = world
+    seed = request.config.getoption("--ledger-seed")
+    goal = request.config.getoption("--ledger-messages") or SHORT
+    lab.fresh()
+    trouble = Trouble(Random(f"{seed}.faults"), metrics, full)
+    faults = max(len(trouble.faults), goal // 40)
+    stack, book = traffic(lab, f"{seed}.faults", slow=0.01)
+    with stack:
+        while book.counts["accepted"] < goal or len(trouble.done) < faults:
+            book.wait("accepted", min(20, goal))
+            trouble.strike(lab, book)
+    wait_for("a milter", lab.milter.running)
+    results, others = balance(lab, book, seed, action == "accept")
+    assert results["exact"] > len(book.sendings) / 4
+    record_property("seed, letters, reports", (seed, dict(results), len(others)))
+    record_property("faults", dict(Counter(trouble.done)))
