@@ -15,6 +15,7 @@ unrouted_to: it@solarmora.com
 recipient_delimiter: "+-"
 spam: amavis
 known_recipients: FOLDER/known
+include: "FOLDER/rules.d/*.yaml"
 rules:
   - name: vip
     match: help@solarmora.com
@@ -65,6 +66,13 @@ FILES = {
         "@map.example  rest@crm.example\n"
     ),
 }
+FILES |= {
+    f"rules.d/{order}.yaml": (
+        f"rules:\n  - name: {name}\n    match: late@included.example\n    senders: '*'\n"
+        f"    replace_with: {name}@crm.example\n"
+    )
+    for order, name in (("20", "second"), ("10", "first"))
+}
 JOE = "<joe@customer.example>"
 NULL = "<>"
 
@@ -72,6 +80,7 @@ NULL = "<>"
 @pytest.fixture(scope="module")
 def lab(make_module_lab, tmp_path_factory):
     folder = tmp_path_factory.mktemp("rules")
+    (folder / "rules.d").mkdir()
     for name, text in FILES.items():
         (folder / name).write_text(text)
     aliases = {
@@ -114,6 +123,7 @@ def mail(body="hello\r\n", **fields):
         (JOE, "nobody@catch.example", ["lost@crm.example"]),
         (JOE, "alice@catch.example", ["alice@catch.example"]),
         (JOE, "alice+x@catch.example", ["alice+x@catch.example"]),
+        (JOE, "late@included.example", ["first@crm.example"]),  # in name order
     ],
 )
 def test_who_gets_it(lab, sender, recipient, delivered):
