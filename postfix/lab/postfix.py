@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from lab.base import TIMEOUT, Child, LabError, LogFile, free_port, is_free, scra
 from lab.sink import Sink
 
 _QUEUES = ("maildrop", "incoming", "active", "deferred")
+
+_NUDGE = 2.0  # seconds
 
 
 @dataclass
@@ -174,8 +177,21 @@ class Postfix:
 
     def wait_empty_queue(self, timeout: float = TIMEOUT) -> None:
         """Return when nothing but held mail is in the queue: all else has been dealt with."""
+        nudge_at = time.monotonic() + _NUDGE
+
+        def empty() -> bool:
+            nonlocal nudge_at
+            if self._queue_empty() and self._queue_empty():
+                return True
+            if time.monotonic() >= nudge_at:
+                # qmgr misses word of mail that comes while it is reloaded, and would look by
+                # itself after five minutes only.
+                self.flush()
+                nudge_at = time.monotonic() + _NUDGE
+            return False
+
         try:
-            wait_for("an empty queue", lambda: self._queue_empty() and self._queue_empty(), timeout)
+            wait_for("an empty queue", empty, timeout)
         except LabError as error:
             raise LabError(f"{error}: {self.queue()}") from None
 

@@ -41,21 +41,27 @@ class Site(Planted):
             path.name: path.read_bytes() for path in self.postfix.config.iterdir() if path.is_file()
         }
 
+    def _put(self, name: str, data: bytes) -> None:
+        # At once: a daemon that starts just then and finds no main.cf, or half of it, dies, and
+        # master waits a minute before it starts the next.
+        new = self.postfix.config / f"{name}.new"
+        new.write_bytes(data)
+        new.replace(self.postfix.config / name)
+
     def restore(self, text: str = CONFIG, main: str = "") -> dict[str, bytes]:
         """The first configuration, with more lines of main.cf; what it is."""
         for path in [*self.postfix.config.rglob("*")][::-1]:
-            if path.is_file():
-                path.unlink()
-            else:
+            if path.is_dir():
                 path.rmdir()
+            elif path.parent != self.postfix.config or path.name not in self._texts:
+                path.unlink()
         for name, data in self._texts.items():
-            (self.postfix.config / name).write_bytes(data)
+            self._put(name, data)
         if main:
             names = {line.split(" =")[0] for line in main.splitlines()}
-            path = self.postfix.config / "main.cf"
-            lines = path.read_text().splitlines(keepends=True)
+            lines = self._texts["main.cf"].decode().splitlines(keepends=True)
             kept = [line for line in lines if line.split(" =")[0] not in names]
-            path.write_text("".join(kept) + main)
+            self._put("main.cf", ("".join(kept) + main).encode())
         self.milter.configure(text)
         if not self.milter.running():
             self.milter.start()

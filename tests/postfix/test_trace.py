@@ -119,6 +119,7 @@ def test_mail_by_sendmail(lab: Lab, trace: Trace) -> None:
 
 def test_a_refusal_has_no_queue_id(lab: Lab, trace: Trace) -> None:
     lab.send(ANNA, ["<help@solarmora.com>"], HAM, service="closed")
+    lab.postfix.wait_log("NOQUEUE: reject: ")  # the log comes after the answer
     status, text = trace("help@solarmora.com")
     assert status == 0
     assert re.search(r"refused: reject: RCPT from .*: 554 5.7.1 <help@solarmora.com>", text)
