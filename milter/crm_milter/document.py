@@ -88,6 +88,9 @@ _LINE_END = re.compile(r"\r\n?|\n")
 _CHUNK = 1 << 16
 
 
+_TOO_DEEP = f"nested more than {DEEPEST} levels deep"
+
+
 class _Source:
     """What the parser reads from: the file in chunks, each checked to be text."""
 
@@ -161,7 +164,7 @@ class _Builder:
         if kind is yaml.ScalarEvent:
             return Refused(line)
         if len(self._path) >= DEEPEST:
-            self._problems.fail(line, f"nested more than {DEEPEST} levels deep")
+            self._problems.fail(line, _TOO_DEEP)
         if kind is yaml.SequenceStartEvent:
             return Sequence(self._items(), line)
         return Mapping(self._entries(), line)
@@ -224,6 +227,8 @@ def _explained(error: yaml.MarkedYAMLError, stream: BinaryIO) -> tuple[int, str]
         return 0, f"no valid YAML: {error.problem}"
     context, problem = error.context or "", error.problem or "unreadable"
     line = mark.line + 1
+    if "nesting depth" in problem:  # libyaml's own limit; it reads ahead of us
+        return line, _TOO_DEEP
     if "alias" in context or "anchor" in context:
         sign = "*" if "alias" in context else "&"
         return line, f'a value that begins with "{sign}" has to be quoted'
