@@ -51,7 +51,6 @@ def strip_path(argument: str) -> str:
     return address.strip()
 
 
-@lru_cache(maxsize=4096)
 def normalise(address: str) -> str:
     """Return the normal form of an address without ``<>``: the key for comparisons."""
     if _PLAIN.fullmatch(address):

@@ -1,11 +1,11 @@
-"""How many workers a machine can use, and which processor each of them stays on."""
+"""How many workers a machine can use, and how each of them uses its processor."""
 
 import contextlib
 import os
 from pathlib import Path
 
-# Two workers that stay put do twice the work of two that wander: the lock of an interpreter is
-# handed between threads, and between processors that is slow (tests/bench).
+# The lock of an interpreter is handed between its threads, and between processors that is slow:
+# a worker that stays put does twice the work of one that wanders (tests/bench).
 PIN = True
 
 _MOST_WORKERS = 4
@@ -17,15 +17,24 @@ def worker_count(asked: int | None) -> int:
     return asked or min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
 
 
-def pin(place: int, workers: int) -> None:
-    """Keep this process, worker number ``place`` of so many, on a processor of its own.
+def settle(place: int, workers: int) -> None:
+    """Make this process, worker number ``place`` of so many, do its work in few strokes.
 
-    Does nothing where workers would have to share one, or all are slowed by a quota.
+    Places may count from any number. A sandbox may forbid any of it, which only costs speed.
     """
+    with contextlib.suppress(OSError):
+        # A thread that wakes up would interrupt the one that holds the interpreter's lock, only
+        # to wait for that (sched(7)).
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    with contextlib.suppress(OSError):
+        _pin(place, workers)
+
+
+def _pin(place: int, workers: int) -> None:
+    """Keep the worker on one processor, unless a quota allows less than one a worker."""
     usable = sorted(os.sched_getaffinity(0))
-    if PIN and 2 <= workers <= len(usable) and place < workers <= _quota():
-        with contextlib.suppress(OSError):  # a sandbox may forbid it; it only costs speed
-            os.sched_setaffinity(0, {usable[place]})
+    if PIN and len(usable) > 1 and _quota() >= min(workers, len(usable)):
+        os.sched_setaffinity(0, {usable[place % len(usable)]})
 
 
 def _quota() -> float:

@@ -82,7 +82,8 @@ class Addition(NamedTuple):
         return f"{notify} ORCPT={self.orcpt}" if self.orcpt else notify
 
 
-_CHANGING = frozenset({Action.REROUTED, Action.COPIED, Action.QUARANTINED, Action.DISCARDED})
+# Tuples, not sets: to hash a member of an Enum takes longer than to compare it with all of these.
+_CHANGING = (Action.REROUTED, Action.COPIED, Action.QUARANTINED, Action.DISCARDED)
 
 
 class Outcome(NamedTuple):
@@ -102,12 +103,6 @@ class Outcome(NamedTuple):
     def changes_envelope(self) -> bool:
         """Tell whether recipients are added or removed on account of this one."""
         return not self.test and self.action in _CHANGING
-
-    @property
-    def leaves_envelope(self) -> bool:
-        """Tell whether the recipient itself goes."""
-        goes = self.action is Action.DISCARDED or bool(self.targets)
-        return goes and self.changes_envelope
 
 
 class Decision(NamedTuple):

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from crm_milter import address as addresses
 from crm_milter.decision import Action, Addition, Decision, Envelope, Outcome
-from crm_milter.rules import marker
+from crm_milter.rules import key, marker
 from crm_milter.verdict import Judgement
 from crm_milter.wording import printable
 
@@ -24,11 +24,15 @@ def edits(envelope: Envelope, outcomes: tuple[Outcome, ...], judgement: Judgemen
     """
     changing = [each for each in outcomes if each.changes_envelope]
     wanted = _wanted(changing)
-    leaving = {each.recipient.raw for each in changing if each.leaves_envelope}
+    leaving = {
+        each.recipient.raw
+        for each in changing
+        if each.targets or each.action is Action.DISCARDED  # else it only gets company
+    }
     leaving -= _owed_a_copy(envelope, leaving, wanted)
     staying = [each for each in envelope.recipients if each.raw not in leaving]
     present = {each.address for each in staying}
-    add = tuple(wanted[key] for key in sorted(wanted) if key not in present)
+    add = tuple([wanted[each] for each in sorted(wanted) if each not in present])
     if not add and not staying:
         raise RuntimeError("the decision would leave the envelope empty")
     kept = {each.raw for each in staying}
@@ -76,11 +80,11 @@ def _in_order(changing: list[Outcome]) -> Iterable[Outcome]:
 
 
 def _want(wanted: dict[str, Addition], addition: Addition) -> None:
-    key = addresses.normalise(addition.address)
-    known = wanted.setdefault(key, addition)
+    normal = key(addition.address)
+    known = wanted.setdefault(normal, addition)
     if known is not addition:
         never = known.never and addition.never
-        wanted[key] = Addition(known.address, never, known.orcpt or addition.orcpt)
+        wanted[normal] = Addition(known.address, never, known.orcpt or addition.orcpt)
 
 
 def _owed_a_copy(envelope: Envelope, leaving: set[str], wanted: dict[str, Addition]) -> set[str]:
@@ -91,12 +95,12 @@ def _owed_a_copy(envelope: Envelope, leaving: set[str], wanted: dict[str, Additi
     that of the first (cleanup(8)): they stay together, or all would go. Any other spelling is a
     record of its own, and the copy would come twice.
     """
+    both = [each for each in envelope.recipients if each.address in wanted and each.raw in leaving]
     owed: dict[str, dict[str, set[str]]] = {}
-    for each in envelope.recipients:
-        if each.raw in leaving and each.address in wanted:
-            records = owed.setdefault(each.address, {})
-            record = addresses.join(*addresses.split(each.raw)).casefold()
-            records.setdefault(record, set()).add(each.raw)
+    for each in both:
+        records = owed.setdefault(each.address, {})
+        record = addresses.join(*addresses.split(each.raw)).casefold()
+        records.setdefault(record, set()).add(each.raw)
     return {raw for records in owed.values() for raw in records[min(records)]}
 
 
@@ -109,11 +113,11 @@ def _bare_spellings(
     part that stands for two addresses, or for a record that stays, is not deleted: rather a
     duplicate than a loss.
     """
-    bare: set[str] = set()
-    doubtful: set[str] = set()
     unbracketed = [each for each in envelope.recipients if not each.bracketed]
     if not unbracketed:
-        return bare, doubtful
+        return set(), set()
+    bare: set[str] = set()
+    doubtful: set[str] = set()
     namesakes: dict[str, set[str]] = {}
     for each in envelope.recipients:
         namesakes.setdefault(addresses.local_of(each.address), set()).add(each.address)

@@ -16,9 +16,10 @@ from crm_milter.wording import printable
 Log = Callable[[str], None]
 
 _STDERR = 2
-# syslog(3); what starts with none of the words is LOG_INFO.
-_PRIORITIES = ((b"error: ", b"<3>"), (b"warning: ", b"<4>"), (b"", b"<6>"))
-_LONGEST = select.PIPE_BUF - len(b"<6>\n")  # longer writes to a pipe mix with others (pipe(7))
+# LOG_ERR, LOG_WARNING and, for what starts with none of the words, LOG_INFO (syslog(3)).
+_PRIORITIES = ((b"error: ", b"<3>"), (b"warning: ", b"<4>"))
+_INFO = b"<6>"
+_LONGEST = select.PIPE_BUF - len(_INFO + b"\n")  # longer writes to a pipe mix with others (pipe(7))
 _CUT = b"..."
 
 
@@ -61,4 +62,7 @@ def fault_line(stage: str, fault: BaseException) -> str:
 
 
 def _priority(octets: bytes) -> bytes:
-    return next(priority for word, priority in _PRIORITIES if octets.startswith(word))
+    for word, priority in _PRIORITIES:
+        if octets.startswith(word):
+            return priority
+    return _INFO

@@ -53,7 +53,7 @@ RECIPIENT_OUTCOMES = (
 )
 COPY_OUTCOMES = ("added", "withheld_spam")
 VERDICTS = ("spam", "ham", "none", "conflicting")
-STAGES = ("negotiation", "sender", "recipient", "end_of_message")
+STAGES = ("negotiation", "recipient", "end_of_message")
 BOUNDS = (
     *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01),
     *(0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),

@@ -11,16 +11,16 @@ Whatever would break a promise raises, and the caller answers 451.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
 from crm_milter import address as addresses
 from crm_milter.decision import Action, Decision, Envelope, Outcome, Reason, Recipient, Reply
 from crm_milter.edits import MARKER_FIELD, edits
-from crm_milter.rules import AutoSubmitted, Mode, OnOversize, OnSpam, Rule, marker
+from crm_milter.rules import AutoSubmitted, Mode, OnOversize, OnSpam, Rule, key, marker
 from crm_milter.table import RuleTable
-from crm_milter.verdict import Fields, Judgement, SpamFilter, Verdict, field_names, judge
+from crm_milter.verdict import Fields, Judge, Judgement, SpamFilter, Verdict, field_names
 
 _AUTOMATIC = "auto-submitted"
 _MARKER = MARKER_FIELD.lower()
@@ -41,6 +41,10 @@ class Policy:
     table: RuleTable
     filters: tuple[SpamFilter, ...] = ()
     no_verdict: NoVerdict = NoVerdict.ROUTE
+    judge: Judge = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "judge", Judge(self.filters))
 
     def wanted_fields(self) -> frozenset[str]:
         """Return the names, in lower case, of the header fields that ``decide`` reads."""
@@ -63,21 +67,23 @@ def decide(policy: Policy, envelope: Envelope, fields: tuple[tuple[str, str], ..
     ``fields`` are the wanted header fields in the order of the message, names in lower case.
     Raises RuntimeError where the result would break a promise of this module.
     """
-    judgement = judge(policy.filters, fields)
+    judgement = policy.judge(fields)
     message = _Message(envelope, fields, judgement)
     outcomes = _settled(
         [_wished(policy, message, each) for each in envelope.recipients if each.match], envelope
     )
-    acting = [outcome for outcome in outcomes if not outcome.test]
-    for outcome in acting:
+    discarded = 0
+    for outcome in outcomes:
+        if outcome.test:
+            continue
         if outcome.action is Action.TEMPFAILED:
             return _refusal(Reply.TEMPFAIL, Action.TEMPFAILED, outcomes, judgement)
         if outcome.action is Action.REJECTED:
             oversize = outcome.reason is Reason.OVERSIZE
             reply = Reply.REJECT_OVERSIZE if oversize else Reply.REJECT_SPAM
             return _refusal(reply, Action.REJECTED, outcomes, judgement)
-    discarded = [each for each in acting if each.action is Action.DISCARDED]
-    if len(discarded) == len(envelope.recipients):
+        discarded += outcome.action is Action.DISCARDED
+    if discarded == len(envelope.recipients):
         return Decision(reply=Reply.DISCARD, judgement=judgement, outcomes=outcomes)
     return edits(envelope, outcomes, judgement)
 
@@ -100,14 +106,14 @@ class _Message(NamedTuple):
 
     def comes_from(self, target: str) -> bool:
         """Tell whether the envelope sender or From is the target."""
-        normal = addresses.normalise(target)
+        normal = key(target)
         if self.envelope.sender == normal:
             return True
         return any(_names(value, normal) for name, value in self.fields if name == "from")
 
     def carries(self, mark: str) -> bool:
         """Tell whether a marker is in the message."""
-        return any(name == _MARKER and value.strip() == mark for name, value in self.fields)
+        return mark in [value.strip() for name, value in self.fields if name == _MARKER]
 
     def is_automatic(self) -> bool:
         """Tell whether Auto-Submitted says other than "no" (RFC 3834 section 5)."""

@@ -144,6 +144,12 @@ def _extended(target: str, extension: str) -> str:
 
 
 @lru_cache(maxsize=4096)
+def key(address: str) -> str:
+    """Return the normal form of a target or copy: kept, since the same come again and again."""
+    return addresses.normalise(address)
+
+
+@lru_cache(maxsize=4096)
 def marker(rule: str, target: str) -> str:
     """Return the opaque mark of a rule and its target, the same on every host: 16 hex digits."""
     return hashlib.sha256(f"{rule}\0{target.casefold()}".encode()).hexdigest()[:16]

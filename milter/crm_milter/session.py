@@ -48,24 +48,46 @@ class Service:
         self.log = log
         self.tally = tally
         self.judges = bool(policy.filters)
-        self.wanted = policy.wanted_fields()
         body = 0 if policy.measures_size else milter.P_NOBODY
         self.steps = UNWANTED_STEPS | SILENT_STEPS | body  # to leave out, or not to answer
 
 
 class Message:
-    """The state of one message: new at MAIL, gone at its end."""
+    """The state of one message: new at MAIL, gone at its end.
 
-    __slots__ = ("by_smtp", "fault", "fields", "largest_limit", "recipients", "sender", "size")
+    Most messages have no match, so the arguments of MAIL are looked at when they are needed.
+    """
 
-    def __init__(self, sender: str, size: int, by_smtp: bool) -> None:
-        self.sender = sender
-        self.size = size
-        self.by_smtp = by_smtp
+    __slots__ = (
+        "_argument", "_parameters", "body", "fault", "fields", "largest_limit", "matched",
+        "recipients",
+    )  # fmt: skip
+
+    def __init__(self, argument: bytes, parameters: tuple[bytes, ...]) -> None:
+        self._argument = argument
+        self._parameters = parameters
         self.recipients: list[Recipient] = []
         self.fields: list[tuple[str, str]] = []
+        self.body = 0  # bytes of it that were seen
         self.largest_limit = 0  # bytes; above it every rule's answer is known
+        self.matched = False
         self.fault = False
+
+    @property
+    def sender(self) -> str:
+        """The envelope sender in normal form."""
+        return addresses.normalise(addresses.strip_path(text(self._argument)))
+
+    @property
+    def size(self) -> int:
+        """Bytes: what MAIL declared (RFC 1870) or what of the body was seen, if more."""
+        declared = esmtp(self._parameters).get("SIZE", "") if self._parameters else ""
+        return max(int(declared) if declared.isdecimal() else 0, self.body)
+
+    @property
+    def is_bracketed(self) -> bool:
+        """Tell whether the sender came with ``<>``: always, by SMTP; never, by sendmail(1)."""
+        return self._argument.startswith(b"<")
 
 
 class Session:
@@ -73,21 +95,14 @@ class Session:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._wanted = service.wanted
         self._match = service.policy.table.match
+        self._match_by_sender = service.policy.table.depends_on_sender
         self._log = service.log
         self._tally = service.tally
         self._spent = 0.0  # seconds in our callbacks, for this message
         self._message: Message | None = None
-        self._body_bytes = 0
         self._has_port = True
         self._can_edit = True
-        # The answers to steps that need none, unless the other side wants one.
-        self._connect_answer = milter.CONTINUE
-        self._mail_answer = milter.CONTINUE
-        self._rcpt_answer = milter.CONTINUE
-        self._header_answer = milter.CONTINUE
-        self._header_end_answer = milter.CONTINUE
         self._enough_answer = milter.CONTINUE
 
     def negotiate(self, ctx: milter.Context, offer: list[int]) -> int:
@@ -100,15 +115,6 @@ class Session:
             self._log("error: the mail server does not offer the actions needed to reroute mail")
         offer[0] = actions & (NEEDED_ACTIONS | milter.SETSYMLIST)
         offer[1] = steps & (self._service.steps | milter.P_SKIP)
-
-        def answer(step: int) -> int:
-            return milter.NOREPLY if steps & step else milter.CONTINUE
-
-        self._connect_answer = answer(milter.P_NR_CONN)
-        self._mail_answer = answer(milter.P_NR_MAIL)
-        self._rcpt_answer = answer(milter.P_NR_RCPT)
-        self._header_answer = answer(milter.P_NR_HDR)
-        self._header_end_answer = answer(milter.P_NR_EOH)
         self._enough_answer = milter.SKIP if steps & milter.P_SKIP else milter.CONTINUE
         if actions & milter.SETSYMLIST:
             ctx.setsymlist(milter.M_ENVRCPT, "{rcpt_addr}")
@@ -119,26 +125,13 @@ class Session:
     def connect(self, peer: object) -> int:
         """Remember whether the client has a port: sendmail(1) has none."""
         self._has_port = not (isinstance(peer, tuple) and len(peer) > 1 and peer[1] == 0)
-        return self._connect_answer
+        return milter.NOREPLY
 
     def mail(self, argument: bytes, parameters: tuple[bytes, ...]) -> int:
         """Begin a message (RFC 5321 section 4.1.1.2)."""
-        began = clock()
-        self._message = None
-        self._body_bytes = 0
-        try:
-            self._message = self._begun(text(argument), parameters)
-        except Exception as fault:  # no answer is read here: without a message, DATA gets 451
-            self._log(fault_line("MAIL", fault))
-            self._tally.error("sender")
-        self._spent = clock() - began
-        return self._mail_answer
-
-    def _begun(self, argument: str, parameters: tuple[bytes, ...]) -> Message:
-        by_smtp = self._has_port or argument.startswith("<")
-        sender = addresses.normalise(addresses.strip_path(argument))
-        size = esmtp(parameters).get("SIZE", "") if parameters else ""
-        return Message(sender, int(size) if size.isdecimal() else 0, by_smtp)
+        self._message = Message(argument, parameters)
+        self._spent = 0.0
+        return milter.NOREPLY
 
     def rcpt(self, ctx: milter.Context, argument: bytes, parameters: tuple[bytes, ...]) -> int:
         """Match one recipient (RFC 5321 section 4.1.1.3). A fault is answered at DATA."""
@@ -152,7 +145,7 @@ class Session:
                 self._log(fault_line("RCPT", fault))
                 self._tally.error("recipient")
         self._spent += clock() - began
-        return self._rcpt_answer
+        return milter.NOREPLY
 
     def _recipient(
         self,
@@ -164,19 +157,18 @@ class Session:
         typed = text(argument)
         raw = addresses.strip_path(typed)
         address = addresses.normalise(_known_address(ctx, raw))
-        match = self._match(address, message.sender)
+        match = self._match(address, message.sender if self._match_by_sender else "")
         if match is None:
             return Recipient(raw, address)
+        message.matched = True
         message.largest_limit = max(message.largest_limit, match.rule.max_size or 0)
-        values = esmtp(parameters)
-        return Recipient(
-            raw,
-            address,
-            match,
-            values.get("NOTIFY", "").upper(),
-            orcpt_to_pass_on(values.get("ORCPT", "")),
-            typed.lstrip().startswith("<"),
-        )
+        notify = orcpt = ""
+        if parameters:
+            values = esmtp(parameters)
+            notify = values.get("NOTIFY", "").upper()
+            orcpt = orcpt_to_pass_on(values.get("ORCPT", ""))
+        bracketed = typed.lstrip().startswith("<")
+        return Recipient(raw, address, match, notify, orcpt, bracketed)
 
     def data(self, ctx: milter.Context) -> int:
         """Let go of a message without a match."""
@@ -184,31 +176,24 @@ class Session:
         message = self._message
         if message is None or message.fault:
             return self._fail(ctx)
-        if any(each.match for each in message.recipients):
+        if message.matched:
             self._spent += clock() - began
             return milter.CONTINUE if self._can_edit else self._fail(ctx)
         self._message = None
         self._tally.passed(self._spent + clock() - began)
         return milter.ACCEPT
 
-    def header(self, name: str, value: bytes) -> int:
-        """Keep a header field that the decision reads."""
-        lower = name.lower()
-        if lower in self._wanted and self._message is not None:
-            self._message.fields.append((lower, text(value)))
-        return self._header_answer
-
-    def header_end(self) -> int:
-        """Answer as negotiated; nothing depends on where the header ends."""
-        return self._header_end_answer
+    def keep(self, name: str, value: bytes) -> None:
+        """Keep a header field that the decision reads; the name is in lower case."""
+        if self._message is not None:
+            self._message.fields.append((name, text(value)))
 
     def body(self, chunk: bytes) -> int:
         """Count the body, until it is known to be larger than every limit."""
-        self._body_bytes += len(chunk)
         message = self._message
         if message is None:
             return self._enough_answer
-        message.size = max(message.size, self._body_bytes)
+        message.body += len(chunk)
         return self._enough_answer if message.size > message.largest_limit else milter.CONTINUE
 
     def eom(self, ctx: milter.Context) -> int:
@@ -218,9 +203,8 @@ class Session:
         if message is None or message.fault:
             return self._fail(ctx)
         try:
-            envelope = Envelope(
-                message.sender, tuple(message.recipients), message.by_smtp, message.size
-            )
+            by_smtp = self._has_port or message.is_bracketed
+            envelope = Envelope(message.sender, tuple(message.recipients), by_smtp, message.size)
             decision = decide(self._service.policy, envelope, tuple(message.fields))
             answer = carry_out(ctx, decision)
             queue_id = _macro(ctx, "i") or "NOQUEUE"
@@ -279,11 +263,19 @@ def register(service: Service) -> None:
         ctx.setpriv(session)
         return session.negotiate(ctx, offer)
 
+    wanted = service.policy.wanted_fields()
+
+    def header(ctx: milter.Context, name: str, value: bytes) -> int:
+        name = name.lower()
+        if name in wanted:  # most are not, and cost no more than this look
+            ctx.getpriv().keep(name, value)
+        return milter.NOREPLY
+
     milter.set_connect_callback(lambda ctx, _host, _family, peer: ctx.getpriv().connect(peer))
     milter.set_envfrom_callback(lambda ctx, sender, *rest: ctx.getpriv().mail(sender, rest))
     milter.set_envrcpt_callback(lambda ctx, rcpt, *rest: ctx.getpriv().rcpt(ctx, rcpt, rest))
-    milter.set_header_callback(lambda ctx, name, value: ctx.getpriv().header(name, value))
-    milter.set_eoh_callback(lambda ctx: ctx.getpriv().header_end())
+    milter.set_header_callback(header)
+    milter.set_eoh_callback(lambda _ctx: milter.NOREPLY)
     milter.set_body_callback(lambda ctx, chunk: ctx.getpriv().body(chunk))
     milter.set_eom_callback(lambda ctx: ctx.getpriv().eom(ctx))
     milter.set_abort_callback(lambda ctx: ctx.getpriv().abort())

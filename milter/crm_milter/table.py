@@ -98,6 +98,7 @@ class RuleTable:
         self._wild = Wildcards(wild)
         self._has_wildcards = bool(wild)
         self._is_plain = not (wild or self._maps or recipient_delimiter)
+        self.depends_on_sender = any(rule.depends_on_sender for rule in rules)
 
     def _index(self, number: int, rule: Rule, wild: list[tuple[int, Pattern]]) -> None:
         for pattern in rule.match:

@@ -55,32 +55,41 @@ class Judgement(NamedTuple):
 
 UNJUDGED = Judgement(Verdict.NONE)
 
-Fields = Iterable[tuple[str, str]]  # names in lower case, values as received
+# Names in lower case, values as received.
+Fields = Iterable[tuple[str, str]]
 
 _FOLD = re.compile(r"\s*[\r\n]+\s*")
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 
 
-def judge(filters: tuple[SpamFilter, ...], fields: Fields) -> Judgement:
-    """Return what the configured filters said of a message with these header fields."""
-    spam = ham = ""
-    for name, value in fields:
-        for test in _tests(filters, name):
-            unfolded = _FOLD.sub(" ", value).strip()
-            if test.is_spam(unfolded):
-                spam = spam or f"{name}: {unfolded}"
-            elif test.is_ham(unfolded):
-                ham = ham or f"{name}: {unfolded}"
-    if spam:
-        return Judgement(Verdict.CONFLICTING if ham else Verdict.SPAM, spam)
-    if ham:
-        return Judgement(Verdict.HAM, ham)
-    silence_is_ham = filters and not any(each.marks_ham for each in filters)
-    return Judgement(Verdict.HAM if silence_is_ham else Verdict.NONE)
+class Judge:
+    """The configured filters, ready to say what they said of a message."""
+
+    def __init__(self, filters: tuple[SpamFilter, ...]) -> None:
+        self._tests: dict[str, list[FieldTest]] = {}
+        for test in (test for each in filters for test in each.tests):
+            self._tests.setdefault(test.name, []).append(test)
+        silence_is_ham = filters and not any(each.marks_ham for each in filters)
+        self._silence = Judgement(Verdict.HAM if silence_is_ham else Verdict.NONE)
+
+    def __call__(self, fields: Fields) -> Judgement:
+        """Return the verdict on a message with these header fields."""
+        spam = ham = ""
+        for name, value in fields:
+            for test in self._tests.get(name, ()):
+                unfolded = _unfolded(value)
+                if test.is_spam(unfolded):
+                    spam = spam or f"{name}: {unfolded}"
+                elif test.is_ham(unfolded):
+                    ham = ham or f"{name}: {unfolded}"
+        if spam:
+            return Judgement(Verdict.CONFLICTING if ham else Verdict.SPAM, spam)
+        return Judgement(Verdict.HAM, ham) if ham else self._silence
 
 
-def _tests(filters: tuple[SpamFilter, ...], name: str) -> list[FieldTest]:
-    return [test for each in filters for test in each.tests if test.name == name]
+def _unfolded(value: str) -> str:
+    folded = "\n" in value or "\r" in value
+    return (_FOLD.sub(" ", value) if folded else value).strip()
 
 
 def field_names(filters: tuple[SpamFilter, ...]) -> frozenset[str]:

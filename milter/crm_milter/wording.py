@@ -6,7 +6,7 @@
 from crm_milter.decision import Action, Outcome
 from crm_milter.verdict import Judgement
 
-_WITH_NEW_RECIPIENTS = frozenset({Action.REROUTED, Action.COPIED, Action.QUARANTINED})
+_WITH_NEW_RECIPIENTS = (Action.REROUTED, Action.COPIED, Action.QUARANTINED)
 
 
 def outcome_line(queue_id: str, outcome: Outcome, judgement: Judgement) -> str:

@@ -5,13 +5,14 @@ accepts nothing more. A worker of the newest generation that dies is replaced.
 """
 
 import math
+import os
 from collections.abc import Callable
 from socket import socket
 
 from crm_milter import worker
 from crm_milter.children import Child, Deaths, State, fork
 from crm_milter.config import Config
-from crm_milter.cpus import pin, worker_count
+from crm_milter.cpus import settle, worker_count
 from crm_milter.listener import Listener
 from crm_milter.log import Log, counted
 from crm_milter.metrics import Numbers
@@ -48,6 +49,7 @@ class Workers:
         self._config = config
         self._counts = config.metrics_listen is not None
         self._ending = False
+        self._first_place = os.urandom(1)[0]  # several instances use different processors
         self._fork_at = 0.0  # on the clock of time.monotonic()
 
     def begin(self, config: Config) -> None:
@@ -126,7 +128,7 @@ class Workers:
 
         def body(channel: socket) -> int:
             self._let_go()
-            pin(place, wanted)
+            settle(self._first_place + place, wanted)
             rules = config.policy.table.rules
             tally = Tally(self._numbers, slot, rules) if self._counts else UNCOUNTED
             service = Service(config.policy, self._log, tally)

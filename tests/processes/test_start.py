@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import time
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -76,9 +77,9 @@ def test_children_hold_nothing_of_the_supervisor(make_milter):
 
 @pytest.mark.parametrize(
     ("count", "usable", "quota", "pinned"),
-    [(2, 2, 2, True), (1, 2, 2, False), (3, 2, 3, False), (2, 1, 2, False), (2, 2, 1, False)],
+    [(2, 2, 2, True), (1, 2, 2, True), (3, 2, 2, True), (2, 1, 2, False), (2, 2, 1, False)],
 )
-def test_workers_have_a_processor_each_only_if_there_are_enough(
+def test_workers_stay_on_a_processor_and_share_them_evenly(
     make_milter, count, usable, quota, pinned
 ):
     cpus = sorted(os.sched_getaffinity(0))[:usable]
@@ -88,9 +89,18 @@ def test_workers_have_a_processor_each_only_if_there_are_enough(
     milter = make_milter(config(milter=f"workers: {count}"), command=patch)
     found = [os.sched_getaffinity(pid) for pid in wait_for_workers(milter, count)]
     if pinned:
-        assert sorted(map(sorted, found)) == [[cpu] for cpu in cpus]
+        assert {len(each) for each in found} == {1}
+        assert len({*chain(*found)}) == min(count, usable)
     else:
         assert found == [{*cpus}] * count
+
+
+def test_workers_interrupt_nobody(make_milter):
+    """Neither the thread that waits for the supervisor, nor those of libmilter."""
+    for pid in wait_for_workers(make_milter()):
+        threads = [int(each.name) for each in Path(f"/proc/{pid}/task").iterdir()]
+        assert len(threads) > 1
+        assert {os.sched_getscheduler(each) for each in threads} == {os.SCHED_BATCH}
 
 
 def test_there_is_a_worker_for_each_usable_processor(make_milter):

@@ -4,11 +4,11 @@ import pytest
 
 from crm_milter.verdict import (
     PRESETS,
+    Judge,
     Verdict,
     by_score,
     by_value,
     field_names,
-    judge,
     mailscanner,
 )
 
@@ -17,7 +17,7 @@ SPAM, HAM, NONE, CONFLICTING = Verdict.SPAM, Verdict.HAM, Verdict.NONE, Verdict.
 
 def verdict(filters, *fields):
     pairs = [tuple(field.split(": ", 1)) for field in fields]
-    return judge(tuple(filters), [(name.lower(), value) for name, value in pairs]).verdict
+    return Judge(tuple(filters))([(name.lower(), value) for name, value in pairs]).verdict
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_several_filters_any_spam_wins_and_silence_of_one_that_marks_ham_is_no_v
 
 
 def test_judgement_names_the_field_that_decided():
-    judgement = judge((PRESETS["amavis"],), [("x-spam-flag", "NO"), ("x-spam-flag", " YES")])
+    judgement = Judge((PRESETS["amavis"],))([("x-spam-flag", "NO"), ("x-spam-flag", " YES")])
     assert judgement.field == "x-spam-flag: YES"
 
 
