@@ -25,6 +25,7 @@ import argparse
 import json
 import os
 import random
+import re
 import resource
 import shlex
 import shutil
@@ -135,6 +136,12 @@ class Server:
             return self.listen
         port, _, host = self.listen.removeprefix("inet:").partition("@")
         return f"inet:{host}:{port}"
+
+    @property
+    def metrics_port(self) -> int:
+        """Where its exporter listens."""
+        config = self.log.with_name("config.yaml").read_text()
+        return int(re.search(r"listen: 127\.0\.0\.1:(\d+)", config)[1])
 
     def wait_ready(self) -> None:
         deadline = time.monotonic() + 15

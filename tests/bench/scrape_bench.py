@@ -9,7 +9,6 @@ its processor time from the same machine; a real one would not.
 
 import argparse
 import multiprocessing
-import re
 import shlex
 import shutil
 import socket
@@ -74,13 +73,11 @@ def measure(
     bench: Bench, server: Server, scrapes: int
 ) -> tuple[list[float], list[float], list[float]]:
     """The rates of messages without and with scrapes, and the rates of scrapes."""
-    config = server.log.with_name("config.yaml").read_text()
-    port = int(re.search(r"listen: 127\.0\.0\.1:(\d+)", config)[1])
     without, beside, rates = [], [], []
     for number in range(bench.rounds + 1):
         rate: dict[bool, float] = {}
         for scraping in (True, False) if number % 2 else (False, True):
-            with Scraper(port, scrapes) if scraping else nullcontext() as scraper:
+            with Scraper(server.metrics_port, scrapes) if scraping else nullcontext() as scraper:
                 rate[scraping] = bench.load(server, "-p", "100")["rate"]
             if scraper and number > 0:
                 rates.append(scraper.rate)

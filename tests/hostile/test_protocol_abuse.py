@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from random import Random
 
 import pytest
-from configs import LONG
+from configs import LONG, PATIENT
 from mta import ALL_ACTIONS, ALL_STEPS, Mta
 from procs import descriptors, memory, wait_for_workers, workers
 from serving import CONFIG
@@ -21,7 +21,8 @@ from lab.milter import Milter
 
 HELP = "<help@solarmora.com>"
 HAM = [("X-Spam-Flag", "NO")]
-CONNECTS = 10_000 if LONG else 1_000
+TEXT = 'milter:\n  listen: LISTEN\n  socket_mode: "0666"\n  workers: 2\n' + CONFIG
+CONNECTS = 10_000
 FUZZ = 60.0 if LONG else 5.0  # seconds
 GROWTH = 24_000  # kB that a worker may grow by, whatever it is sent
 
@@ -29,8 +30,7 @@ GROWTH = 24_000  # kB that a worker may grow by, whatever it is sent
 @pytest.fixture(scope="module")
 def milter():
     """A milter of two workers that all tests here torment, and nobody else."""
-    text = 'milter:\n  listen: LISTEN\n  socket_mode: "0666"\n  workers: 2\n' + CONFIG
-    with Milter(text) as milter:
+    with Milter(TEXT) as milter:
         milter.wait_log("serving")
         yield milter
 
@@ -47,8 +47,15 @@ def survives(milter):
     wait_for("the end of its sessions", lambda: _connections(milter) <= connections)
     for pid, size in before.items():
         assert memory(pid) < size + GROWTH
-    assert not [line for line in milter.lines("error") if "does not offer" not in line]
+    assert not _errors(milter)
     _serve(milter)
+
+
+def _errors(milter):
+    """Faults of ours, and not that a peer lacks something or has hung up on our edits."""
+    theirs = ("does not offer", "cannot add recipient", "cannot delete recipient",
+              "cannot add header", "cannot set reply")  # fmt: skip
+    return [line for line in milter.lines("error") if not any(each in line for each in theirs)]
 
 
 def _serve(milter):
@@ -150,12 +157,10 @@ def test_every_place_to_hang_up(milter):
             peer.sendall(whole[:end])
 
 
-@pytest.mark.timeout(600)
 def test_connects_and_drops(milter, record_property):
     start = time.monotonic()
     for _ in range(CONNECTS):
-        with suppress(BlockingIOError):  # so many wait that the kernel takes no more
-            _dial(milter).close()
+        _dial(milter, timeout=None).close()  # waits where the kernel takes no more for now
     record_property("connects", f"{CONNECTS} in {time.monotonic() - start:.1f} s")
 
 
@@ -194,17 +199,18 @@ def test_a_peer_that_never_reads(milter):
         assert other.message([HELP], HAM).of("delete")
 
 
-# libmilter gives a peer that drips a thread until its packet is whole: others may have to wait
-# for longer than the client of these tests does.
+# libmilter gives a peer that drips a thread until its packet is whole, and signals an idle one
+# that is promised already: others may have to wait for longer than the client here does.
 if LONG:
 
     def test_a_slow_drip(milter):
         whole = OFFER + CONNECT + MAIL + RCPT + DATA
         with ExitStack() as stack:
-            peers = [stack.enter_context(_dial(milter)) for _ in range(20)]
+            peers = [stack.enter_context(_dial(milter, timeout=0)) for _ in range(20)]
             for octet in whole:
                 for peer in peers:
-                    peer.sendall(bytes([octet]))
+                    with suppress(BlockingIOError):  # its turn to be read has not come
+                        peer.sendall(bytes([octet]))
             _serve(milter)
 
 
@@ -229,29 +235,53 @@ def _garbage(random):
     return b"".join(packets)
 
 
-# Sooner or later it meets the fault of libmilter that stands below, so only at full length.
-if LONG:
-
-    @pytest.mark.timeout(300)
-    def test_garbage(milter, request, record_property):
-        seed = request.config.getoption("--ledger-seed")
-        random, count, end = Random(seed), 0, time.monotonic() + FUZZ
-        while time.monotonic() < end:
-            _push(milter, _garbage(random))
-            count += 1
-        record_property("garbage", f"{count} sessions in {FUZZ:g} s, --ledger-seed {seed}")
-
-
 def test_only_the_socket_is_there_for_others(milter):
     """Nobody but its own user may read or write what it leaves on disk, save the socket."""
     mode = milter.socket.with_name("milter.sock.lock").stat().st_mode
     assert mode & 0o077 == 0
 
 
-@pytest.mark.xfail(reason="libmilter reads past a macro without its zero: SIGSEGV", strict=False)
-def test_a_macro_without_its_end_kills_nobody():
-    with Milter("milter:\n  listen: LISTEN\n  workers: 2\n" + CONFIG) as milter:
+# libmilter 8.17.1 reads past the end of macros that lack their last zero (smfi_getsymval() skips
+# over the end of the list that dec_argv() made), and so may die of SIGSEGV. What it may cost is a
+# worker with its open sessions, which Postfix answers with 451.
+
+
+@pytest.fixture
+def mortal():
+    """A milter whose workers may die inside libmilter, but which goes on serving."""
+    with Milter(TEXT, command=PATIENT) as milter:
         milter.wait_log("serving")
-        for _ in range(20):
-            _push(milter, OFFER + CONNECT + MAIL + _packet("D", b"Ca\0b") + RCPT)
-        assert not milter.lines("signal 11")
+        supervisor = milter.pid
+        yield milter
+        wait_for_workers(milter)
+        _serve(milter)
+        assert (milter.pid, milter.running()) == (supervisor, True)
+        assert all("killed by signal 11, starting another" in each for each in _deaths(milter))
+        assert not _errors(milter)
+
+
+def _deaths(milter):
+    return [each for each in milter.lines("worker w") if "ended" in each or "killed" in each]
+
+
+def _push_whatever_comes(milter, octets):
+    """As _push, also where the worker dies of it."""
+    with suppress(OSError):
+        _push(milter, octets)
+
+
+def test_macros_without_an_end_cost_a_worker_at_most(mortal, record_property):
+    for _ in range(20):
+        _push_whatever_comes(mortal, OFFER + CONNECT + MAIL + _packet("D", b"Ca\0b") + RCPT)
+    record_property("workers that died inside libmilter", len(_deaths(mortal)))
+
+
+@pytest.mark.timeout(300)
+def test_garbage(mortal, request, record_property):
+    seed = request.config.getoption("--ledger-seed")
+    random, count, end = Random(seed), 0, time.monotonic() + FUZZ
+    while time.monotonic() < end:
+        _push_whatever_comes(mortal, _garbage(random))
+        count += 1
+    died = len(_deaths(mortal))
+    record_property("garbage", f"{count} sessions in {FUZZ:g} s, seed {seed}, {died} workers died")
