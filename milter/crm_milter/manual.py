@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from crm_milter import __version__, cli, mdoc, reference
+from crm_milter import __version__, cli, console, mdoc, reference
 
 EXAMPLE = Path(__file__).parents[1] / "crm-milter.yaml"
 _FILES = (
-    (cli.DEFAULT_CONFIG, "the configuration, see"),
+    (console.DEFAULT_CONFIG, "the configuration, see"),
     ("/var/spool/postfix/crm-milter/milter.sock", "where Postfix reaches the milter"),
 )
 
@@ -90,7 +90,7 @@ def page_8(parser: argparse.ArgumentParser, day: date) -> Iterator[str]:
     for path, purpose in _FILES:
         yield f".It Pa {path}"
         yield purpose
-        if path == cli.DEFAULT_CONFIG:
+        if path == console.DEFAULT_CONFIG:
             yield ".Xr crm-milter.yaml 5"
     yield ".El"
     yield from _exit_status()
@@ -160,7 +160,7 @@ def page_5(example: str, day: date) -> Iterator[str]:
             yield f".It Ic {mdoc.argument(entry.path)}"
             yield from mdoc.prose(entry.prose)
         yield ".El"
-    yield from (".Sh FILES", ".Bl -tag -width Ds", f".It Pa {cli.DEFAULT_CONFIG}", ".El")
+    yield from (".Sh FILES", ".Bl -tag -width Ds", f".It Pa {console.DEFAULT_CONFIG}", ".El")
     yield ".Sh EXAMPLES"
     yield from mdoc.literal(reference.in_use(example))
     yield from (".Sh SEE ALSO", ".Xr virtual 5 ,", ".Xr crm-milter 8")

@@ -1,0 +1,146 @@
+"""The commands beside ``serve``, which come to an end."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from crm_milter import explain, keys, listing, mailcommands
+from crm_milter.aliases import AliasError, alias_lines
+from crm_milter.console import EX_CONFIG, EX_NO, EX_OK, add_command, load_config, say
+from crm_milter.json_schema import json_schema
+from crm_milter.postfix import commands as postfix
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add them, with their arguments."""
+    checking = add_command(commands, "check", check)
+    postfix.check_arguments(checking)
+    _with_json(checking)
+    explaining = add_command(commands, "explain", explain_message)
+    explaining.add_argument(
+        "--from", dest="sender", required=True, metavar="ADDRESS", help='"" is the null sender'
+    )
+    explaining.add_argument(
+        "--to", action="append", required=True, metavar="ADDRESS", help="may be given repeatedly"
+    )
+    explaining.add_argument("message", nargs="?", default="-", help="a file; -: standard input")
+    _with_json(explaining)
+    _with_json(add_command(commands, "rules", list_rules))
+    postfix.map_arguments(add_command(commands, "map", virtual_map))
+    postfix.attach_arguments(add_command(commands, "attach", attach_milter))
+    postfix.detach_arguments(add_command(commands, "detach", detach_milter))
+    add_command(commands, "schema", print_schema)
+    mailcommands.verify_arguments(add_command(commands, "verify", verify_address))
+    tracing = add_command(commands, "trace", trace_mail)
+    mailcommands.trace_arguments(tracing)
+    _with_json(tracing)
+
+
+def _with_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON, for scripts")
+
+
+def check(options: argparse.Namespace) -> int:
+    """Read the configuration and report every problem in it.
+
+    With --postfix also what is wrong between it and the Postfix of this host, each with the
+    reason why it matters and the command that mends it.
+    """
+    config = load_config(options.config)
+    count = len(config.policy.table.rules)
+    if options.postfix:
+        return postfix.check_postfix(options, config, print, say)
+    if options.json:
+        print(postfix.check_json(options, config))
+        return EX_OK
+    print(f"{options.config}: good, {count} {'rule' if count == 1 else 'rules'}")
+    return EX_OK
+
+
+def explain_message(options: argparse.Namespace) -> int:
+    """Tell what would be done with a message, rule by rule, in the words of the log."""
+    config = load_config(options.config)
+    try:
+        message = _read_message(options.message)
+    except OSError as error:
+        say(f"{options.message}: {(error.strerror or str(error)).lower()}")
+        return EX_NO
+    story = explain.explain(config.policy, options.sender, options.to, message)
+    if options.json:
+        print(json.dumps(explain.as_json(story), indent=2))
+    else:
+        print("\n".join(explain.lines(story)))
+    return EX_OK
+
+
+def _read_message(name: str) -> bytes:
+    return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+
+
+def list_rules(options: argparse.Namespace) -> int:
+    """Print the rules in the order in which they are tried."""
+    rules = load_config(options.config).policy.table.rules
+    if options.json:
+        print(json.dumps([listing.rule_json(rule) for rule in rules], indent=2))
+    else:
+        print("\n".join(listing.table_lines(rules)))
+    return EX_OK
+
+
+def virtual_map(options: argparse.Namespace) -> int:
+    """Print the source of the virtual_alias_maps table: each exact address and its mailbox.
+
+    Wildcards and patterns get no entry: one would take the mail of every mailbox of the domain.
+    With --write the table goes to a file beside main.cf and is compiled, if it has changed.
+    """
+    config = load_config(options.config)
+    if options.write:
+        return postfix.write_map(options, config, print, say)
+    try:
+        lines = alias_lines(config.policy.table, config.unrouted_to)
+    except AliasError as error:
+        say(f"{options.config}: {error}")
+        return EX_CONFIG
+    print("\n".join(lines))
+    return EX_OK
+
+
+def attach_milter(options: argparse.Namespace) -> int:
+    """Attach the milter to Postfix: shows the change, asks, applies it and tries it.
+
+    smtpd_milters and non_smtpd_milters, virtual_alias_maps with the table that "map" makes, and
+    notify_classes. What does not work in the end is taken back.
+    """
+    return postfix.attach_milter(options, load_config(options.config), print, say)
+
+
+def detach_milter(options: argparse.Namespace) -> int:
+    """Take back what attach changed in Postfix, and leave what others changed since."""
+    return postfix.detach_milter(options, print, say)
+
+
+def verify_address(options: argparse.Namespace) -> int:
+    """Send a real mail to an address and follow it until the CRM's server has it.
+
+    The CRM opens a case. With --spam it has to stay behind instead. The exit status is 0 only if
+    the log proves that.
+    """
+    return mailcommands.verify_address(options, load_config(options.config), print, say)
+
+
+def trace_mail(options: argparse.Namespace) -> int:
+    """Follow real mail through the log: what was decided, and what became of it.
+
+    The exit status is 1 if nothing was found; with --failing, if a target fails.
+    """
+    return mailcommands.trace_mail(options, print, say)
+
+
+def print_schema(options: argparse.Namespace) -> int:  # noqa: ARG001 - as every command
+    """Print the JSON Schema of the configuration, for editors.
+
+    It knows keys and shapes of values; what is wrong between them only "check" finds.
+    """
+    print(json.dumps(json_schema(keys.ROOT, "crm-milter"), indent=2))
+    return EX_OK
