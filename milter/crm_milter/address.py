@@ -22,7 +22,6 @@ _DOT_ATOM = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
 _DOMAIN = re.compile(r"(?!-)[a-z0-9_-]+(?:\.[a-z0-9_-]+)*", re.ASCII)
 _LITERAL = re.compile(r"\[[0-9a-z:.-]+\]", re.ASCII)
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"(?=@|$)', re.DOTALL)
-_COMMENT = re.compile(r"\s*\([^()]*\)\s*$")
 # Most addresses: nothing to unquote, to fold beyond ASCII or to check further.
 _PLAIN = re.compile(
     r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
@@ -55,8 +54,17 @@ def normalise(address: str) -> str:
     """Return the normal form of an address without ``<>``: the key for comparisons."""
     if _PLAIN.fullmatch(address):
         return address.lower()
-    local, domain = split(_COMMENT.sub("", address))
+    local, domain = split(_without_comment(address))
     return join(local.casefold(), ascii_domain(domain))
+
+
+def _without_comment(address: str) -> str:
+    """Return an address without the comment at its end, in time linear in its length."""
+    end = address.rstrip()
+    start = end.rfind("(")
+    if start < 0 or not end.endswith(")") or ")" in end[start:-1]:
+        return address
+    return end[:start].rstrip()
 
 
 def split(address: str) -> tuple[str, str]:

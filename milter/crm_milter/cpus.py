@@ -24,8 +24,9 @@ def settle(place: int, workers: int) -> None:
     """
     with contextlib.suppress(OSError):
         # A thread that wakes up would interrupt the one that holds the interpreter's lock, only
-        # to wait for that (sched(7)).
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        # to wait for that (sched(7)). Another policy is somebody's choice.
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     with contextlib.suppress(OSError):
         _pin(place, workers)
 

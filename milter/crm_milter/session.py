@@ -37,6 +37,7 @@ UNWANTED_STEPS: int = milter.P_NOHELO | milter.P_NOUNKNOWN
 SILENT_STEPS: int = (
     milter.P_NR_CONN | milter.P_NR_MAIL | milter.P_NR_RCPT | milter.P_NR_HDR | milter.P_NR_EOH
 )
+_MOST_DIGITS = 20  # of SIZE (RFC 1870 section 3)
 FAULT = ("451", "4.3.0", "local problem, try again later")
 
 
@@ -59,13 +60,14 @@ class Message:
     """
 
     __slots__ = (
-        "_argument", "_parameters", "body", "fault", "fields", "largest_limit", "matched",
-        "recipients",
+        "_argument", "_parameters", "_sender", "body", "fault", "fields", "largest_limit",
+        "matched", "recipients",
     )  # fmt: skip
 
     def __init__(self, argument: bytes, parameters: tuple[bytes, ...]) -> None:
         self._argument = argument
         self._parameters = parameters
+        self._sender: str | None = None
         self.recipients: list[Recipient] = []
         self.fields: list[tuple[str, str]] = []
         self.body = 0  # bytes of it that were seen
@@ -76,13 +78,16 @@ class Message:
     @property
     def sender(self) -> str:
         """The envelope sender in normal form."""
-        return addresses.normalise(addresses.strip_path(text(self._argument)))
+        if self._sender is None:
+            self._sender = addresses.normalise(addresses.strip_path(text(self._argument)))
+        return self._sender
 
     @property
     def size(self) -> int:
         """Bytes: what MAIL declared (RFC 1870) or what of the body was seen, if more."""
         declared = esmtp(self._parameters).get("SIZE", "") if self._parameters else ""
-        return max(int(declared) if declared.isdecimal() else 0, self.body)
+        valid = declared.isdecimal() and len(declared) <= _MOST_DIGITS
+        return max(int(declared) if valid else 0, self.body)
 
     @property
     def is_bracketed(self) -> bool:
@@ -194,7 +199,7 @@ class Session:
         if message is None:
             return self._enough_answer
         message.body += len(chunk)
-        return self._enough_answer if message.size > message.largest_limit else milter.CONTINUE
+        return self._enough_answer if message.body > message.largest_limit else milter.CONTINUE
 
     def eom(self, ctx: milter.Context) -> int:
         """Decide, then do what was decided."""

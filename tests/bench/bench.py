@@ -262,7 +262,7 @@ def row_nonmatching(bench: Bench) -> None:
 
 
 def row_single(bench: Bench) -> None:
-    """One process each, pinned by nobody."""
+    """One process each: ours keeps to one processor, the floor has them all."""
     servers = {name: bench.start(name, workers=1) for name in bench.commands}
     compare_load(bench, "matching, one process each", servers, ["-p", "100"])
     compare_load(bench, "non-matching, one process each", servers, ["-p", "0"], 4 * bench.messages)

@@ -28,7 +28,8 @@ from bench import OURS, Bench, BenchError, Server, build, process_tree
 
 RULES = 1000
 GROWTH = 1024  # kB that all processes together may grow by, once their caches are full
-INTERVAL = 0.2  # seconds between two looks
+INTERVAL = 0.05  # seconds between two looks
+FEWEST = 20  # looks that say something
 PATIENCE = 20.0  # seconds
 
 
@@ -64,10 +65,12 @@ def soak(bench: Bench, server: Server) -> tuple[list[Look], dict[str, int]]:
         while load.poll() is None:
             time.sleep(INTERVAL)
             looks.append(look(server, began))
-        result = json.load(load.stdout or sys.stdin)
+        said = load.stdout.read() if load.stdout else b""
     if load.returncode != 0:
-        raise BenchError(f"the load found: {result}")
-    return looks, result
+        raise BenchError(f"the load ended with {load.returncode}: {said.decode()}")
+    if len(looks) < FEWEST:
+        raise BenchError(f"too few messages for a soak: over after {looks[-1].seconds:.1f} s")
+    return looks, json.loads(said)
 
 
 def settled(server: Server, before: Look) -> Look:

@@ -8,7 +8,7 @@ import pytest
 from configs import LONG
 
 SOAK = Path(__file__).parents[1] / "bench" / "soak.py"
-MESSAGES = 200_000 if LONG else 20_000
+MESSAGES = 200_000 if LONG else 60_000
 
 
 @pytest.mark.timeout(600)

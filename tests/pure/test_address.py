@@ -166,3 +166,24 @@ def test_mailbox_says_what_is_wrong(text, wrong):
 def test_written_form_has_the_same_normal_form(key, text):
     assert address.written(key) == text
     assert address.normalise(text) == key
+
+
+@pytest.mark.parametrize("end", ["", ")", "(", "(x", " (x) y"])
+def test_a_run_of_blanks_is_no_burden(end):
+    """A client may send one with every message; time that grew with its square ends this test."""
+    blanks = " " * 500_000
+    assert blanks in address.normalise(f'"{blanks}x"@x.example{end}')
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("a@b.example (x)", "a@b.example"),
+        ("a@b.example(x) ", "a@b.example"),
+        ("a@b.example (x) (y)", "a@b.example (x)"),
+        ("a@b.example (x", "a@b.example (x"),
+        ("a@b.example x)", "a@b.example x)"),
+    ],
+)
+def test_a_comment_at_the_end_is_left_out(typed, meant):
+    assert address.normalise(typed) == meant

@@ -50,6 +50,16 @@ def test_a_message_without_header_fields_is_answered(shared, config, steps):
         assert mta.message([HELP], HAM).of("delete") == [("help@solarmora.com",)]
 
 
+@pytest.mark.parametrize("size", ["9" * 5000, "-1", "1e9", ""])
+def test_a_size_that_rfc_1870_does_not_know_is_none(shared, size):
+    """int() itself refuses more than 4,300 digits."""
+    with Mta(shared(SIZED).address) as mta:
+        mta.connect()
+        mta.mail("<joe@client.example>", f"SIZE={size}")
+        mta.rcpt(HELP)
+        assert mta.finish(HAM).of("delete") == [("help@solarmora.com",)]
+
+
 def test_nothing_is_fetched_of_a_message_without_a_match(mta):
     result = mta.message(["<alice@solarmora.com>", "<bob@other.example>"], HAM)
     assert (result.answer, result.step) == ("accept", c.SMFIC_DATA)
