@@ -36,8 +36,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,24 @@ def build(folder: Path) -> None:
         source = HERE / f"{name}.c"
         command = ["cc", "-O2", "-Wall", "-o", str(folder / name), str(source), *libraries]
         subprocess.run(command, check=True)
+
+
+@contextmanager
+def workshop() -> Iterator[Path]:
+    """A scratch folder with floor and load built in it."""
+    folder = Path(tempfile.mkdtemp(prefix="bench-", dir="/tmp"))
+    folder.chmod(0o755)
+    try:
+        build(folder)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def installed() -> str:
+    """The command of the crm-milter that is installed beside this Python."""
+    program = shlex.quote(str(Path(sys.executable).with_name("crm-milter")))
+    return f"{program} serve --config {{config}}"
 
 
 def write_config(path: Path, listen: str, workers: int | str, metrics: str, rules: int) -> None:
@@ -504,9 +522,7 @@ def arguments() -> argparse.Namespace:
 
 def candidates(options: argparse.Namespace) -> dict[str, str]:
     commands = {} if options.no_floor else {FLOOR: f"{{folder}}/floor {{listen}} {options.rules}"}
-    program = shlex.quote(str(Path(sys.executable).with_name("crm-milter")))
-    default = [f"{OURS}={program} serve --config {{config}}"]
-    for text in options.ours or default:
+    for text in options.ours or [f"{OURS}={installed()}"]:
         name, _, command = text.partition("=")
         commands[name] = command
     return commands
@@ -514,11 +530,8 @@ def candidates(options: argparse.Namespace) -> dict[str, str]:
 
 def main() -> int:
     options = arguments()
-    folder = Path(tempfile.mkdtemp(prefix="bench-", dir="/tmp"))
-    folder.chmod(0o755)
     with ExitStack() as outer:
-        outer.callback(shutil.rmtree, folder, ignore_errors=True)
-        build(folder)
+        folder = outer.enter_context(workshop())
         bench = Bench(
             folder,
             candidates(options),

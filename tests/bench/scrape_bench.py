@@ -9,18 +9,14 @@ its processor time from the same machine; a real one would not.
 
 import argparse
 import multiprocessing
-import shlex
-import shutil
 import socket
 import statistics
 import sys
-import tempfile
 import time
 from contextlib import ExitStack, nullcontext
 from multiprocessing.sharedctypes import Synchronized
-from pathlib import Path
 
-from bench import OURS, Bench, BenchError, Server, build, ratio_text
+from bench import OURS, Bench, BenchError, Server, installed, ratio_text, workshop
 
 _UNREAD = bytearray(1 << 20)
 
@@ -94,15 +90,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7, help="measured rounds (7)")
     parser.add_argument("--messages", type=int, default=20_000, help="messages a run (20000)")
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="bench-", dir="/tmp"))
-    folder.chmod(0o755)
     with ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        build(folder)
-        program = shlex.quote(str(Path(sys.executable).with_name("crm-milter")))
-        command = f"{program} serve --config {{config}}"
+        folder = stack.enter_context(workshop())
         bench = Bench(
-            *(folder, {OURS: command}, options.rounds, options.messages),
+            *(folder, {OURS: installed()}, options.rounds, options.messages),
             *("auto", options.rules, stack),
         )
         without, beside, rates = measure(bench, bench.start(OURS), options.scrapes)

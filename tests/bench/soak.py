@@ -11,11 +11,8 @@ messages that were sent. Exit 1 if they do not.
 
 import argparse
 import json
-import shlex
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from contextlib import ExitStack
@@ -24,7 +21,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench import OURS, Bench, BenchError, Server, build, process_tree
+from bench import OURS, Bench, BenchError, Server, installed, process_tree, workshop
 
 RULES = 1000
 GROWTH = 1024  # kB that all processes together may grow by, once their caches are full
@@ -164,14 +161,9 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=200_000, help="(200000)")
     parser.add_argument("--plot", type=Path, help="draw a PNG")
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="soak-", dir="/tmp"))
-    folder.chmod(0o755)
     with ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        build(folder)
-        program = shlex.quote(str(Path(sys.executable).with_name("crm-milter")))
-        commands = {OURS: f"{program} serve --config {{config}}"}
-        bench = Bench(folder, commands, 1, options.messages, "auto", RULES, stack)
+        folder = stack.enter_context(workshop())
+        bench = Bench(folder, {OURS: installed()}, 1, options.messages, "auto", RULES, stack)
         server = bench.start(OURS)
         try:
             counted(server)  # the exporter has its memory from its first page on
