@@ -86,8 +86,6 @@ _NO_TEXT = re.compile(
 )
 _LINE_END = re.compile(r"\r\n?|\n")
 _CHUNK = 1 << 16
-
-
 _TOO_DEEP = f"nested more than {DEEPEST} levels deep"
 
 

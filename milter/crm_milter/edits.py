@@ -95,12 +95,12 @@ def _owed_a_copy(envelope: Envelope, leaving: set[str], wanted: dict[str, Additi
     that of the first (cleanup(8)): they stay together, or all would go. Any other spelling is a
     record of its own, and the copy would come twice.
     """
-    both = [each for each in envelope.recipients if each.address in wanted and each.raw in leaving]
     owed: dict[str, dict[str, set[str]]] = {}
-    for each in both:
-        records = owed.setdefault(each.address, {})
-        record = addresses.join(*addresses.split(each.raw)).casefold()
-        records.setdefault(record, set()).add(each.raw)
+    for each in envelope.recipients:
+        if each.raw in leaving and each.address in wanted:
+            records = owed.setdefault(each.address, {})
+            record = addresses.join(*addresses.split(each.raw)).casefold()
+            records.setdefault(record, set()).add(each.raw)
     return {raw for records in owed.values() for raw in records[min(records)]}
 
 
@@ -113,11 +113,11 @@ def _bare_spellings(
     part that stands for two addresses, or for a record that stays, is not deleted: rather a
     duplicate than a loss.
     """
-    unbracketed = [each for each in envelope.recipients if not each.bracketed]
-    if not unbracketed:
-        return set(), set()
     bare: set[str] = set()
     doubtful: set[str] = set()
+    unbracketed = [each for each in envelope.recipients if not each.bracketed]
+    if not unbracketed:
+        return bare, doubtful
     namesakes: dict[str, set[str]] = {}
     for each in envelope.recipients:
         namesakes.setdefault(addresses.local_of(each.address), set()).add(each.address)

@@ -33,6 +33,7 @@ NEEDED_ACTIONS: int = (
 )
 # What we never look at, and what we never answer: each is a round trip saved.
 UNWANTED_STEPS: int = milter.P_NOHELO | milter.P_NOUNKNOWN
+# NOREPLY is right whatever is offered: libmilter answers for us where the other side waits.
 # EOH stays, unanswered: without it libmilter forgets the end of a message that has no header.
 SILENT_STEPS: int = (
     milter.P_NR_CONN | milter.P_NR_MAIL | milter.P_NR_RCPT | milter.P_NR_HDR | milter.P_NR_EOH

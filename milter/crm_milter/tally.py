@@ -32,7 +32,6 @@ from crm_milter.verdict import Verdict
 _PASSED, _TEMPFAILED, _ABORTED = (
     MESSAGES + MESSAGE_OUTCOMES.index(each) for each in ("passed", "tempfailed", "aborted")
 )
-_REROUTED = MESSAGE_OUTCOMES.index("rerouted")
 _REPLACED, _TEST = (RECIPIENT_OUTCOMES.index(each) for each in ("replaced", "test"))
 _ADDED, _WITHHELD = COPIES, COPIES + 1
 _ACTIONS = {
@@ -158,7 +157,7 @@ def message_outcome(decision: Decision) -> int:
             return _outcome("quarantined")
         acting = [each.action for each in decision.outcomes if each.changes_envelope]
         if Action.REROUTED in acting or Action.COPIED in acting:
-            return _REROUTED
+            return _outcome("rerouted")
         return _outcome("discarded" if acting else "left")
     if reply is Reply.DISCARD:
         return _outcome("discarded")

@@ -55,8 +55,7 @@ class Judgement(NamedTuple):
 
 UNJUDGED = Judgement(Verdict.NONE)
 
-# Names in lower case, values as received.
-Fields = Iterable[tuple[str, str]]
+Fields = Iterable[tuple[str, str]]  # names in lower case, values as received
 
 _FOLD = re.compile(r"\s*[\r\n]+\s*")
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")

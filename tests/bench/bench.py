@@ -238,11 +238,9 @@ class Bench:
         """One run of load against the server: its rate, latencies and the server's cpu."""
         count = messages or self.messages
         before = server.cpu()
-        command = [str(self.folder / "load"), "-n", str(count), "-r", str(self.rules), *options]
-        done = subprocess.run([*command, server.listen], capture_output=True, text=True)
-        if done.returncode != 0:
-            raise BenchError(f"{server.name}: {done.stdout}{done.stderr}")
-        result = json.loads(done.stdout)
+        command = self._load_command(server, count, options)
+        done = subprocess.run(command, capture_output=True, text=True)
+        result = _result(server, done.returncode, done.stdout + done.stderr)
         return {
             "rate": result["per_second"],
             "p50": result["latency_us"]["whole"]["p50"],
@@ -250,6 +248,22 @@ class Bench:
             "load": result["load_cpu"],
             "cpu": (server.cpu() - before) * 1e6 / count,
         }
+
+    def watch(
+        self, server: Server, look: Callable[[], None], interval: float, *options: str
+    ) -> dict[str, Any]:
+        """One run of load, all that it says of itself; ``look`` is called every so many seconds."""
+        command = self._load_command(server, self.messages, options)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
+            while load.poll() is None:
+                look()
+                time.sleep(interval)
+            said, _ = load.communicate()
+        return _result(server, load.returncode, said)
+
+    def _load_command(self, server: Server, count: int, options: Sequence[str]) -> list[str]:
+        program = str(self.folder / "load")
+        return [program, "-n", str(count), "-r", str(self.rules), *options, server.listen]
 
     def compare(self, row: str, runs: dict[str, Callable[[], dict[str, float]]]) -> None:
         """Run them in turn, `rounds` times after one to warm up, and keep the results."""
@@ -264,6 +278,13 @@ class Bench:
             name: {key: [result[key] for result in list_] for key in list_[0]}
             for name, list_ in results.items()
         }
+
+
+def _result(server: Server, status: int, said: str) -> dict[str, Any]:
+    if status != 0:
+        raise BenchError(f"{server.name}: {said}")
+    result: dict[str, Any] = json.loads(said)
+    return result
 
 
 # --- the rows ---
@@ -326,16 +347,9 @@ def row_memory(bench: Bench) -> None:
 
 def load_with_idle_connections(bench: Bench, server: Server, idle: int) -> tuple[float, float]:
     """The peak of the server's memory and the p99 of the load beside so many idle connections."""
-    command = [str(bench.folder / "load"), "-i", str(idle), "-n", str(bench.messages)]
-    peak = 0.0
-    with subprocess.Popen([*command, server.listen], stdout=subprocess.PIPE) as load:
-        while load.poll() is None:
-            peak = max(peak, server.pss())
-            time.sleep(0.1)
-        result = json.load(load.stdout or sys.stdin)
-    if load.returncode != 0:
-        raise BenchError(f"{server.name}: {result}")
-    return peak, result["latency_us"]["whole"]["p99"]
+    sizes: list[float] = []
+    result = bench.watch(server, lambda: sizes.append(server.pss()), 0.1, "-i", str(idle))
+    return max(sizes), result["latency_us"]["whole"]["p99"]
 
 
 def compare_load(

@@ -10,8 +10,6 @@ messages that were sent. Exit 1 if they do not.
 """
 
 import argparse
-import json
-import subprocess
 import sys
 import time
 import urllib.request
@@ -54,20 +52,12 @@ def look(server: Server, began: float) -> Look:
 
 def soak(bench: Bench, server: Server) -> tuple[list[Look], dict[str, int]]:
     """The looks while the load ran, and what the load says it has sent."""
-    command = [str(bench.folder / "load"), "-n", str(bench.messages), "-p", "50"]
-    command += ["-r", str(RULES), server.listen]
     began = time.monotonic()
     looks = [look(server, began)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as load:
-        while load.poll() is None:
-            time.sleep(INTERVAL)
-            looks.append(look(server, began))
-        said = load.stdout.read() if load.stdout else b""
-    if load.returncode != 0:
-        raise BenchError(f"the load ended with {load.returncode}: {said.decode()}")
+    result = bench.watch(server, lambda: looks.append(look(server, began)), INTERVAL, "-p", "50")
     if len(looks) < FEWEST:
         raise BenchError(f"too few messages for a soak: over after {looks[-1].seconds:.1f} s")
-    return looks, json.loads(said)
+    return looks, result
 
 
 def settled(server: Server, before: Look) -> Look:
