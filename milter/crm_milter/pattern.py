@@ -8,13 +8,10 @@ literal pieces from left to right, regular expressions by RE2. Nobody's mail wai
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from crm_milter import address as addresses
-
-try:
-    import re2
-except ImportError:  # Debian 12 has no RE2 for Python; everything else works without it
-    re2 = None
+from crm_milter import regexes
 
 Groups = tuple[str, ...]
 
@@ -89,7 +86,7 @@ class Regex:
     """``/expression/``: matches the whole address, regardless of case, in linear time."""
 
     source: str
-    compiled: "re2._Regexp"
+    compiled: Any  # of RE2
 
     def groups(self, address: str) -> Groups | None:
         """Return the expression's groups, "" for one that took no part, or None."""
@@ -136,21 +133,19 @@ _LONGEST_EXPRESSION = 1000
 def _parse_regex(text: str) -> Regex:
     if len(text) < 3 or not text.endswith("/"):
         raise PatternError(f'a regular expression stands between two slashes, not "{text}"')
-    if re2 is None:
+    re2 = regexes.module()
+    if re2 is None:  # Debian 12 has no package of it; everything else works without it
         raise PatternError(
-            "regular expressions need RE2, which is not installed (pip install google-re2);"
-            ' globs such as "case-*@domain" work without it'
+            "regular expressions need RE2, which is not installed (apt install python3-re2, or pip"
+            ' install google-re2); globs such as "case-*@domain" work without it'
         )
     if len(text) > _LONGEST_EXPRESSION:
         raise PatternError(
             f"a regular expression of {len(text)} characters, more than {_LONGEST_EXPRESSION}:"
             ' list addresses with "file:PATH"'
         )
-    options = re2.Options()
-    options.case_sensitive = False
-    options.log_errors = False
     try:
-        return Regex(text, re2.compile(text[1:-1], options))
+        return Regex(text, re2.compile(text[1:-1], regexes.options(re2)))
     except re2.error as error:
         reason = error.args[0].decode() if isinstance(error.args[0], bytes) else error
         raise PatternError(f'"{text}" is no regular expression of RE2: {reason}') from error

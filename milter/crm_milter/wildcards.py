@@ -5,16 +5,17 @@ those that take an address in a single pass; without RE2 the globs of the addres
 tried one by one.
 """
 
+from __future__ import annotations
+
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from types import ModuleType
 
 from crm_milter import address as addresses
+from crm_milter import regexes
 from crm_milter.pattern import Everyone, Glob, Groups, InDomain, Pattern, Regex
 
-try:
-    import re2
-except ImportError:
-    re2 = None
+Numbered = Sequence[tuple[int, Glob | Regex]]
 
 # Below this an automaton costs more than it saves.
 _WORTH_AN_AUTOMATON = 4
@@ -40,11 +41,8 @@ class Wildcards:
                     self._globs.setdefault(pattern.domain, []).append((number, pattern))
                 case Regex():
                     self._regexes.append((number, pattern))
-        self._automata = {
-            domain: _Automaton(globs) if _is_many(globs) else globs
-            for domain, globs in self._globs.items()
-        }
-        self._all_regexes = _Automaton(self._regexes) if _is_many(self._regexes) else self._regexes
+        self._automata = {domain: _prepared(globs) for domain, globs in self._globs.items()}
+        self._all_regexes = _prepared(self._regexes)
 
     def takers(self, address: str) -> Iterator[tuple[int, Groups]]:
         """Yield the numbers of the patterns that take an address, in no particular order."""
@@ -55,34 +53,40 @@ class Wildcards:
         domain = addresses.domain_of(address)
         for number in self._domains.get(domain, ()):
             yield number, ()
-        for candidates in (self._automata.get(domain, ()), self._all_regexes):
-            if isinstance(candidates, _Automaton):
-                candidates = candidates.near(address)
-            for number, pattern in candidates:
-                groups = pattern.groups(address)
-                if groups is not None:
-                    yield number, groups
+        globs = self._automata.get(domain, ())
+        if self._regexes or isinstance(globs, _Automaton):
+            yield from regexes.ask(_matching, address, globs, self._all_regexes)
+        else:
+            yield from _matching(address, globs)
 
 
-def _is_many(numbered: list[tuple[int, Glob | Regex]]) -> bool:
-    return re2 is not None and len(numbered) >= _WORTH_AN_AUTOMATON
+def _matching(address: str, *sources: _Automaton | Numbered) -> list[tuple[int, Groups]]:
+    """Return the numbers and groups of the expressions that match an address."""
+    return [
+        (number, groups)
+        for source in sources
+        for number, pattern in (source.near(address) if isinstance(source, _Automaton) else source)
+        if (groups := pattern.groups(address)) is not None
+    ]
+
+
+def _prepared(numbered: list[tuple[int, Glob | Regex]]) -> _Automaton | Numbered:
+    """Return an automaton for many patterns, if RE2 is there; few are tried one by one."""
+    re2 = regexes.module() if len(numbered) >= _WORTH_AN_AUTOMATON else None
+    return _Automaton(re2, numbered) if re2 else numbered
 
 
 class _Automaton:
     """Many patterns as one: names those that may take an address in a single pass."""
 
-    def __init__(self, numbered: list[tuple[int, Glob | Regex]]) -> None:
-        options = re2.Options()
-        options.case_sensitive = False
-        options.log_errors = False
-        options.max_mem = _AUTOMATON_MEMORY
+    def __init__(self, re2: ModuleType, numbered: Numbered) -> None:
         self._numbered = numbered
-        self._set = re2.Set.FullMatchSet(options)
+        self._set = re2.Set.FullMatchSet(regexes.options(re2, max_mem=_AUTOMATON_MEMORY))
         for _, pattern in numbered:
             self._set.Add(_expression(pattern))
         self._set.Compile()
 
-    def near(self, address: str) -> list[tuple[int, Glob | Regex]]:
+    def near(self, address: str) -> Numbered:
         return [self._numbered[index] for index in self._set.Match(address) or ()]
 
 

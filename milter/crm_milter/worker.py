@@ -18,6 +18,7 @@ from pathlib import Path
 
 import milter
 
+from crm_milter import regexes
 from crm_milter.children import CLOSED, DRAIN, READY, read
 from crm_milter.log import Log, counted, fault_line
 from crm_milter.session import Service, register
@@ -33,6 +34,7 @@ def run(descriptor: int, service: Service, channel: socket.socket, drain_timeout
     supervisor it is ``drain_timeout`` seconds.
     """
     register(service)
+    regexes.serve_callbacks()
     log = service.log
     os.set_blocking(descriptor, False)  # libmilter would block in accept() otherwise
     signal.signal(signal.SIGUSR1, lambda *_: None)  # see _stop_accepting
