@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from crm_milter import verdict
 from crm_milter.address import mailbox
 from crm_milter.pattern import (
-    AddressList,
     Everyone,
     Exact,
     InDomain,
@@ -138,11 +137,6 @@ def _unsaid(rule: Rule, section: Section) -> None:
         if pattern in rule.except_senders:
             message = f'{named(pattern)} is among "except_senders" as well, and so never meant'
             place.warn(("senders", number), message)
-    if rule.address_map is not None and not rule.address_map.targets:
-        place.warn(("address_map",), f'"{rule.address_map.source}" has no entry')
-    for number, pattern in enumerate(rule.match):
-        if isinstance(pattern, AddressList) and not pattern.addresses:
-            place.warn(("match", number), f"{named(pattern)} lists no address")
 
 
 def _is_filled(template: Template, match: tuple[Pattern, ...], place: Place) -> bool:

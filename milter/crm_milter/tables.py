@@ -7,7 +7,7 @@ good comes out. Domains come out as A-labels, addresses that are looked up in no
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -20,7 +20,7 @@ MOST_BYTES = 256 * 1024 * 1024
 # Postfix takes a thousand recipients of one message, and each costs a delivery.
 MOST_TARGETS = 100
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Sized)
 Read = Callable[[BinaryIO, Problems], T]
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -62,7 +62,9 @@ class Files:
     def read(self, name: str, read: Read[T]) -> T:
         """Return what a file comes to.
 
-        Raises ValueError if it cannot be read, and Reported if some of its lines are bad.
+        Raises ValueError if it cannot be read or has no entry, and Reported if some of its lines
+        are bad. A file without an entry is more likely one that is just being written, or a full
+        disk, than a wish: taken at its word it would send mail elsewhere.
         """
         if _TABLE_TYPE.match(name):
             raise ValueError(f'write the path alone, without "{name.partition(":")[0]}:"')
@@ -76,6 +78,8 @@ class Files:
         result: T | None = self._results[key]
         if result is None:
             raise Reported
+        if not result:
+            raise ValueError(f'"{name}" has no entries; add one, or remove what names this file')
         return result
 
     def _read(self, path: Path, read: Read[T]) -> T | None:

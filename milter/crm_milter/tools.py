@@ -7,8 +7,10 @@ from pathlib import Path
 
 from crm_milter import explain, keys, listing, mailcommands
 from crm_milter.aliases import AliasError, alias_lines
+from crm_milter.config import ConfigError
 from crm_milter.console import EX_CONFIG, EX_NO, EX_OK, add_command, load_config, say
 from crm_milter.json_schema import json_schema
+from crm_milter.log import counted
 from crm_milter.postfix import commands as postfix
 
 
@@ -47,14 +49,19 @@ def check(options: argparse.Namespace) -> int:
     With --postfix also what is wrong between it and the Postfix of this host, each with the
     reason why it matters and the command that mends it.
     """
-    config = load_config(options.config)
-    count = len(config.policy.table.rules)
+    try:
+        config = load_config(options.config)
+    except ConfigError as error:
+        if options.json:
+            print(postfix.as_json(options.config, None, errors=list(map(str, error.problems))))
+        raise
     if options.postfix:
         return postfix.check_postfix(options, config, print, say)
     if options.json:
-        print(postfix.check_json(options, config))
+        print(postfix.as_json(options.config, config))
         return EX_OK
-    print(f"{options.config}: good, {count} {'rule' if count == 1 else 'rules'}")
+    count = counted(len(config.policy.table.rules), "rule")
+    print(f"{options.config}: good, {count}{postfix.no_rules(config)}")
     return EX_OK
 
 

@@ -103,7 +103,7 @@ class Planted:
         self.postfix.ports |= dict.fromkeys(services or {}, 9)
         self.postfix.write_config()
         self.age()
-        self.run("map", "--write")
+        self.run("map", "--write", "--force")
 
     def run(self, *arguments: str) -> Done:
         """A command of crm-milter for this Postfix, in this process: that is much faster."""
@@ -134,7 +134,9 @@ class Planted:
         path = f"{Path(sys.executable).parent}:/usr/sbin:{os.environ['PATH']}"
         for each in self.findings():
             # "what else could be done: COMMAND"
-            command = re.sub(r"^(take|match) .*?: (?=sed|postconf)", "", each["mend"])
+            command = re.sub(
+                r"^(take|match|check) .*?: (?=sed|postconf|crm-milter)", "", each["mend"]
+            )
             command = re.sub(r" && (postfix -c \S+|systemctl) reload( crm-milter)?$", "", command)
             subprocess.run(
                 ["/bin/sh", "-ec", command],

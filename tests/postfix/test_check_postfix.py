@@ -268,6 +268,25 @@ def test_the_map_is_stale_missing_or_not_compiled(site):
         assert site.checks() == []
 
 
+@pytest.mark.parametrize(
+    "rest", ["", f"rules: [{{name: a, match: a@solarmora.com, replace_with: {CRM}}}]\n"]
+)
+def test_a_table_that_the_rules_would_empty(site, rest):
+    """It is not called right, and the command asks for a look at the rules first."""
+    three = "rules:\n" + "".join(
+        f"  - {{name: r{n}, match: {n}@solarmora.com, replace_with: {CRM}}}\n" for n in range(9)
+    )
+    site.reset(three)
+    head = site.yaml.read_text().partition("rules:")[0]
+    site.yaml.write_text(head + rest)
+    (found,) = site.findings()
+    assert found["check"] == "map-current"
+    assert "check that no rule is missing" in found["mend"]
+    assert "from 9 to" in found["mend"]
+    site.mend()
+    assert site.checks() == []
+
+
 def test_the_socket_is_there_listens_and_may_be_used(site):
     site.reset()
     site.socket.chmod(0o600)

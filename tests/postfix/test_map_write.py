@@ -112,3 +112,59 @@ def test_more_rules(site):
     site.reset(f"{RULES}  - {{name: sales, match: sales@solarmora.com, replace_with: {CRM}}}\n")
     assert site.run("map", "--write").stdout.endswith(": unchanged, 2 entries\n")
     assert site.findings() == []
+
+
+def several(*names: str) -> str:
+    listed = ", ".join(f"{name}@solarmora.com" for name in names)
+    return f"rules: [{{name: a, match: [{listed}], replace_with: {CRM}}}]\n"
+
+
+def rewrite(site: Planted, rules: str) -> None:
+    head, _, _ = site.yaml.read_text().partition("rules:")
+    site.yaml.write_text(head + rules)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        "",
+        "rules: []\n",
+        several("a", "b", "c"),
+        several("x"),
+        f"rules: [{{name: a, match: 'case-*@solarmora.com', replace_with: {CRM}}}]\n",
+        f"rules: [{{name: a, match: a@solarmora.com, also_deliver_to: {BOSS}}}]\n",
+    ],
+)
+def test_a_table_is_not_emptied_or_shrunk_by_more_than_a_third_unasked(site, rules):
+    site.reset(several("a", "b", "c", "d", "e"))
+    before = files(site)
+    rewrite(site, rules)
+    done = site.run("map", "--write")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "would shrink from 5 to " in done.stderr
+    assert files(site) == before
+    # The compiled table alone is what Postfix asks.
+    (site.postfix.config / "crm-milter-aliases").unlink()
+    assert site.run("map", "--write").returncode == 1
+    assert site.run("map", "--write", "--force").returncode == 0
+    assert files(site) != before
+
+
+def test_a_table_may_shrink_by_a_third_and_be_another_of_the_same_size(site):
+    site.reset(several("a", "b", "c"))
+    for rules in (several("x", "y", "z"), several("x", "y")):
+        rewrite(site, rules)
+        assert site.run("map", "--write").returncode == 0
+    table = (site.postfix.config / "crm-milter-aliases").read_text()
+    assert table.splitlines()[1:] == [f"{each}@solarmora.com  {IT}" for each in "xy"]
+
+
+def test_an_unreadable_table_is_not_written_over(site):
+    site.reset()
+    source = site.postfix.config / "crm-milter-aliases"
+    source.unlink()
+    source.mkdir()
+    done = site.run("map", "--write")
+    assert done.returncode == 1
+    assert "is a directory" in done.stderr
+    source.rmdir()

@@ -53,18 +53,29 @@ def test_an_address_list(tmp_path: Path, text: str, listed: set[str]) -> None:
     assert targets(loaded, "other@x.example") is None
 
 
-def test_a_list_of_nobody_is_odd(tmp_path: Path) -> None:
-    loaded = config(tmp_path, LIST, list="# nobody yet\n")
-    expected = 'crm-milter.yaml:4: warning: rules[0].match: "file:list" lists no address'
-    assert warnings(loaded, tmp_path) == [expected]
+EMPTY = ["", "# nobody yet\n", " \n\t\r\n\n", "\ufeff", "\ufeff# none\n", "  # one\n", "\n" * 999]
+RULE = "rules:\n  - {name: a, match: %s, replace_with: a@crm.example%s}\n"
+# Each place where a file may be named.
+NAMING = {
+    "rules[0].match": RULE % ("'file:list'", ""),
+    "rules[0].match[1]": RULE % ("[a@x.example, 'file:list']", ""),
+    "rules[0].senders": RULE % ("a@x.example", ", senders: 'file:list'"),
+    "rules[0].except_senders": RULE % ("a@x.example", ", except_senders: 'file:list'"),
+    "rules[0].address_map": "rules:\n  - {name: a, address_map: list}\n",
+    "known_recipients": "known_recipients: list\n" + RULE % ("a@x.example", ", apply_to: unknown"),
+}
 
 
-def test_senders_of_an_empty_list_are_nobody_rather_than_everybody(tmp_path: Path) -> None:
-    text = HEAD + "rules:\n  - {name: a, match: a@x.example, replace_with: a@crm.example"
-    loaded = config(tmp_path, text + ", senders: 'file:list'}\n", list="")
-    assert targets(loaded, "a@x.example", "anybody@y.example") is None
-    loaded = config(tmp_path, text + ", except_senders: 'file:list'}\n", list="")
-    assert targets(loaded, "a@x.example", "anybody@y.example") == ("a@crm.example",)
+@pytest.mark.parametrize("key", NAMING)
+@pytest.mark.parametrize("text", EMPTY)
+def test_a_file_without_an_entry_is_refused_wherever_it_is_named(
+    tmp_path: Path, key: str, text: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config(tmp_path, HEAD + NAMING[key], list=text)
+    (problem,) = caught.value.problems
+    assert problem.key == key
+    assert problem.message.startswith('"list" has no entries')
 
 
 def test_senders_by_list_pattern_and_null_sender(tmp_path: Path) -> None:
@@ -117,12 +128,6 @@ def test_of_two_entries_the_first_counts_as_for_postmap(tmp_path: Path) -> None:
     loaded = config(tmp_path, MAP, table=text)
     assert targets(loaded, "a@x.example") == ("a@crm.example",)
     expected = 'table:3: warning: duplicate key "a@x.example": the first one counts'
-    assert warnings(loaded, tmp_path) == [expected]
-
-
-def test_an_empty_table_is_odd(tmp_path: Path) -> None:
-    loaded = config(tmp_path, MAP, table="")
-    expected = 'crm-milter.yaml:4: warning: rules[0].address_map: "table" has no entry'
     assert warnings(loaded, tmp_path) == [expected]
 
 

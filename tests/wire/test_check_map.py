@@ -1,5 +1,6 @@
 """The commands check and map: what they print, where, and how they end."""
 
+import json
 import subprocess
 
 import pytest
@@ -169,3 +170,49 @@ def test_a_reader_that_has_seen_enough(write):
         child.stdout.close()
         assert b"Traceback" not in child.stderr.read()
         assert child.wait(10) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["", "# nothing\n", "\ufeff", " \n", "rules: []\n", "spam: amavis\n"]
+)
+def test_check_says_that_there_are_no_rules(write, text):
+    config = write(text)
+    done = run("check", "--config", config)
+    assert done.returncode == 0
+    assert done.stdout == f"{config}: good, 0 rules, but there are no rules: no mail is routed\n"
+
+
+BAD = {
+    "a wrong key": ("rulez: []\n", "rulez"),
+    "no YAML": ("rules: [\n", "valid YAML"),
+    "cut off in the middle of a rule": ("rules:\n  - name: a\n    mat", "expected"),
+    "an empty list": (HEAD + rules("file:crm-milter.list"), "crm-milter.list"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_check_prints_json_for_a_bad_file_as_well(write, case):
+    text, word = BAD[case]
+    config = write(text)
+    config.with_name("crm-milter.list").touch()
+    done = run("check", "--json", "--config", config)
+    assert done.returncode == 78
+    result = json.loads(done.stdout)
+    assert result["rules"] is None
+    assert [f"crm-milter: {each}" for each in result["errors"]] == done.stderr.splitlines()
+    assert word in done.stderr
+
+
+def test_check_prints_json_for_a_file_that_is_not_there(tmp_path):
+    done = run("check", "--json", "--config", tmp_path / "none.yaml")
+    assert done.returncode == 78
+    assert "no such file" in json.loads(done.stdout)["errors"][0]
+
+
+def test_check_prints_json_where_postfix_cannot_be_asked(write):
+    config = write(HEAD + UNROUTED + rules("help@solarmora.com"))
+    nowhere = config.with_name("no-postfix")
+    words = ("check", "--postfix", "--json", "--config", config, "--config-directory", nowhere)
+    done = run(*words)
+    assert done.returncode == 1
+    assert "main.cf" in json.loads(done.stdout)["errors"][0]

@@ -6,7 +6,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from crm_milter.config import Config
@@ -35,6 +35,11 @@ def map_arguments(command: argparse.ArgumentParser) -> None:
         "--write",
         action="store_true",
         help=f"bring {mapfile.NAME} beside main.cf up to date, and compile it",
+    )
+    command.add_argument(
+        "--force",
+        action="store_true",
+        help="with --write: also empty the table, or remove more than a third of its entries",
     )
     _with_directory(command)
 
@@ -71,28 +76,34 @@ def check_postfix(options: argparse.Namespace, config: Config, show: Show, say: 
     try:
         found = lint.check(_site(options, config))
     except PostfixError as error:
+        if options.json:
+            show(as_json(options.config, config, errors=[str(error)]))
         say(str(error))
         return NO
     if options.json:
-        show(_as_json(options, config, found))
+        show(as_json(options.config, config, found))
     else:
         for line in findings.lines(found):
             show(line)
         result = f"with postfix {findings.count_text(found)}" if found else "good with postfix, too"
-        show(f"{options.config}: {result}")
+        show(f"{options.config}: {result}{no_rules(config)}")
     return NO if any(each.severity is Severity.ERROR for each in found) else GOOD
 
 
-def check_json(options: argparse.Namespace, config: Config) -> str:
-    """Return the result of ``check --json`` for a good file, without Postfix."""
-    return _as_json(options, config, [])
+def no_rules(config: Config) -> str:
+    """Return the word on a file without rules: it is valid, and easily not what was meant."""
+    return "" if config.policy.table.rules else ", but there are no rules: no mail is routed"
 
 
-def _as_json(options: argparse.Namespace, config: Config, found: list[Finding]) -> str:
+def as_json(
+    file: Path, config: Config | None, found: Sequence[Finding] = (), errors: Sequence[str] = ()
+) -> str:
+    """Return the result of ``check --json``; the configuration is None if it was refused."""
     data = {
-        "file": str(options.config),
-        "rules": len(config.policy.table.rules),
-        "warnings": [str(each) for each in config.warnings],
+        "file": str(file),
+        "rules": len(config.policy.table.rules) if config else None,
+        "errors": list(errors),
+        "warnings": [str(each) for each in config.warnings] if config else [],
         "findings": [findings.as_json(each) for each in found],
     }
     return json.dumps(data, indent=2)
@@ -102,7 +113,7 @@ def write_map(options: argparse.Namespace, config: Config, show: Show, say: Show
     """Bring the table of virtual aliases up to date where it is not."""
     site = _site(options, config)
     try:
-        changed = mapfile.write(site)
+        changed = mapfile.write(site, force=options.force)
         if changed and mapfile.compiled(site) is None and mapfile.listed(site):
             # A running smtpd reads texthash only once.
             site.postconf.run("postfix", "reload")

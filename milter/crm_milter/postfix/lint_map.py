@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from crm_milter import address as addresses
+from crm_milter.aliases import AliasError
 from crm_milter.pattern import Glob, InDomain
 from crm_milter.postfix import mapfile, mend, plan
 from crm_milter.postfix.domains import Kind
@@ -33,7 +34,7 @@ def attached(site: Site) -> Iterator[Finding]:
 
 def current(site: Site) -> Iterator[Finding]:
     """The generated table on disk is what the rules say, and compiled."""
-    if not mapfile.listed(site) or not site.aliases:
+    if not mapfile.listed(site) or isinstance(site.alias_lines, AliasError):
         return
     state = mapfile.state(site)
     if state.is_current and state.is_compiled:
@@ -41,11 +42,15 @@ def current(site: Site) -> Iterator[Finding]:
     if any(_extra_wildcards(site)):
         return  # worse than stale, and found below
     what = "not compiled" if state.is_current else "not what the rules say"
+    lost = mapfile.shrinking(site)
     yield Finding(
         "map-current",
         f"{mapfile.path(site)} is {what if mapfile.path(site).exists() else 'not there'}",
         f"{_UNROUTED}; run from the unit's reload, the command keeps rules and table together",
-        mend.ours(site, "map", "--write"),
+        f"check that no rule is missing in {site.path}, because {lost}: "
+        + mend.ours(site, "map", "--write", "--force")
+        if lost
+        else mend.ours(site, "map", "--write"),
     )
 
 

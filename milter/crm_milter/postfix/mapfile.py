@@ -15,6 +15,7 @@ from crm_milter.postfix.postconf import PostfixError, last_line, split_list
 from crm_milter.postfix.site import Site
 from crm_milter.postfix.staging import write_atomically
 from crm_milter.postfix.tables import INDEXED, plain
+from crm_milter.tables import why
 
 NAME = "crm-milter-aliases"
 _PREFERRED = ("lmdb", "hash", "cdb", "btree")
@@ -85,9 +86,11 @@ def _is_fresh(site: Site, source: Path, result: Path) -> bool:
     return site.tables.look_up(table(site), asked) == asked
 
 
-def write(site: Site) -> bool:
+def write(site: Site, *, force: bool = False) -> bool:
     """Bring the table up to date and tell whether that changed anything; raises PostfixError.
 
+    Unless forced, a table is neither emptied nor shrunk by more than a third: an address without
+    its entry is refused, and a file that lost its rules looks like one that never had any.
     Readers see the old table or the new one: the compiled file is made beside and moved in its
     place, which a running Postfix notices. texthash it reads again only after a reload.
     """
@@ -95,6 +98,9 @@ def write(site: Site) -> bool:
     if now.is_current and now.is_compiled:
         return False
     source, result = path(site), compiled(site)
+    lost = shrinking(site)
+    if lost and not force:
+        raise PostfixError(f'{lost}; use "map --write --force" if that is intended')
     try:
         if result is not None:
             _compile(site, source, result)
@@ -102,8 +108,37 @@ def write(site: Site) -> bool:
         if result is not None:
             os.utime(result)  # Postfix warns of a table that is older than its source
     except OSError as error:
-        raise PostfixError(f'cannot write "{source}": {error.strerror}') from error
+        raise PostfixError(f'cannot write "{source}": {why(error)}') from error
     return True
+
+
+def shrinking(site: Site) -> str:
+    """Return how the table would be emptied or shrunk by more than a third, "" if it is not."""
+    source, after = path(site), len(site.aliases)
+    before = max(_count(source), _compiled_count(site))
+    if 3 * after >= 2 * before:
+        return ""
+    return (
+        f"{source} would shrink from {before} to {after} entries, and postfix would refuse mail"
+        " for the others"
+    )
+
+
+def _count(source: Path) -> int:
+    try:
+        text = source.read_text("utf-8", "surrogateescape")
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise PostfixError(f'cannot read "{source}": {why(error)}') from error
+    return sum(bool(line.strip()) and line[0] not in "# \t" for line in text.splitlines())
+
+
+def _compiled_count(site: Site) -> int:
+    result = compiled(site)
+    if result is None or not result.exists():
+        return 0
+    return len(site.tables.entries(table(site)) or ())
 
 
 def _compile(site: Site, source: Path, result: Path) -> None:
