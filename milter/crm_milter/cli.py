@@ -47,8 +47,13 @@ def _parser(command: str = "") -> argparse.ArgumentParser:
 def serve(options: argparse.Namespace) -> int:
     """Run the milter in the foreground until SIGTERM or SIGINT; SIGHUP reads the file again."""
     # Imported here, since the other commands run where there is no libmilter.
-    from crm_milter import listener, log, supervisor
+    from crm_milter import listener, log, supervisor, threadstate
 
+    try:
+        threadstate.stack_protection()
+    except threadstate.UnsupportedPythonError as error:
+        say(str(error))
+        return EX_CONFIG
     config = load_config(options.config)
     try:
         return supervisor.serve(options.config, config, log.stderr_log())

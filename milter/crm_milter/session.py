@@ -21,6 +21,7 @@ from crm_milter.decision import Envelope, Recipient
 from crm_milter.log import Log, fault_line
 from crm_milter.routing import Policy, decide
 from crm_milter.tally import Counting
+from crm_milter.threadstate import stack_protection
 from crm_milter.wording import outcome_line
 
 NEEDED_ACTIONS: int = (
@@ -263,8 +264,10 @@ def _known_address(ctx: milter.Context, raw: str) -> str:
 
 def register(service: Service) -> None:
     """Register the callbacks of one service with libmilter; raises milter.error."""
+    protect_stack = stack_protection()
 
     def negotiate(ctx: milter.Context, offer: list[int]) -> int:
+        protect_stack()
         session = Session(service)
         ctx.setpriv(session)
         return session.negotiate(ctx, offer)
