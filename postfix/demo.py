@@ -51,7 +51,7 @@ MESSAGES = [
         log=f"rerouted: to=<{HELP}> new=<support@{CRM}> rule=support copies=1 spam=ham",
     ),
     Message(
-        title="the same, marked as spam by the filter before us",
+        title="the same, marked as spam by an earlier filter",
         recipient=HELP,
         spam=True,
         expected={"it@solarmora.com": (None, HELP)},
@@ -102,10 +102,16 @@ def virtual_alias_map() -> str:
 
 def introduce(lab: Lab, aliases: str) -> None:
     """Say what runs."""
-    print(f"\nA private Postfix listens on 127.0.0.1 port {lab.postfix.port}; whatever it delivers")
-    print(f"goes to a server on port {lab.sink.port} that plays the CRM and all the mailboxes.")
-    print(f"The milter runs with {CONFIG}.\n")
-    print("virtual_alias_maps, by crm-milter map:")
+    print(
+        f"\nA private Postfix is listening on 127.0.0.1 port {lab.postfix.port}; whatever it"
+        " delivers"
+    )
+    print(
+        f"is sent to a test server on port {lab.sink.port} that stands in for the CRM and all"
+        " mailboxes."
+    )
+    print(f"crm-milter is running with {CONFIG}.\n")
+    print('virtual_alias_maps, as printed by "crm-milter map":')
     for line in aliases.splitlines():
         if not line.startswith("#"):
             print(f"    {line}")
@@ -120,7 +126,7 @@ def show(lab: Lab, number: int, message: Message) -> bool:
         show_part("out", envelope(delivery))
     show_part("log", outcome.log)
     problems = check(message, outcome)
-    show_part("", ["right"] if not problems else [f"WRONG: {problem}" for problem in problems])
+    show_part("", ["OK"] if not problems else [f"FAILED: {problem}" for problem in problems])
     return not problems
 
 
@@ -163,16 +169,18 @@ def parameters(rcpt: Rcpt) -> tuple[str | None, str | None]:
 
 def conclude(wrong: int, seconds: float) -> None:
     """Say how it went."""
-    verdict = f"{wrong} of {len(MESSAGES)} are wrong" if wrong else f"all {len(MESSAGES)} are right"
+    sent = len(MESSAGES)
+    failed = f"{wrong} of {sent} messages failed"
+    verdict = failed if wrong else f"all {sent} messages were handled correctly"
     print(f"\n{verdict}, in {seconds:.1f} s")
 
 
 def stay(lab: Lab) -> None:
     """Show what arrives, until ^C."""
     sendmail = f"/usr/sbin/sendmail -C {lab.postfix.config} -f {CUSTOMER} {HELP}"
-    print("\nAll of it stays up until ^C. Send to it as root with")
+    print("\nThe demo keeps running until you press ^C. To send a message, run as root")
     print(f"    echo hello | {sendmail}")
-    print("or, with the package swaks, from any account with")
+    print("or, as any user, with the swaks package")
     swaks = ["swaks", "--server", f"127.0.0.1:{lab.postfix.port}", "--from", CUSTOMER]
     print(f"    {shlex.join([*swaks, '--to', HELP, '--add-header', 'X-Spam: Yes'])}")
     print(f"Postfix logs to {lab.postfix.maillog.path}\n", flush=True)

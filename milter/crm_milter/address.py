@@ -154,21 +154,21 @@ def mailbox(text: str) -> str:
         local, _, domain = text.rpartition("@")
         return f"{local}@{domain.lower()}"
     if text.strip() in ("", "<>"):
-        raise AddressError("the null address is no recipient")
+        raise AddressError('an empty address ("" or "<>") is not a recipient')
     if text.startswith("<") or text.endswith(">"):
-        raise AddressError(f'write the address without angle brackets, not "{text}"')
+        raise AddressError(f'remove the angle brackets from "{text}"')
     local, domain = split(text)
     if _has_several(text):
-        raise AddressError(f'one address is meant, "{text}" looks like several')
+        raise AddressError(f'expected one address, but "{text}" looks like several')
     if not domain:
         raise AddressError(f'"{text}" has no domain')
     if not local:
         raise AddressError(f'"{text}" has no local part')
     domain = checked_domain(domain)
     if _CONTROL.search(text) or "\\\n" in text:
-        raise AddressError(f"{text!r} holds a control character")
+        raise AddressError(f"{text!r} contains a control character")
     if not text.startswith('"') and not _DOT_ATOM.fullmatch(local):
-        raise AddressError(f'the local part of "{text}" has to be quoted or is misspelt')
+        raise AddressError(f'the local part of "{text}" is misspelt or must be quoted')
     return written(join(local, domain))
 
 
@@ -181,7 +181,7 @@ def checked_domain(text: str) -> str:
     """Return a domain that a person wrote as A-labels; raises AddressError."""
     domain = ascii_domain(text)
     if not (_DOMAIN.fullmatch(domain) or _LITERAL.fullmatch(domain)) or len(domain) > 255:
-        raise AddressError(f'"{text}" is no domain')
+        raise AddressError(f'"{text}" is not a valid domain')
     return domain
 
 

@@ -75,10 +75,10 @@ def spam(section: Section) -> SpamSettings:
     """Return the settings under ``spam``."""
     filters = (*section["filter"], *section["headers"])
     if not filters and not section.bad:
-        section.place.complain((), 'neither "filter" nor "headers" names anything')
+        section.place.complain((), '"filter" and "headers" are both empty')
     if filters and section.states("no_verdict") and not any(each.marks_ham for each in filters):
         names = ", ".join(f'"{each.name}"' for each in filters)
-        message = f"can never apply: {names} does not mark ham, so that no mark means ham"
+        message = f"has no effect: with {names}, mail without a mark counts as ham"
         section.place.warn(("no_verdict",), message)
     return SpamSettings(filters, section["no_verdict"])
 
@@ -109,7 +109,7 @@ def rule(section: Section) -> Entry:
     built = Rule(copies=values.pop("also_deliver_to"), **values)
     bad, place = section.bad, section.place
     if built.bypass_spam_filter and section.states("on_spam"):
-        message = 'cannot stand together with "bypass_spam_filter: true"'
+        message = 'cannot be combined with "bypass_spam_filter: true"'
         place.complain(("on_spam",), message)
     _unsaid(built, section)
     known = not bad & {"match", "replace_with", "address_map"}
@@ -117,8 +117,8 @@ def rule(section: Section) -> Entry:
         bad |= {"replace_with"}
     if not built.replaces and not built.copies and not bad:
         message = (
-            'has neither "replace_with" nor "also_deliver_to":'
-            " it only keeps later rules from its addresses"
+            'has neither "replace_with" nor "also_deliver_to": it does nothing except hide'
+            " its addresses from later rules"
         )
         place.warn((), message)
     return Entry(built, bad, place)
@@ -130,12 +130,14 @@ def _unsaid(rule: Rule, section: Section) -> None:
     if section.bad:
         return
     if section.states("on_oversize") and rule.max_size is None:
-        place.warn(("on_oversize",), 'says nothing without "max_size"')
+        place.warn(("on_oversize",), 'has no effect without "max_size"')
     if rule.propagate_extension and not rule.replaces:
-        place.warn(("propagate_extension",), "says nothing where the recipient stays")
+        place.warn(
+            ("propagate_extension",), "has no effect: the rule does not replace the recipient"
+        )
     for number, pattern in enumerate(rule.senders if rule.except_senders else ()):
         if pattern in rule.except_senders:
-            message = f'{named(pattern)} is among "except_senders" as well, and so never meant'
+            message = f'{named(pattern)} is also in "except_senders" and therefore never matches'
             place.warn(("senders", number), message)
 
 
@@ -146,13 +148,13 @@ def _is_filled(template: Template, match: tuple[Pattern, ...], place: Place) -> 
     for pattern in match:
         if not has_literal_domain(pattern):
             message = (
-                f"not under {named(pattern)}, which does not end in a domain:"
-                " outgoing mail would be rerouted as well"
+                f"cannot be used with {named(pattern)}, which does not end in a domain:"
+                " outgoing mail would also be rerouted"
             )
         elif most > group_count(pattern):
             count = group_count(pattern)
             groups = f"{count or 'no'} group{'' if count == 1 else 's'}"
-            message = f'"\\{most}" is not there: {named(pattern)} has {groups}'
+            message = f'"\\{most}" does not exist: {named(pattern)} has {groups}'
         else:
             continue
         place.complain(("replace_with",), message)

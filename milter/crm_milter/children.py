@@ -51,7 +51,7 @@ class Child:
     state: State = State.STARTING
 
     def __str__(self) -> str:
-        return f"worker w{self.slot} (process {self.pid})"
+        return f"worker w{self.slot} (pid {self.pid})"
 
     @property
     def owes_word(self) -> bool:
@@ -118,7 +118,7 @@ def _live(body: Callable[[socket.socket], int], channel: socket.socket, log: Log
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _TAKEN_SIGNALS)
         status = body(channel)
     except BaseException as fault:  # nothing may get back to the supervisor's own work
-        log(fault_line("a child", fault))
+        log(fault_line("child process", fault))
     finally:
         # Threads of libmilter may still be there, and must not keep a process that has ended.
         os._exit(status)
@@ -129,7 +129,7 @@ def ended() -> Iterator[tuple[int, str]]:
     with suppress(ChildProcessError):
         while (found := os.waitpid(-1, os.WNOHANG))[0]:
             code = os.waitstatus_to_exitcode(found[1])
-            how = f"ended with exit status {code}" if code >= 0 else f"was killed by signal {-code}"
+            how = f"exited with status {code}" if code >= 0 else f"was killed by signal {-code}"
             yield found[0], how if code else ""
 
 

@@ -1,6 +1,7 @@
 """The command line: one function a command, results on stdout, diagnostics on stderr.
 
-Exit status: 0 good, 1 no, 2 usage, 78 bad configuration (EX_CONFIG of sysexits.h).
+Exit status: 0 success, 1 failure or problem found, 2 usage error, 78 invalid configuration
+(EX_CONFIG in sysexits.h).
 """
 
 import argparse
@@ -45,7 +46,7 @@ def _parser(command: str = "") -> argparse.ArgumentParser:
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Run the milter in the foreground until SIGTERM or SIGINT; SIGHUP reads the file again."""
+    """Run the milter in the foreground; SIGHUP reloads, SIGTERM and SIGINT stop it."""
     # Imported here, since the other commands run where there is no libmilter.
     from crm_milter import listener, log, supervisor, threadstate
 

@@ -108,7 +108,7 @@ def _checked(
     delimiter: str = section["recipient_delimiter"]
     spam: SpamSettings = section["spam"] or SpamSettings()
     if entries and not section.states("spam"):
-        message = "no spam filter is named, so that all mail counts as ham"
+        message = "no spam filter is configured: spam is rerouted like any other mail"
         section.place.warn(("spam",), message)
     milter = _absolute(section, path)
     known: frozenset[str] = frozenset().union(*section["known_recipients"])
@@ -133,6 +133,9 @@ def _absolute(section: Section, path: Path) -> MilterSettings:
     socket = os.path.normpath(path.absolute().parent / milter.listen.path)
     length = len(os.fsencode(socket))
     if length > LONGEST_SOCKET_PATH:
-        message = f'"{socket}" has {length} bytes, more than the {LONGEST_SOCKET_PATH} of a socket'
+        message = (
+            f'"{socket}" is {length} bytes long; a Unix socket path can have at most'
+            f" {LONGEST_SOCKET_PATH}"
+        )
         section.place.complain(("milter", "listen"), message)
     return replace(milter, listen=UnixSocket(socket))

@@ -25,7 +25,7 @@ def add_command(
         type=Path,
         default=Path(DEFAULT_CONFIG),
         metavar="FILE",
-        help="the configuration (default: %(default)s)",
+        help="configuration file (default: %(default)s)",
     )
     command.set_defaults(command=function)
     return command

@@ -47,7 +47,7 @@ _JIRA = Crm(
     "support@site.atlassian.net",
     _domain("LABEL.atlassian.net"),
     largest=25 * _MB,
-    drops='mail from "<>", and mail that fails DMARC because its DKIM signature did not survive',
+    drops='bounces (mail from "<>") and mail that fails DMARC because its DKIM signature broke',
 )
 _FRESHDESK = Crm("Freshdesk", "support@company.freshdesk.com", _domain("(LABEL.)+freshdesk.com"))
 

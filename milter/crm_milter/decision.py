@@ -64,8 +64,8 @@ class Reply(Enum):
     ACCEPT = "250 2.0.0 accepted"
     DISCARD = "250 2.0.0 discarded"
     REJECT_SPAM = "550 5.7.1 message refused as spam"
-    REJECT_OVERSIZE = "552 5.3.4 message too big for its recipient"
-    TEMPFAIL = "451 4.7.1 no verdict of the spam filter yet, try again later"
+    REJECT_OVERSIZE = "552 5.3.4 message size exceeds limit for this recipient"
+    TEMPFAIL = "451 4.7.1 no spam filter verdict yet, try again later"
 
 
 class Addition(NamedTuple):

@@ -77,7 +77,7 @@ def read(stream: BinaryIO, problems: Problems, takers: dict[str, Taker]) -> Node
         line, message = _explained(error, stream)
         problems.fail(line, message)
     except yaml.YAMLError as error:
-        problems.fail(0, f"no valid YAML: {error}")
+        problems.fail(0, f"invalid YAML: {error}")
 
 
 # What YAML 1.1 calls printable, less its exotic line ends, which no editor counts as lines.
@@ -103,7 +103,7 @@ class _Source:
         """Return the next chunk, b"" at the end, without the bytes of an unfinished character."""
         data = self._stream.read(_CHUNK)
         if self._size == 0 and (data[:2] in (b"\xff\xfe", b"\xfe\xff") or data[:2].count(0) == 1):
-            self._refuse("this is UTF-16; save the file as UTF-8")
+            self._refuse("the file is UTF-16; save it as UTF-8")
         self._size += len(data)
         if self._size > MOST_BYTES:
             self._line = 0
@@ -112,11 +112,11 @@ class _Source:
             text = self._decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
             before = error.object[: error.start].decode("utf-8", "replace")
-            self._refuse(f"byte 0x{error.object[error.start]:02x} is not UTF-8", before)
+            self._refuse(f"byte 0x{error.object[error.start]:02x} is not valid UTF-8", before)
         found = _NO_TEXT.search(text)
         if found:
             name = "a NUL byte" if found[0] == "\0" else f"the character U+{ord(found[0]):04X}"
-            self._refuse(f"{name} has no place in a text file", text[: found.start()])
+            self._refuse(f"{name} is not allowed in a text file", text[: found.start()])
         self._line += text.count("\n")
         return self.read() if data and not text else text.encode()
 
@@ -141,7 +141,9 @@ class _Builder:
         self._next()  # the end of the document
         event = self._next()
         if not isinstance(event, yaml.StreamEndEvent):
-            self._refuse(_line(event), 'a second document begins here ("---"); the file is one')
+            self._refuse(
+                _line(event), 'a second YAML document starts here ("---"); only one is allowed'
+            )
         return None if isinstance(root, Scalar) and root.plain and not root.text else root
 
     def _refuse(self, line: int, message: str) -> None:
@@ -153,12 +155,20 @@ class _Builder:
         if kind is yaml.ScalarEvent and event.tag is None and event.anchor is None:
             return Scalar(event.value, line, not event.style)
         if kind is yaml.AliasEvent:
-            self._refuse(line, f'"*{event.anchor}" is an alias of YAML; quote it if it is text')
+            self._refuse(
+                line,
+                f'"*{event.anchor}" is a YAML alias, which is not supported; quote it if it is'
+                " text",
+            )
             return Refused(line)
         if event.anchor is not None:
-            self._refuse(line, f'"&{event.anchor}" is an anchor of YAML; quote it if it is text')
+            self._refuse(
+                line,
+                f'"&{event.anchor}" is a YAML anchor, which is not supported; quote it if it is'
+                " text",
+            )
         if event.tag is not None:
-            self._refuse(line, f'"{event.tag}" is a tag of YAML; leave it out')
+            self._refuse(line, f'"{event.tag}" is a YAML tag, which is not supported; remove it')
         if kind is yaml.ScalarEvent:
             return Refused(line)
         if len(self._path) >= DEEPEST:
@@ -203,13 +213,13 @@ class _Builder:
         key = self._node(event, line)
         if isinstance(key, Scalar):
             if key.text == "<<" and key.plain:
-                self._refuse(line, 'merge keys ("<<") are not understood; write the keys out')
+                self._refuse(line, 'merge keys ("<<") are not supported; write the keys out')
             elif not key.text:
                 self._refuse(line, 'a key is missing before ":"')
             else:
                 return sys.intern(key.text)
         elif not isinstance(key, Refused):
-            self._refuse(line, "a key must be a text, not a list or a mapping (braces?)")
+            self._refuse(line, "a key must be a string, not a list or a mapping (unquoted braces?)")
         return ""
 
 
@@ -222,29 +232,32 @@ def _explained(error: yaml.MarkedYAMLError, stream: BinaryIO) -> tuple[int, str]
     """Return line and meaning of a syntax error, in the words of a person where it is usual."""
     mark: Any = error.problem_mark or error.context_mark
     if mark is None:
-        return 0, f"no valid YAML: {error.problem}"
+        return 0, f"invalid YAML: {error.problem}"
     context, problem = error.context or "", error.problem or "unreadable"
     line = mark.line + 1
     if "nesting depth" in problem:  # libyaml's own limit; it reads ahead of us
         return line, _TOO_DEEP
     if "alias" in context or "anchor" in context:
         sign = "*" if "alias" in context else "&"
-        return line, f'a value that begins with "{sign}" has to be quoted'
+        return line, f'a value that begins with "{sign}" must be quoted'
     if "cannot start any token" in problem:
         character = _character(stream, mark)
         if character == "\t":
-            return line, "a tab cannot indent; use spaces"
-        return line, f'a value that begins with "{character}" has to be quoted'
+            return line, "tabs cannot be used for indentation; use spaces"
+        return line, f'a value that begins with "{character}" must be quoted'
     if "escape" in problem or "escape" in context:
-        return line, r"a backslash in double quotes is an escape; use single quotes, as in " r"'\1'"
+        return line, (
+            "a backslash in double quotes starts an escape sequence; use single quotes, as in "
+            r"'\1'"
+        )
     if "quoted scalar" in context and error.context_mark is not None:
-        return error.context_mark.line + 1, "the quote that opens here is not closed"
+        return error.context_mark.line + 1, "the quote opened here is never closed"
     if "mapping values are not allowed" in problem:
-        return line, 'a ":" too many: quote the value, or mend the indentation'
+        return line, 'unexpected ":": quote the value or fix the indentation'
     if "block sequence entries are not allowed" in problem:
-        return line, 'a list begins on a line of its own; if "-" is the value, quote it'
-    hint = " (look at the indentation and the quotes)" if "did not find" in problem else ""
-    return line, f"no valid YAML: {context}{', ' if context else ''}{problem}{hint}"
+        return line, 'a list must start on a new line; if "-" is part of the value, quote the value'
+    hint = " (check indentation and quotes)" if "did not find" in problem else ""
+    return line, f"invalid YAML: {context}{', ' if context else ''}{problem}{hint}"
 
 
 def _character(stream: BinaryIO, mark: Any) -> str:

@@ -87,20 +87,20 @@ def _steps(table: RuleTable, address: str, sender: str) -> Iterator[Step]:
             break
     if passed_over > MOST_PASSED_OVER:
         more = passed_over - MOST_PASSED_OVER
-        yield Step("", False, f"{more} more rules do not take the address")
+        yield Step("", False, f"{more} more rules do not match")
 
 
 def _not_taken(spared: bool) -> str:
-    reason = "does not take the address"
-    return f"{reason} (wildcards spare it)" if spared else reason
+    reason = "does not match"
+    return f"{reason} (wildcards never match this address)" if spared else reason
 
 
 def _condition(failing: str, sender: str) -> str:
     reasons = {
         "": "applies",
-        "senders": f"<{printable(sender)}> is not among its senders",
-        "except_senders": f"<{printable(sender)}> is among its except_senders",
-        "apply_to": "apply_to does not hold: see known_recipients",
+        "senders": f"sender <{printable(sender)}> is not in its senders",
+        "except_senders": f"sender <{printable(sender)}> is in its except_senders",
+        "apply_to": "apply_to excludes it (see known_recipients)",
     }
     return reasons[failing]
 
@@ -111,7 +111,7 @@ def lines(story: Story) -> Iterator[str]:
     decision = story.decision
     if decision is not None:
         judgement = decision.judgement
-        decided_by = printable(judgement.field) or "no header field of the spam filter"
+        decided_by = printable(judgement.field) or "no header field from the spam filter"
         yield f"spam: {judgement.verdict.value} ({decided_by})"
     for recipient, steps in story.looked_at:
         yield ""
@@ -126,7 +126,7 @@ def lines(story: Story) -> Iterator[str]:
 
 def _end(decision: Decision | None) -> Iterator[str]:
     if decision is None:
-        yield "no recipient is matched: accepted at DATA, nothing is looked at or changed"
+        yield "no rule matches any recipient: accepted at DATA, message neither read nor changed"
         return
     for outcome in decision.outcomes:
         yield outcome_line(QUEUE_ID, outcome, decision.judgement)

@@ -38,9 +38,9 @@ def run(address: tuple[str, int], numbers: Numbers, channel: socket.socket, log:
             server = Server(*address, Site(numbers, log).page)
         except OSError as error:
             if time.monotonic() > deadline:
-                where = f"{address[0]}, port {address[1]}"
+                where = f"{address[0]} port {address[1]}"
                 reason = (error.strerror or str(error)).lower()
-                log(f"error: cannot serve metrics on {where}: {reason}")
+                log(f"error: cannot listen for metrics on {where}: {reason}")
                 return _EX_NO
         else:
             server.run(channel)
@@ -92,14 +92,13 @@ class Site:
 
 
 def health(state: State) -> Page:
-    """Return whether mail is accepted. With a reload that failed it is, by the rules of before."""
+    """Return whether mail is accepted. After a failed reload it is, by the previous rules."""
     if not state.serving:
-        return Page(b"no worker accepts mail\n", status=503)
-    accept = "accepts" if state.serving == 1 else "accept"
-    lines = [f"ok, {counted(state.serving, 'worker')} {accept} mail"]
+        return Page(b"no worker is accepting mail\n", status=503)
+    lines = [f"ok, {counted(state.serving, 'worker')} accepting mail"]
     if not state.reload_good:
         since = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(state.reloaded_at))
-        lines.append(f"but the last reload failed, the rules are those read at {since}")
+        lines.append(f"last reload failed, still using the rules loaded at {since}")
     return Page("".join(f"{line}\n" for line in lines).encode())
 
 

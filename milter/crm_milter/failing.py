@@ -133,7 +133,7 @@ def text(failed: list[Failing]) -> Iterator[str]:
 
 
 def _last_sent(failed: Failing) -> str:
-    return f", the last at {failed.last_sent:%Y-%m-%d %H:%M:%S}" if failed.last_sent else ""
+    return f", last sent at {failed.last_sent:%Y-%m-%d %H:%M:%S}" if failed.last_sent else ""
 
 
 def as_json(failed: list[Failing]) -> list[dict[str, Any]]:

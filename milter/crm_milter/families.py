@@ -137,56 +137,55 @@ def _build(_seen: Seen) -> Samples:
 FAMILIES: Iterable[Family] = (
     Family(
         *("messages", "counter", "messages"),
-        "Messages by what they came to; of several things the first that applies, in this order:"
+        "Messages by outcome. A message with several outcomes counts once, as the first of:"
         f" {', '.join(MESSAGE_OUTCOMES)}.",
         _fixed(MESSAGES, "outcome", MESSAGE_OUTCOMES),
     ),
     Family(
         *("recipients", "counter", "recipients"),
-        "Matched recipients by rule and what became of them; in mode test only counted as test.",
+        "Matched recipients by rule and outcome. In test mode they count only as test.",
         _by_rule(0, RECIPIENT_OUTCOMES),
     ),
     Family(
         *("copies", "counter", "copies"),
-        "Copies that rules added, or withheld since the message is spam.",
+        "Copies added, or withheld because the message is spam.",
         _by_rule(COPIES, COPY_OUTCOMES),
     ),
     Family(
         *("spam_verdicts", "counter", "verdicts"),
-        "What the configured spam filter said of messages with a match; none where it said"
-        " nothing although it marks ham. Nothing is counted where no filter is configured.",
+        "Spam filter verdicts on messages with a matched recipient. none: no verdict"
+        " although the filter marks ham. Not counted if no filter is configured.",
         _fixed(VERDICT, "verdict", VERDICTS),
     ),
     Family(
         *("last_rerouted_timestamp_seconds", "gauge", "seconds"),
-        "When a rule last replaced a recipient, in seconds since the epoch; 0 for not yet.",
+        "Unix time when the rule last replaced a recipient; 0 if not since the service started.",
         _last_rerouted,
     ),
     Family(
         *("processing_seconds", "histogram", "seconds"),
-        "Time in seconds that a message took in our callbacks, but for those that only keep a"
-        " header field or count the body; aborted messages are left out.",
+        "Time spent in milter callbacks per message, in seconds, except callbacks that only"
+        " store a header field or count body bytes. Aborted messages are not included.",
         _processing,
     ),
     Family(
         *("sessions", "gauge", "sessions"),
-        "Open connections of the mail server.",
+        "Open connections from the mail server.",
         _one(lambda seen: seen.totals.cells[SESSIONS]),
     ),
     Family(
         *("errors", "counter", "errors"),
-        "Faults of our own, each with a line in the log, by where they happened; the message was"
-        " answered 451.",
+        "Internal errors by stage. Each is logged, and the message is answered with 451.",
         _fixed(ERRORS, "stage", STAGES),
     ),
     Family(
         *("config_last_reload_successful", "gauge", ""),
-        "1 if the file was good when it was last read, 0 if the rules of before are in use.",
+        "1 if the last reload succeeded, 0 if it failed and the previous rules are still in use.",
         _one(lambda seen: seen.state.reload_good),
     ),
     Family(
         *("config_last_reload_success_timestamp_seconds", "gauge", "seconds"),
-        "When the rules in use were read, in seconds since the epoch.",
+        "Unix time when the rules in use were loaded.",
         _one(lambda seen: seen.state.reloaded_at),
     ),
     Family(
@@ -196,7 +195,8 @@ FAMILIES: Iterable[Family] = (
     ),
     Family(
         *("config", "info", ""),
-        "1, with the SHA-256 of the file in use, included files left out, as sha256sum(1) has it.",
+        "Always 1. sha256: checksum of the configuration file in use, without included"
+        " files, as printed by sha256sum(1).",
         _config,
     ),
     Family(
@@ -206,7 +206,7 @@ FAMILIES: Iterable[Family] = (
     ),
     Family(
         *("workers", "gauge", "workers"),
-        "Workers that accept mail.",
+        "Workers accepting mail.",
         _one(lambda seen: seen.state.serving),
     ),
     Family(

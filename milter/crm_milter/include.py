@@ -26,7 +26,7 @@ def included(section: Section, file: Path) -> tuple[Path, ...]:
             for path in _meant(file.parent, name):
                 real = os.path.realpath(path)
                 if real == os.path.realpath(file):
-                    raise ValueError(f'"{name}" means this file as well')
+                    raise ValueError(f'"{name}" also matches this file itself')
                 found.setdefault(real, path)
         except OSError as error:
             section.place.complain(("include", number), f'"{name}": {why(error)}')
@@ -38,7 +38,7 @@ def included(section: Section, file: Path) -> tuple[Path, ...]:
 def _meant(folder: Path, name: str) -> Iterator[Path]:
     path = folder / name
     if _SPECIAL & set(str(Path(name).parent)):
-        raise ValueError('only the name of a file may hold "*", "?" and "[", not its folder')
+        raise ValueError('"*", "?" and "[" are allowed in the file name only, not in its directory')
     if not _SPECIAL & set(path.name):
         path.stat()
         yield path

@@ -45,7 +45,7 @@ class Keeper:
         try:
             self._pid, self._channel = fork(body, self._log)
         except OSError as error:
-            self._log(f"error: cannot start the exporter: {(error.strerror or '').lower()}")
+            self._log(f"error: cannot start the metrics exporter: {(error.strerror or '').lower()}")
             self._try_later()
         else:
             self.due = math.inf
@@ -56,8 +56,8 @@ class Keeper:
             self._pid = 0
             self.hang_up()
             self._try_later()
-            what = f"warning: the exporter {trouble or 'ended unasked'}"
-            self._log(f"{what}, starting another in {self._wait:g} seconds")
+            what = f"warning: metrics exporter {trouble or 'exited unexpectedly'}"
+            self._log(f"{what}, restarting it in {self._wait:g} seconds")
 
     def hang_up(self) -> None:
         """Close our end of the channel: a child of ours must, or the exporter would not end."""

@@ -42,7 +42,7 @@ MILTER = table(
         "listen",
         Text("a listener", values.listener, "^(unix:.+|inet6?:[0-9]+@.+)$"),
         "unix:/var/spool/postfix/crm-milter/milter.sock",
-        "where Postfix reaches the milter",
+        "socket on which the milter listens for Postfix",
     ),
     Key(
         "socket_mode",
@@ -60,13 +60,13 @@ MILTER = table(
         "workers",
         Whole('a number from 1 to 64 or "auto"', 1, 64, word="auto"),
         "auto",
-        "processes that answer; auto: one a usable processor, at most 4",
+        "number of worker processes; auto: one per usable CPU, at most 4",
     ),
     Key(
         "drain_timeout",
         Whole("a number of seconds up to 86400", 0, 86400),
         60,
-        "seconds that open sessions get when the milter is stopped",
+        "seconds allowed for open sessions to finish when the milter stops",
     ),
 )
 
@@ -77,7 +77,7 @@ METRICS = table(
         "listen",
         Text('"HOST:PORT" or "none"', values.exporter_address, "^(none|.+:[0-9]+)$"),
         "127.0.0.1:9894",
-        "where Prometheus reads the metrics; none: nowhere",
+        "address of the metrics endpoint; none disables it",
     ),
 )
 
@@ -85,8 +85,13 @@ HEADER = table(
     'a header: "name", and "value" or "at_least"',
     build.header,
     Key("name", FIELD_NAME, None, "header field", required=True),
-    Key("value", Text("a text", values.field_value, "."), None, "spam where it matches; * and ?"),
-    Key("at_least", Decimal(), None, "spam where the first number reaches this score"),
+    Key(
+        "value",
+        Text("a string", values.field_value, "."),
+        None,
+        "spam if the value matches; * and ? are wildcards",
+    ),
+    Key("at_least", Decimal(), None, "spam if the first number in the value is at least this"),
     needs=(("value", "at_least"),),
     apart=(("value", "at_least"),),
 )
@@ -94,13 +99,13 @@ HEADER = table(
 SPAM = table(
     'a mapping with "filter" or "headers"',
     build.spam,
-    Key("filter", Several(PRESET), (), "presets of spam filters whose word counts"),
+    Key("filter", Several(PRESET), (), "presets of the spam filters to trust"),
     Key("headers", Several(HEADER), (), "header fields of your own filter"),
     Key(
         "no_verdict",
         Choice(NoVerdict),
         "route",
-        "mail without a word of filters that mark ham",
+        "what to do with mail that has no verdict, if the filter marks ham",
     ),
     needs=(("filter", "headers"),),
 )
@@ -108,9 +113,14 @@ SPAM = table(
 COPY = table(
     'a mapping with "address"',
     build.copy,
-    Key("address", ADDRESS, None, "who gets the copy", required=True),
-    Key("deliver_spam", Flag(), False, "copies of spam, too, where a rule lets spam pass"),
-    Key("suppress_bounces", Flag(), True, "the sender hears nothing if the copy bounces"),
+    Key("address", ADDRESS, None, "address that gets the copy", required=True),
+    Key(
+        "deliver_spam",
+        Flag(),
+        False,
+        "send this copy even if the mail is spam (with bypass_spam_filter)",
+    ),
+    Key("suppress_bounces", Flag(), True, "do not send the sender a bounce if this copy fails"),
 )
 
 RULE = table(
@@ -128,20 +138,25 @@ RULE = table(
         "address_map",
         FileText("a file", values.address_map),
         None,
-        "table of recipients and their targets, in place of match and replace_with",
+        "table of recipients and targets, instead of match and replace_with",
     ),
     Key("senders", Several(SENDER, least=1), (), "envelope senders it applies to"),
     Key("except_senders", Several(SENDER, least=1), (), "envelope senders it does not apply to"),
-    Key("apply_to", Choice(ApplyTo), "all", "recipients with or without an account"),
-    Key("replace_with", TEMPLATE, None, "where the mail goes instead"),
+    Key(
+        "apply_to",
+        Choice(ApplyTo),
+        "all",
+        "all recipients, or only those with (known) or without (unknown) an account",
+    ),
+    Key("replace_with", TEMPLATE, None, "address that replaces the recipient"),
     Key(
         "also_deliver_to",
         Several(Either(Text("an address", build.plain_copy, ADDRESS.shape), COPY)),
         (),
-        "who gets a copy",
+        "addresses that get a copy",
     ),
     Key("propagate_extension", Flag(), False, "keep the extension of the recipient"),
-    Key("bypass_spam_filter", Flag(), False, "spam is rerouted as well"),
+    Key("bypass_spam_filter", Flag(), False, "reroute spam as well"),
     Key("on_spam", Choice(OnSpam), "leave", "what happens to spam"),
     Key("auto_submitted", Choice(AutoSubmitted), "route", "what happens to automatic mail"),
     Key(
@@ -151,25 +166,35 @@ RULE = table(
         "largest message that is routed",
     ),
     Key("on_oversize", Choice(OnOversize), "leave", "what happens to larger ones"),
-    Key("suppress_bounces", Flag(), True, "the sender hears nothing if the CRM refuses"),
+    Key(
+        "suppress_bounces",
+        Flag(),
+        True,
+        "do not send the sender a bounce if the CRM rejects the mail",
+    ),
     Key(
         "envelope_sender",
         Text('an address or "keep"', values.envelope_sender, f"^keep$|{ADDRESS.shape}"),
         "keep",
-        "address for bounces",
+        "envelope sender of rerouted mail: keep, or the address that gets bounces",
     ),
     Key(
         "add_headers",
         Fields(
             "a mapping of header names to values",
             Text("a header name", values.new_field_name, FIELD_NAME.shape),
-            Text("a text", values.new_field_value, "^[ -~]+$"),
+            Text("a string", values.new_field_value, "^[ -~]+$"),
         ),
         {},
         "header fields to add; {recipient}, {rule} and {spam} are filled in",
     ),
-    Key("unrouted_to", ADDRESS, None, "mailbox for what is left, in place of the global one"),
-    Key("mode", Choice(Mode), "enforce", "test: only log what would be done"),
+    Key(
+        "unrouted_to",
+        ADDRESS,
+        None,
+        "mailbox for mail this rule does not reroute; overrides the global one",
+    ),
+    Key("mode", Choice(Mode), "enforce", "test: log what would be done, change nothing"),
     needs=(("match", "address_map"),),
     apart=(("match", "address_map"), ("replace_with", "address_map")),
 )
@@ -178,12 +203,12 @@ ROOT = table(
     'keys such as "rules:"',
     build.same,
     Key("milter", MILTER, {}, "how Postfix reaches the milter"),
-    Key("metrics", METRICS, {}, "what Prometheus reads"),
+    Key("metrics", METRICS, {}, "metrics for Prometheus"),
     Key(
         "recipient_delimiter",
         Text("characters", values.delimiters, "^[!#$%&'*+./=?^_`{|}~-]*$"),
         "",
-        "as in main.cf: what starts an extension",
+        "characters that start an address extension, as in main.cf",
     ),
     Key(
         "known_recipients",
@@ -191,15 +216,15 @@ ROOT = table(
         (),
         "tables whose first column lists the addresses with an account",
     ),
-    Key("unrouted_to", ADDRESS, None, "mailbox for matched mail that is left"),
+    Key("unrouted_to", ADDRESS, None, "mailbox for matched mail that is not rerouted"),
     Key(
         "spam",
         Either(Text("a preset", build.preset, PRESET.shape), SPAM),
         None,
-        "whose word on spam counts",
+        "which spam filters to trust",
     ),
     Key("include", Several(Text("a file")), (), "files with more rules, such as rules.d/*.yaml"),
-    Key("rules", Several(RULE, one=False), (), "the first that matches a recipient applies"),
+    Key("rules", Several(RULE, one=False), (), "the first rule that matches a recipient applies"),
 )
 
 # What an included file may hold.
@@ -207,7 +232,9 @@ INCLUDED = table(
     '"rules:"',
     build.same,
     *(
-        key if key.name == "rules" else replace(key, refusal='only "rules" may be included')
+        key
+        if key.name == "rules"
+        else replace(key, refusal='only "rules" is allowed in an included file')
         for key in ROOT.keys.values()
     ),
 )

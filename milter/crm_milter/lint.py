@@ -50,18 +50,21 @@ def _accounts(entries: tuple[Entry, ...], table: RuleTable, root: Section) -> No
     if "known_recipients" in root.bad:
         return
     if root["known_recipients"] and not asking and "rules" not in root.bad:
-        message = 'says nothing, since no rule has "apply_to"'
+        message = 'has no effect: no rule uses "apply_to"'
         root.place.warn(("known_recipients",), message)
     for entry in asking:
         if not table.known:
-            message = 'nobody is known: "known_recipients" lists no address'
+            message = 'requires "known_recipients", which lists no addresses'
             entry.place.complain(("apply_to",), message)
             continue
         wanted = entry.rule.apply_to is ApplyTo.KNOWN
         for number, pattern in enumerate(entry.rule.match):
             if isinstance(pattern, Exact) and (pattern.address in table.known) is not wanted:
-                stands = "does not stand" if wanted else "stands"
-                message = f'{named(pattern)} {stands} in "known_recipients", so it never applies'
+                stands = "not listed" if wanted else "listed"
+                message = (
+                    f'{named(pattern)} is {stands} in "known_recipients", so the rule never'
+                    " applies to it"
+                )
                 entry.place.warn(("match", number), message)
 
 
@@ -70,7 +73,7 @@ def _extensions(entries: tuple[Entry, ...], root: Section) -> None:
         return
     for entry in entries:
         if entry.rule.propagate_extension:
-            message = 'there are no extensions without "recipient_delimiter"'
+            message = 'requires "recipient_delimiter"'
             entry.place.complain(("propagate_extension",), message)
 
 
@@ -80,7 +83,7 @@ def _headers(entries: tuple[Entry, ...], spam: SpamSettings) -> None:
     for entry in entries:
         for name, _ in entry.rule.add_headers:
             if name.lower() in read:
-                message = "the spam filter is believed by this field; add one with another name"
+                message = "this field carries the spam filter's verdict; choose another name"
                 entry.place.complain(("add_headers", name), message)
 
 
@@ -90,7 +93,7 @@ def _repetitions(entry: Entry) -> None:
     seen: set[object] = set()
     for number, pattern in enumerate(entry.rule.match):
         if _key(pattern) in seen:
-            entry.place.warn(("match", number), f"{named(pattern)} is there twice")
+            entry.place.warn(("match", number), f"{named(pattern)} is listed twice")
         seen.add(_key(pattern))
 
 
@@ -131,9 +134,15 @@ class _Part:
     def message(self) -> str:
         names = _quoted(self.takers or ())
         if self.all_hidden:
-            return f"{self.name} never comes here, it goes to {names} before"
-        count = "an address" if self.hidden == 1 else f"{self.hidden} addresses"
-        return f'{count} of {self.name}, "{self.example}", never comes here, but to {names} before'
+            return f"{self.name} never reaches this rule: matched first by {names}"
+        if self.hidden == 1:
+            return (
+                f'"{self.example}" in {self.name} never reaches this rule: matched first by {names}'
+            )
+        return (
+            f"{self.hidden} addresses in {self.name} never reach this rule"
+            f' (for example "{self.example}"): matched first by {names}'
+        )
 
 
 def _quoted(names: Iterable[str]) -> str:
@@ -153,7 +162,9 @@ def _unreachable(entries: tuple[Entry, ...], table: RuleTable) -> None:
             continue
         if all(part.all_hidden for part in parts):
             names = _quoted(dict.fromkeys(name for part in parts for name in part.takers or ()))
-            entry.place.complain((), f"can never apply: all its addresses go to {names} before it")
+            entry.place.complain(
+                (), f"can never apply: all its addresses are matched first by {names}"
+            )
             continue
         for part in parts:
             if part.hidden:

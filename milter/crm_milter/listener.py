@@ -64,7 +64,7 @@ class Listener:
 def _lock(path: Path) -> int:
     """Take the lock beside the socket: opensocket() would take a live socket away."""
     if not path.parent.is_dir():
-        raise ListenError(f'the folder "{path.parent}" of the milter socket is not there')
+        raise ListenError(f'directory "{path.parent}" of the milter socket does not exist')
     try:
         descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -80,7 +80,7 @@ def _lock(path: Path) -> int:
 def _refuse_live_socket(path: str) -> None:
     try:
         if not stat.S_ISSOCK(Path(path).lstat().st_mode):
-            raise ListenError(f'"{path}" is there and no socket')
+            raise ListenError(f'"{path}" exists and is not a socket')
     except FileNotFoundError:
         return
     if _lasts(lambda: _connects(path)):
@@ -107,7 +107,7 @@ def _connects(path: str) -> bool:
 
 def _refuse_taken_port(listen: InetSocket) -> None:
     family = socket.AF_INET6 if listen.family == "inet6" else socket.AF_INET
-    where = f"port {listen.port} of {listen.host}"
+    where = f"{listen.host} port {listen.port}"
     try:
         address = socket.getaddrinfo(listen.host, listen.port, family, socket.SOCK_STREAM)[0][4]
         taken = _lasts(lambda: _is_taken(family, address))

@@ -58,7 +58,7 @@ def fault_line(stage: str, fault: BaseException) -> str:
     """Return the line for an exception that no one expected: what, and where it came from."""
     frames = traceback.extract_tb(fault.__traceback__)[-3:]
     places = ", ".join(f"{PurePath(each.filename).name}:{each.lineno}" for each in frames)
-    return f"error: at {stage}: {printable(repr(fault))} ({places})"
+    return f"error: internal error at {stage}: {printable(repr(fault))} ({places})"
 
 
 def _priority(octets: bytes) -> bytes:

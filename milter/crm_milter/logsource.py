@@ -105,7 +105,9 @@ class LogFile:
         try:
             self._start = self._stream.seek(0, io.SEEK_END)
         except ValueError as error:
-            raise LogError(f"{self.name}: compressed, so that nothing more will come") from error
+            raise LogError(
+                f"{self.name} is compressed, so no new lines will appear: name the live log"
+            ) from error
 
     def lines(self, words: Iterable[str], fold: bool = False) -> Iterator[Line]:
         """Yield the lines that hold one of the words."""
@@ -158,7 +160,7 @@ def _opened(path: Path, files: ExitStack) -> BinaryIO:
     magic = stream.read(6)
     stream.seek(0)
     if magic.startswith(_ZSTANDARD):
-        raise OSError(0, f"is compressed with zstd; try --log <(zstdcat {path})")
+        raise OSError(0, f"zstd is not supported; use --log <(zstdcat {path})")
     for start, opener in _OPENERS:
         if magic.startswith(start):
             return cast("BinaryIO", files.enter_context(opener(stream)))
@@ -238,7 +240,7 @@ def found(since: datetime, config_directory: Path | None = None) -> Iterator[lis
             sources.append(Journal(since, ours_alone=bool(live)))
         if not sources:
             places = ", ".join(PLACES)
-            raise LogError(f"no mail log found: neither {places} nor a journal; use --log")
+            raise LogError(f"no mail log found (tried {places} and the journal); use --log")
         yield sources
 
 

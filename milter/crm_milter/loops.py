@@ -95,8 +95,8 @@ class _Loops:
             taker = self._taker(copy.address)
             if taker:
                 message = (
-                    f'"{copy.address}" is matched by rule "{taker.name}":'
-                    " virtual aliases may send the copy elsewhere"
+                    f'"{copy.address}" is matched by rule "{taker.name}": virtual aliases'
+                    " may redirect the copy"
                 )
                 entry.place.warn(("also_deliver_to", number), message)
 
@@ -104,9 +104,14 @@ class _Loops:
         """Note a mailbox for unrouted mail or for bounces that would be routed itself."""
         taker = self._taker(address) if address else None
         if taker:
-            message = f'"{address}" is matched by rule "{taker.name}": what is left has to stay'
+            message = (
+                f'"{address}" is matched by rule "{taker.name}": mail that is not rerouted'
+                " would not stay there"
+            )
             if key == "envelope_sender":
-                message = f'"{address}" is matched by rule "{taker.name}": bounces would be routed'
+                message = (
+                    f'"{address}" is matched by rule "{taker.name}": bounces would be rerouted'
+                )
             place.complain((key,), message)
 
     def _taker(self, address: str) -> Rule | None:

@@ -24,38 +24,40 @@ Show = Callable[[str], None]
 
 def verify_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``verify``."""
-    command.add_argument("address", type=_address, metavar="ADDRESS", help="where the mail goes")
+    command.add_argument(
+        "address", type=_address, metavar="ADDRESS", help="recipient of the test message"
+    )
     command.add_argument(
         "--via",
         type=_server,
         default=("127.0.0.1", probe.SMTP_PORT),
         metavar="HOST:PORT",
-        help="the smtpd that takes it (default: 127.0.0.1:25)",
+        help="SMTP server to send it to (default: 127.0.0.1:25)",
     )
     command.add_argument(
         "--from",
         dest="sender",
         type=_address,
         metavar="ADDRESS",
-        help="its sender (default: postmaster at this host)",
+        help="envelope sender (default: postmaster at this host)",
     )
     command.add_argument(
-        "--spam", action="store_true", help="send what filters take for spam, which has to stay"
+        "--spam", action="store_true", help="send a spam test message, which must not reach the CRM"
     )
     command.add_argument(
         "--spam-line",
         default=probe.GTUBE,
         metavar="TEXT",
-        help="the line in it that makes it spam (default: that of GTUBE)",
+        help="line that makes the test message spam (default: the GTUBE string)",
     )
     command.add_argument(
         "--timeout",
         type=_seconds,
         default=60.0,
         metavar="S",
-        help="seconds to wait for the log to tell (default: 60)",
+        help="seconds to wait for the result in the log (default: 60)",
     )
-    command.add_argument("--yes", action="store_true", help="do not ask before sending")
+    command.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     _with_logs(command)
 
 
@@ -65,26 +67,26 @@ def trace_arguments(command: argparse.ArgumentParser) -> None:
         "what",
         nargs="?",
         metavar="QUEUEID|ADDRESS",
-        help="a message, or an address and all messages that name it",
+        help="a queue id, or an address for all messages from or to it",
     )
     command.add_argument(
         "--since",
         type=_since,
         metavar="TIME",
-        help="30m, 2h, 3d, 1w, today, yesterday or 2026-11-22 10:00"
-        " (default: 7d, or all of the files of --log)",
+        help="30m, 2h, 3d, 1w, today, yesterday or 2026-11-22 10:00 (default: 7d; with --log,"
+        " the whole files)",
     )
     command.add_argument(
         "--failing",
         action="store_true",
-        help="list the targets that mail does not reach: deferred or bounced",
+        help="list targets whose mail is deferred or bounced",
     )
     command.add_argument(
         "--limit",
         type=int,
         default=100,
         metavar="N",
-        help="most messages of an address, the newest (default: 100)",
+        help="show at most the newest N messages (default: 100)",
     )
     _with_logs(command)
 
@@ -96,10 +98,13 @@ def _with_logs(command: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="read these in place of the log that postfix, syslog or the journal has",
+        help="read these files instead of the log of Postfix, syslog or the journal",
     )
     command.add_argument(
-        "--config-directory", type=Path, metavar="DIR", help="where main.cf is, as for postconf -c"
+        "--config-directory",
+        type=Path,
+        metavar="DIR",
+        help="Postfix configuration directory, as for postconf -c",
     )
 
 
@@ -155,10 +160,10 @@ def verify_address(options: argparse.Namespace, config: Config, show: Show, say:
 
 def _agreed(say: Show) -> bool:
     if not sys.stdin.isatty():
-        say("nobody is there to be asked: use --yes")
+        say("standard input is not a terminal: use --yes to send without asking")
         return False
     try:
-        return input("go on? [y/N] ").strip().lower() in ("y", "yes")
+        return input("send it? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
         return False
 
@@ -171,7 +176,10 @@ def trace_mail(options: argparse.Namespace, show: Show, say: Show) -> int:
         say("name a queue id or an address, or use --failing")
         return USAGE
     if what and not is_address and (options.failing or not is_queue_id(what)):
-        say(f'"{what}" is no {"address" if options.failing else "queue id and no address"}')
+        say(
+            f'"{what}" is'
+            f" {'not an address' if options.failing else 'neither a queue id nor an address'}"
+        )
         return USAGE
     try:
         with _sources(options, options.since) as sources:
@@ -196,7 +204,7 @@ def _stories(
     elif story:
         show("\n".join(trace.text(story)))
     else:
-        say(f'"{what}" is not in {", ".join(source.name for source in sources)}')
+        say(f'"{what}" not found in {", ".join(source.name for source in sources)}')
     return GOOD if story else NO
 
 
@@ -205,7 +213,7 @@ def _failing(options: argparse.Namespace, sources: list[logsource.Source], show:
     if options.json:
         show(json.dumps(failing.as_json(failed), indent=2))
     else:
-        show("\n".join(failing.text(failed)) or "no target fails")
+        show("\n".join(failing.text(failed)) or "no failing targets")
     return NO if failed else GOOD
 
 

@@ -18,7 +18,7 @@ from crm_milter import __version__, cli, console, mdoc, reference
 EXAMPLE = Path(__file__).parents[1] / "crm-milter.yaml"
 _FILES = (
     (console.DEFAULT_CONFIG, "the configuration, see"),
-    ("/var/spool/postfix/crm-milter/milter.sock", "where Postfix reaches the milter"),
+    ("/var/spool/postfix/crm-milter/milter.sock", "socket on which the milter listens for Postfix"),
 )
 
 
@@ -76,12 +76,12 @@ def page_8(parser: argparse.ArgumentParser, day: date) -> Iterator[str]:
     yield from (".Sh SYNOPSIS", ".Nm", ".Ar COMMAND", ".Op Ar argument ...", ".Nm", ".Fl -version")
     yield ".Sh DESCRIPTION"
     first, *others = commands(parser)["serve"].description.split("\n\n")  # type: ignore[union-attr]
-    yield from mdoc.text(f"The command serve is the milter itself: {first[:1].lower()}{first[1:]}")
+    yield from mdoc.text(f"The serve command is the daemon. {first}")
     for paragraph in others:
         yield ".Pp"
         yield from mdoc.text(paragraph)
     yield ".Pp"
-    yield from mdoc.text("The other commands are for those who set it up and look after it.")
+    yield from mdoc.text("The other commands are for set-up and operation.")
     yield ".Sh COMMANDS"
     for name, command in commands(parser).items():
         yield from _command(name, command)

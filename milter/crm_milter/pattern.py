@@ -116,11 +116,11 @@ def parse(text: str) -> Pattern:
 def _parse_glob(text: str) -> Glob:
     local, at, domain = text.rpartition("@")
     if not at:
-        raise PatternError(f'"{text}" has no domain; write "{text}@" and the domain')
+        raise PatternError(f'"{text}" has no domain; write "{text}@DOMAIN"')
     if "*" in domain:
-        raise PatternError(f'"*" is understood in the local part only, not in "@{domain}"')
+        raise PatternError(f'"*" is allowed in the local part only, not in "@{domain}"')
     if local == "*":
-        raise PatternError(f'write "@{domain}" for every address of the domain')
+        raise PatternError(f'use "@{domain}" to match every address in the domain')
     addresses.mailbox(text.replace("*", "x"))
     pieces = tuple(re.sub(r"\*+", "*", local).casefold().split("*"))
     return Glob(text, pieces, addresses.checked_domain(domain))
@@ -132,7 +132,9 @@ _LONGEST_EXPRESSION = 1000
 
 def _parse_regex(text: str) -> Regex:
     if len(text) < 3 or not text.endswith("/"):
-        raise PatternError(f'a regular expression stands between two slashes, not "{text}"')
+        raise PatternError(
+            f'a regular expression must be enclosed in slashes ("/.../"), not "{text}"'
+        )
     re2 = regexes.module()
     if re2 is None:  # Debian 12 has no package of it; everything else works without it
         raise PatternError(
@@ -141,14 +143,14 @@ def _parse_regex(text: str) -> Regex:
         )
     if len(text) > _LONGEST_EXPRESSION:
         raise PatternError(
-            f"a regular expression of {len(text)} characters, more than {_LONGEST_EXPRESSION}:"
-            ' list addresses with "file:PATH"'
+            f"the regular expression has {len(text)} characters, the limit is"
+            f' {_LONGEST_EXPRESSION}; use "file:PATH" for a list of addresses'
         )
     try:
         return Regex(text, re2.compile(text[1:-1], regexes.options(re2)))
     except re2.error as error:
         reason = error.args[0].decode() if isinstance(error.args[0], bytes) else error
-        raise PatternError(f'"{text}" is no regular expression of RE2: {reason}') from error
+        raise PatternError(f'invalid RE2 regular expression "{text}": {reason}') from error
 
 
 _LITERAL_END = re.compile(r"@(?:[\w-]|\\?\.|\\-)+\$?$")

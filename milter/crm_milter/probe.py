@@ -51,11 +51,12 @@ class Probe:
         message["From"] = self.sender
         message["To"] = self.recipient
         message["Date"] = formatdate(localtime=True)
-        message["Subject"] = f"probe {self.token}"
+        message["Subject"] = f"test message {self.token}"
         message["Message-ID"] = f"<{self.token}@{self.sender.rpartition('@')[2]}>"
         message.set_content(
-            "This is a probe, sent by the command crm-milter verify to see whether mail to\n"
-            f"{self.recipient} arrives where it should. Whatever it opened may be closed.\n"
+            'This is a test message sent by "crm-milter verify" to check that mail to\n'
+            f"{self.recipient} reaches its destination.\n"
+            "If it opened a case, the case can be closed.\n"
             + (f"\n{self.spam_line}\n" if self.spam_line else "")
         )
         return message

@@ -30,19 +30,19 @@ class Outcome(Enum):
     """What became of the probe; the word that the last line of the screen begins with."""
 
     ARRIVED = "arrived"
-    STAYED = "stayed behind"
-    WOULD_ARRIVE = "mode test"
+    STAYED = "kept from the CRM"
+    WOULD_ARRIVE = "test mode"
     DEFERRED = "deferred"
     BOUNCED = "bounced"
     COPY_FAILED = "copy failed"
     NOT_REROUTED = "not rerouted"
-    DOUBLED = "doubled"
+    DOUBLED = "delivered twice"
     LEFT = "left"
-    HELD = "held"
+    HELD = "on hold"
     MILTER_DOWN = "milter down"
     REFUSED = "refused"
-    FILTER_REFUSED = "the filter refused it"
-    NO_VERDICT = "not proven"
+    FILTER_REFUSED = "rejected by the filter"
+    NO_VERDICT = "inconclusive"
     SPAM_ROUTED = "spam was rerouted"
     UNKNOWN = "unknown"
 
@@ -125,14 +125,18 @@ def judge(expected: Expected, evidence: Evidence, time_is_up: bool) -> Result | 
     if not (time_is_up or evidence.is_over or evidence.is_held or _all_tried(expected, evidence)):
         return None
     if not evidence.journeys:
-        advice = ("is it the log of this server that is read?",)
-        return Result(Outcome.UNKNOWN, "the log has nothing of it", advice)
+        advice = ("is this the right server's log? see --log",)
+        return Result(Outcome.UNKNOWN, "no trace of the message in the log", advice)
     if decided is None:
         return _unseen(expected, evidence)
     if decided.test:
         words = decided.text.removesuffix(" [test, not done]")
-        advice = (f'once all is set up, take "mode: test" away from rule "{decided.rule}"',)
-        return Result(Outcome.WOULD_ARRIVE, f"nothing was done, it would have been {words}", advice)
+        advice = (
+            f'when set-up is complete, remove "mode: test" from rule "{decided.rule}" and reload',
+        )
+        return Result(
+            Outcome.WOULD_ARRIVE, f"nothing was changed; the rule would have done: {words}", advice
+        )
     if expected.spam:
         return _spam(expected, evidence, decided)
     if decided.action not in ("rerouted", "copied"):
@@ -161,22 +165,22 @@ def _refused(expected: Expected, evidence: Evidence, decided: Decided | None) ->
         return Result(Outcome.MILTER_DOWN, f"{evidence.complaints[-1]}; {reply}", NOT_SEEN[:1])
     if reply.stage != "message":
         advice = {
-            "connect": ("is postfix running, and is --via its address?",),
-            "MAIL": ("postfix refuses the sender; see --from",),
-            "RCPT": ("postfix does not take the address: crm-milter check --postfix says why",),
+            "connect": ("is Postfix running, and is --via its address?",),
+            "MAIL": ("Postfix rejects the sender; see --from",),
+            "RCPT": ("Postfix does not accept the address: crm-milter check --postfix says why",),
         }[reply.stage]
         # A complaint about the milter may be on its way into the log.
         late = "Service unavailable" in reply.text
         return Result(Outcome.REFUSED, f"at {reply.stage}: {reply}", advice, late)
     if decided and decided.action == "rejected":
         if expected.spam and decided.reason == "spam":
-            return Result(Outcome.STAYED, f"the milter refused it, as on_spam says: {reply}")
+            return Result(Outcome.STAYED, f"crm-milter rejected it, as on_spam requires: {reply}")
         return Result(Outcome.REFUSED, f"by crm-milter: {decided.text}; {reply}", LEFT["other"])
     if decided and decided.reason == "no_verdict":
         return Result(Outcome.NO_VERDICT, f"the filter gave no verdict: {decided.text}", NO_VERDICT)
     if expected.spam and 500 <= reply.code < 600:
         return Result(Outcome.FILTER_REFUSED, str(reply), FILTER_REFUSED, by_absence=True)
-    why = f"at the end of the message: {reply}"
+    why = f"at end of message: {reply}"
     return Result(Outcome.REFUSED, why, LEFT["other"], by_absence=True)
 
 
@@ -187,12 +191,12 @@ def _unseen(expected: Expected, evidence: Evidence) -> Result:
     for target in expected.targets:
         delivery = evidence.delivery(target)
         if delivery and addresses.normalise(delivery.original) == expected.address:
-            why = f"an alias of postfix sends it to <{target}>, not the milter"
-            advice = ("take the alias away: crm-milter map",)
+            why = f"a Postfix alias sent it to <{target}>; crm-milter did not"
+            advice = ('remove that alias; "crm-milter map" prints the entries that belong there',)
             return Result(Outcome.NOT_REROUTED, why, advice, by_absence=True)
         if delivery and not expected.spam:
             return _delivered(expected, evidence, UNLOGGED)
-    why = f"the milter's log has no line about it{_where(evidence)}"
+    why = f"crm-milter logged nothing about it{_where(evidence)}"
     return Result(Outcome.NOT_REROUTED, why, NOT_SEEN, by_absence=True)
 
 
@@ -210,11 +214,11 @@ def _not_routed(evidence: Evidence, decided: Decided) -> Result:
 
 def _routed(expected: Expected, evidence: Evidence, decided: Decided) -> Result:
     if {addresses.normalise(each) for each in decided.new} != set(expected.targets):
-        return Result(Outcome.NOT_REROUTED, f"the milter says: {decided.text}", OTHER_RULES)
+        return Result(Outcome.NOT_REROUTED, f"crm-milter logged: {decided.text}", OTHER_RULES)
     if expected.targets:
         for each in evidence.deliveries:
             if expected.address in _names(each):
-                why = f"<{each.to}> got it for <{expected.address}> as well: {each.status}"
+                why = f"<{each.to}> also received it for <{expected.address}> ({each.status})"
                 return Result(Outcome.DOUBLED, why, BOTH)
     if evidence.is_held:
         return Result(Outcome.HELD, decided.text, HELD)
@@ -226,7 +230,7 @@ def _delivered(expected: Expected, evidence: Evidence, advice: tuple[str, ...]) 
     for address in expected.targets or expected.copies:
         each = evidence.delivery(address)
         if each is None:
-            why = f"no attempt to deliver to <{address}> was logged"
+            why = f"no delivery attempt to <{address}> was logged"
             return Result(Outcome.UNKNOWN, why, by_absence=True)
         if each.status == "deferred":
             return Result(Outcome.DEFERRED, _said(each), waiting_target(each.words))
@@ -235,9 +239,9 @@ def _delivered(expected: Expected, evidence: Evidence, advice: tuple[str, ...]) 
     for address in expected.copies:
         each = evidence.delivery(address)
         if each is None or each.status != "sent":
-            said = _said(each) if each else f"no attempt to deliver to <{address}> was logged"
+            said = _said(each) if each else f"no delivery attempt to <{address}> was logged"
             status = f"{each.status}: " if each else ""
-            why = f"the CRM has it, but {status}{said}"
+            why = f"the CRM has it, but a copy failed: {status}{said}"
             return Result(Outcome.COPY_FAILED, why, COPY, by_absence=each is None)
     arrived = [evidence.delivery(each) for each in expected.targets or expected.copies]
     return Result(Outcome.ARRIVED, "; ".join(_said(each) for each in arrived if each), advice)
@@ -251,9 +255,9 @@ def _spam(expected: Expected, evidence: Evidence, decided: Decided) -> Result:
     if decided.reason == "spam" and decided.action in ("left", "discarded"):
         for address in (*expected.targets, *expected.copies):
             if evidence.delivery(address):
-                why = f"the milter left it, but <{address}> got it all the same"
+                why = f"crm-milter left it, but <{address}> received it anyway"
                 return Result(Outcome.SPAM_ROUTED, why, BOTH)
-        gone = "; it was discarded, as on_spam says" if decided.action == "discarded" else ""
+        gone = "; discarded, as on_spam requires" if decided.action == "discarded" else ""
         return Result(Outcome.STAYED, f"{decided.text}{gone or _where(evidence)}")
     if decided.action == "quarantined":
         return Result(Outcome.STAYED, f"{decided.text}; it is on hold", HELD)
@@ -261,8 +265,8 @@ def _spam(expected: Expected, evidence: Evidence, decided: Decided) -> Result:
         why = f"the filter gave no verdict to a local client: {decided.text}"
         return Result(Outcome.NO_VERDICT, why, NO_VERDICT)
     if decided.spam == "ham" and not expected.marks_ham:
-        why = f"the filter said nothing, which counts as ham: {decided.text}"
+        why = f"no verdict from the filter, which counts as ham: {decided.text}"
         return Result(Outcome.NO_VERDICT, why, NO_VERDICT)
     if decided.action in ("rerouted", "copied"):
         return Result(Outcome.SPAM_ROUTED, decided.text, LEFT["ham"])
-    return Result(Outcome.NO_VERDICT, f"something else kept it: {decided.text}", LEFT["other"])
+    return Result(Outcome.NO_VERDICT, f"kept for another reason: {decided.text}", LEFT["other"])

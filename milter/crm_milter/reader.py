@@ -132,12 +132,18 @@ class Reader:
         for name, child in node.entries.items():
             where = (*path, name)
             if isinstance(child, Mapping):
-                self._fail(child, where, "expected a text, not a mapping (quote what has braces)")
+                self._fail(
+                    child,
+                    where,
+                    "expected a string, not a mapping (quote values that contain braces)",
+                )
                 continue
             title = self.read(kind.name, Scalar(name, child.line, plain=False), where)
             value = self.read(kind.value, child, where)
             if title is not INVALID and title.lower() in seen:
-                self._fail(child, where, "is there twice, in other letters")
+                self._fail(
+                    child, where, "is listed twice (header field names are not case-sensitive)"
+                )
             elif INVALID not in (title, value):
                 fields.append((title, value))
                 seen.add(title.lower())
@@ -170,16 +176,16 @@ class Reader:
         present = node.entries.keys()
         for name in kind.required:
             if name not in present:
-                self._fail(node, path, f'the key "{name}" is missing')
+                self._fail(node, path, f'required key "{name}" is missing')
                 bad.add(name)
         for names in kind.needs:
             if present.isdisjoint(names):
-                these = " nor ".join(f'"{name}"' for name in names)
-                self._fail(node, path, f"neither {these} is there")
+                these = " or ".join(f'"{name}"' for name in names)
+                self._fail(node, path, f"{these} is required")
                 bad.update(names)
         for first, second in kind.apart:
             if second in present and first in present:
-                message = f'cannot stand together with "{first}"'
+                message = f'cannot be combined with "{first}"'
                 self._fail(node.entries[second], (*path, second), message)
                 bad.update((first, second))
         return bad
@@ -243,7 +249,7 @@ def _plain_text(what: str, node: Scalar) -> str:
         means = f'"{node.text}" without quotes means {word} in YAML'
         raise ValueError(f"expected {what}, but {means} (quote it, or leave the key out)")
     if not node.text.isprintable() and _CONTROL.search(node.text):
-        raise ValueError(f'"{node.text}" holds a line break or control character')
+        raise ValueError(f'"{node.text}" contains a line break or control character')
     return node.text
 
 
@@ -256,7 +262,7 @@ def _choice(kind: Choice, node: Scalar) -> Enum:
 
 
 def _shown(node: Scalar) -> str:
-    return f'"{node.text}"' if node.plain else f'"{node.text}" in quotes'
+    return f'"{node.text}"' if node.plain else f'the quoted "{node.text}"'
 
 
 def _is_empty(node: Node) -> bool:

@@ -40,7 +40,7 @@ SILENT_STEPS: int = (
     milter.P_NR_CONN | milter.P_NR_MAIL | milter.P_NR_RCPT | milter.P_NR_HDR | milter.P_NR_EOH
 )
 _MOST_DIGITS = 20  # of SIZE (RFC 1870 section 3)
-FAULT = ("451", "4.3.0", "local problem, try again later")
+FAULT = ("451", "4.3.0", "internal error, try again later")
 
 
 class Service:
@@ -119,7 +119,9 @@ class Session:
         self._tally.opened()
         if not self._can_edit:
             self._tally.error("negotiation")
-            self._log("error: the mail server does not offer the actions needed to reroute mail")
+            self._log(
+                "error: the mail server does not support the milter actions needed to reroute mail"
+            )
         offer[0] = actions & (NEEDED_ACTIONS | milter.SETSYMLIST)
         offer[1] = steps & (self._service.steps | milter.P_SKIP)
         self._enough_answer = milter.SKIP if steps & milter.P_SKIP else milter.CONTINUE

@@ -104,7 +104,7 @@ class Supervisor:
             self._feed_watchdog(now)
         if now >= self._cut_off_at:
             seconds = self._config.milter.drain_timeout
-            self._cut_off(f"after {counted(seconds, 'second')}")
+            self._cut_off(f"drain_timeout ({counted(seconds, 'second')}) exceeded")
         if now >= self._reload_at and self._workers.taken_over:
             self._reload()
         if self._workers.tend(now):
@@ -144,7 +144,7 @@ class Supervisor:
     def _obey(self, signals: Counter[int]) -> None:
         for _ in range(sum(signals[number] for number in STOP_SIGNALS)):
             if self._stopping:
-                self._cut_off("since we were told to stop again")
+                self._cut_off("second stop signal received")
             else:
                 self._stop()
         if signals[signal.SIGHUP] and not self._stopping:
@@ -168,13 +168,15 @@ class Supervisor:
         else:
             if self._config.policy.table.rules and not config.policy.table.rules:
                 # More likely a file that is just being written, or a full disk, than a wish.
-                reason = "no rule is left in the file; a restart would serve without rules"
+                reason = (
+                    "the file no longer contains any rules; if that is intended, restart crm-milter"
+                )
                 self._refuse_reload([f"error: {self._path}: {reason}"])
                 return
             for problem in config.warnings:
                 self._log(_line(problem))
             for key in _changed_for_good(self._config_at_start, config):
-                self._log(f"warning: {self._path}: {key}: has changed, restart needed")
+                self._log(f"warning: {self._path}: {key}: changed; takes effect after a restart")
             self._config = config
             self._numbers.loaded(digest, config.policy.table.rules)
             _freeze()
@@ -184,7 +186,7 @@ class Supervisor:
         for line in lines:
             self._log(line)
         self._numbers.reload_failed()
-        self._log("error: reload failed, the rules of before stay")
+        self._log("error: reload failed, keeping the previous rules")
         notify("READY=1", f"STATUS=serving {self._size()}, the last reload failed")
 
     def _size(self) -> str:
@@ -201,14 +203,14 @@ class Supervisor:
         self._cut_off_at = time.monotonic() + seconds
         self._listener.remove()
         self._workers.drain()
-        self._log(f"stopping, open sessions have {counted(seconds, 'second')}")
+        self._log(f"stopping, waiting up to {counted(seconds, 'second')} for open sessions")
         notify("STOPPING=1", "STATUS=stopping, waiting for open sessions")
 
     def _cut_off(self, why: str) -> None:
         self._cut_off_at = math.inf
         if self._children():
             workers = counted(len(self._children()), "worker")
-            self._log(f"warning: cutting off the sessions of {workers}, {why}")
+            self._log(f"warning: closing the open sessions of {workers}: {why}")
         for child in self._children():
             child.kill()
 

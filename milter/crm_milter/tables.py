@@ -67,7 +67,7 @@ class Files:
         disk, than a wish: taken at its word it would send mail elsewhere.
         """
         if _TABLE_TYPE.match(name):
-            raise ValueError(f'write the path alone, without "{name.partition(":")[0]}:"')
+            raise ValueError(f'write only the path, without "{name.partition(":")[0]}:"')
         path = self._folder / name
         key = os.path.normpath(path.absolute()), read
         if key not in self._results:
@@ -87,7 +87,10 @@ class Files:
             if os.fstat(stream.fileno()).st_size > MOST_BYTES:
                 raise OSError(0, f"larger than {MOST_BYTES >> 20} MiB")
             if b"\0" in stream.read(_SIGHT):
-                raise OSError(0, "no text; name the source of a table, not what postmap makes")
+                raise OSError(
+                    0,
+                    "not a text file; name the source file, not the one that postmap makes from it",
+                )
             stream.seek(0)
             problems = self._problems.beside(str(path), SHOWN_LINES)
             result = read(stream, problems)
@@ -100,7 +103,7 @@ def _lines(stream: BinaryIO, problems: Problems) -> Iterator[tuple[int, str]]:
         try:
             line = data.removeprefix(_BYTE_ORDER_MARK).decode().rstrip()
         except UnicodeDecodeError as error:
-            problems.add(number, (), f"byte 0x{error.object[error.start]:02x} is not UTF-8")
+            problems.add(number, (), f"byte 0x{error.object[error.start]:02x} is not valid UTF-8")
             continue
         start = line.lstrip()
         if start and start[0] != "#":
@@ -124,10 +127,15 @@ def address_list(stream: BinaryIO, problems: Problems) -> frozenset[str]:
 
 def _one(text: str) -> str:
     if text.startswith("@"):
-        message = f'a list holds addresses; "{text}" has to stand beside it in the configuration'
+        message = (
+            f'a list file may contain only addresses; put "{text}" in the configuration instead'
+        )
         raise addresses.AddressError(message)
     if "*" in text:
-        message = f'a list holds addresses; the "*" in "{text}" is understood elsewhere only'
+        message = (
+            f'a list file may contain only addresses; put the pattern "{text}" in the'
+            " configuration instead"
+        )
         raise addresses.AddressError(message)
     return addresses.normalise(addresses.mailbox(text))
 
@@ -150,7 +158,11 @@ def _entries(stream: BinaryIO, problems: Problems) -> Iterator[tuple[int, str, s
         elif entry:
             entry = f"{entry} {line.lstrip()}"
         else:
-            problems.add(number, (), "a line that begins with a space continues one, here nothing")
+            problems.add(
+                number,
+                (),
+                "continuation line (leading white space), but there is no line before it",
+            )
     if entry:
         yield (first, *_parted(entry))
 
@@ -181,7 +193,7 @@ def address_map(stream: BinaryIO, problems: Problems) -> dict[str, tuple[str, ..
             problems.add(number, (), str(error))
             continue
         if normal in table:
-            message = f'duplicate key "{normal}": the first one counts'
+            message = f'duplicate key "{normal}": only the first entry is used'
             problems.add(number, (), message, Severity.WARNING)
         else:
             table[normal] = shared.setdefault(targets, targets)
@@ -192,7 +204,9 @@ def _key(text: str) -> str:
     if text.startswith("@"):
         return f"@{addresses.checked_domain(text[1:])}"
     if "*" in text:
-        message = f'the "*" in "{text}" is not understood in a table; write "@" and the domain'
+        message = (
+            f'the "*" in "{text}" is not supported in a table; use "@DOMAIN" for a whole domain'
+        )
         raise addresses.AddressError(message)
     return addresses.normalise(addresses.mailbox(text))
 
@@ -205,9 +219,9 @@ def _targets(value: str) -> tuple[str, ...]:
         return (_target(value),)
     targets = tuple(map(_target, _TARGET.findall(value)))
     if not targets:
-        raise addresses.AddressError("the target is missing: an entry is an address and its target")
+        raise addresses.AddressError('missing target: an entry is "ADDRESS TARGET"')
     if len(targets) > MOST_TARGETS:
-        raise addresses.AddressError(f"{len(targets)} targets, more than {MOST_TARGETS}")
+        raise addresses.AddressError(f"{len(targets)} targets; the limit is {MOST_TARGETS}")
     different: dict[str, str] = {}
     for target in targets:
         different.setdefault(addresses.normalise(target), target)
@@ -216,9 +230,9 @@ def _targets(value: str) -> tuple[str, ...]:
 
 def _target(text: str) -> str:
     if text.startswith("#"):
-        raise addresses.AddressError("a comment stands on a line of its own")
+        raise addresses.AddressError("a comment must be on a line of its own")
     if text.startswith("@"):
-        raise addresses.AddressError(f'a target of a table is a whole address, not "{text}"')
+        raise addresses.AddressError(f'a target must be a full address, not "{text}"')
     return addresses.mailbox(text)
 
 
@@ -235,7 +249,9 @@ def accounts(stream: BinaryIO, problems: Problems) -> frozenset[str]:
             if "@" not in key:
                 bare.append((number, key))
             elif key.startswith("@"):
-                message = f'"{key}" names no account: all addresses would be known'
+                message = (
+                    f'"{key}" is not an account; it would make every address of the domain known'
+                )
                 raise addresses.AddressError(message)
             else:
                 listed.add(addresses.normalise(addresses.mailbox(key)))

@@ -21,12 +21,18 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _with_json(checking)
     explaining = add_command(commands, "explain", explain_message)
     explaining.add_argument(
-        "--from", dest="sender", required=True, metavar="ADDRESS", help='"" is the null sender'
+        "--from",
+        dest="sender",
+        required=True,
+        metavar="ADDRESS",
+        help='envelope sender; envelope sender; "" is the null sender',
     )
     explaining.add_argument(
-        "--to", action="append", required=True, metavar="ADDRESS", help="may be given repeatedly"
+        "--to", action="append", required=True, metavar="ADDRESS", help="recipient; may be repeated"
     )
-    explaining.add_argument("message", nargs="?", default="-", help="a file; -: standard input")
+    explaining.add_argument(
+        "message", nargs="?", default="-", help="message file; - is standard input (default)"
+    )
     _with_json(explaining)
     _with_json(add_command(commands, "rules", list_rules))
     postfix.map_arguments(add_command(commands, "map", virtual_map))
@@ -40,14 +46,14 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _with_json(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    command.add_argument("--json", action="store_true", help="print JSON")
 
 
 def check(options: argparse.Namespace) -> int:
     """Read the configuration and report every problem in it.
 
-    With --postfix also what is wrong between it and the Postfix of this host, each with the
-    reason why it matters and the command that mends it.
+    With --postfix, also check this host's Postfix against it. Each finding says why it matters and
+    how to fix it.
     """
     try:
         config = load_config(options.config)
@@ -61,12 +67,12 @@ def check(options: argparse.Namespace) -> int:
         print(postfix.as_json(options.config, config))
         return EX_OK
     count = counted(len(config.policy.table.rules), "rule")
-    print(f"{options.config}: good, {count}{postfix.no_rules(config)}")
+    print(f"{options.config}: OK, {count}{postfix.no_rules(config)}")
     return EX_OK
 
 
 def explain_message(options: argparse.Namespace) -> int:
-    """Tell what would be done with a message, rule by rule, in the words of the log."""
+    """Show what would happen to a message, rule by rule, and the log lines it would produce."""
     config = load_config(options.config)
     try:
         message = _read_message(options.message)
@@ -86,7 +92,7 @@ def _read_message(name: str) -> bytes:
 
 
 def list_rules(options: argparse.Namespace) -> int:
-    """Print the rules in the order in which they are tried."""
+    """List the rules in the order they are tried."""
     rules = load_config(options.config).policy.table.rules
     if options.json:
         print(json.dumps([listing.rule_json(rule) for rule in rules], indent=2))
@@ -96,10 +102,11 @@ def list_rules(options: argparse.Namespace) -> int:
 
 
 def virtual_map(options: argparse.Namespace) -> int:
-    """Print the source of the virtual_alias_maps table: each exact address and its mailbox.
+    """Print the virtual alias table: each exact address and its mailbox (unrouted_to).
 
-    Wildcards and patterns get no entry: one would take the mail of every mailbox of the domain.
-    With --write the table goes to a file beside main.cf and is compiled, if it has changed.
+    Wildcards and patterns get no entry, because an entry would capture the mail of every mailbox in
+    the domain. With --write, the table is written to a file next to main.cf and compiled if it has
+    changed.
     """
     config = load_config(options.config)
     if options.write:
@@ -114,32 +121,33 @@ def virtual_map(options: argparse.Namespace) -> int:
 
 
 def attach_milter(options: argparse.Namespace) -> int:
-    """Attach the milter to Postfix: shows the change, asks, applies it and tries it.
+    """Configure Postfix to use the milter: show the changes, ask, apply and test them.
 
-    smtpd_milters and non_smtpd_milters, virtual_alias_maps with the table that "map" makes, and
-    notify_classes. What does not work in the end is taken back.
+    This sets smtpd_milters, non_smtpd_milters, virtual_alias_maps (the table that "map" prints) and
+    notify_classes, and receive_override_options where needed. If the test fails, everything is
+    rolled back.
     """
     return postfix.attach_milter(options, load_config(options.config), print, say)
 
 
 def detach_milter(options: argparse.Namespace) -> int:
-    """Take back what attach changed in Postfix, and leave what others changed since."""
+    """Undo what attach changed in Postfix; changes made by others since are kept."""
     return postfix.detach_milter(options, print, say)
 
 
 def verify_address(options: argparse.Namespace) -> int:
-    """Send a real mail to an address and follow it until the CRM's server has it.
+    """Send a real message to an address and follow it to the CRM's server.
 
-    The CRM opens a case. With --spam it has to stay behind instead. The exit status is 0 only if
-    the log proves that.
+    The CRM will open a case. With --spam, the message must not reach the CRM. The exit status is 0
+    only if the log proves the expected result.
     """
     return mailcommands.verify_address(options, load_config(options.config), print, say)
 
 
 def trace_mail(options: argparse.Namespace) -> int:
-    """Follow real mail through the log: what was decided, and what became of it.
+    """Follow messages through the mail log: what crm-milter decided and what Postfix did.
 
-    The exit status is 1 if nothing was found; with --failing, if a target fails.
+    The exit status is 1 if nothing was found or, with --failing, if a target is failing.
     """
     return mailcommands.trace_mail(options, print, say)
 
@@ -147,7 +155,7 @@ def trace_mail(options: argparse.Namespace) -> int:
 def print_schema(options: argparse.Namespace) -> int:  # noqa: ARG001 - as every command
     """Print the JSON Schema of the configuration, for editors.
 
-    It knows keys and shapes of values; what is wrong between them only "check" finds.
+    The schema covers keys and value formats; only "check" finds conflicts between them.
     """
     print(json.dumps(json_schema(keys.ROOT, "crm-milter"), indent=2))
     return EX_OK

@@ -50,7 +50,7 @@ def since(text: str) -> datetime:
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):
         expected = '"30m", "2h", "3d", "1w", "today", "yesterday" or "2026-11-22 10:00"'
-        raise ValueError(f'"{text}" is no time; expected {expected}') from None
+        raise ValueError(f'invalid time "{text}"; expected {expected}') from None
 
 
 def by_address(sources: list[Source], address: str, limit: int) -> Found:
@@ -110,7 +110,7 @@ def by_queue_ids(sources: list[Source], queue_ids: frozenset[str]) -> list[Journ
 def text(found: Found) -> Iterator[str]:
     """Yield the messages as a person reads them."""
     if found.left_out:
-        yield f"{found.left_out} older messages are left out, see --limit and --since"
+        yield f"{found.left_out} older messages not shown; see --limit and --since"
         yield ""
     for line in found.refusals:
         yield f"{_when(line.time)}  refused: {printable(line.text.removeprefix('NOQUEUE: '))}"
@@ -129,9 +129,12 @@ def _story(journey: Journey) -> Iterator[str]:
     for time, words in _steps(journey.lines):
         yield f"{_MARGIN}{_when(time)}  {printable(words)}"
     if journey.is_held:
-        yield f"{_MARGIN}held until postsuper -H or -d {journey.queue_id}"
+        yield (
+            f"{_MARGIN}on hold; postsuper -H {journey.queue_id} releases it, postsuper -d"
+            f" {journey.queue_id} deletes it"
+        )
     elif not journey.is_over:
-        yield f"{_MARGIN}not at its end yet, as far as this log tells"
+        yield f"{_MARGIN}not finished yet, as far as this log shows"
 
 
 def _when(time: datetime | None) -> str:
@@ -161,11 +164,11 @@ def _steps(lines: Iterable[Line]) -> Iterator[tuple[datetime | None, str]]:
         else:
             words = _words(line)
         if again:
-            yield until, f"the same {again} more {'time' if again == 1 else 'times'}"
+            yield until, f"same result {again} more {'time' if again == 1 else 'times'}"
             again = 0
         yield line.time, words
     if again:
-        yield until, f"the same {again} more {'time' if again == 1 else 'times'}"
+        yield until, f"same result {again} more {'time' if again == 1 else 'times'}"
 
 
 def delivery_words(attempt: Delivery) -> str:

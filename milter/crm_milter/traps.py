@@ -57,7 +57,10 @@ class _Traps:
     def _shapes(self, entry: Entry, odd: dict[str, Crm]) -> None:
         for target, crm in list(odd.items())[:1]:
             more = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
-            message = f'"{target}"{more} is no address of {crm.name}\'s, such as "{crm.example}"'
+            message = (
+                f'"{target}"{more} does not look like an address of {crm.name}, such as'
+                f' "{crm.example}"'
+            )
             entry.place.warn((_key(entry.rule),), message)
 
     def _shared(self, entry: Entry, origin: str, target: str, crm: Crm) -> None:
@@ -65,8 +68,8 @@ class _Traps:
         if known and (known != origin or origin.startswith("@")):
             self.origins[addresses.normalise(target)] = ""
             message = (
-                f'several addresses lead to "{target}":'
-                f" a message to two of them becomes two cases in {crm.name}"
+                f'several addresses are rerouted to "{target}": a message to two of them'
+                f" opens two cases in {crm.name}"
             )
             entry.place.warn((_key(entry.rule),), message)
 
@@ -77,13 +80,13 @@ class _Traps:
             return
         limit = f"{largest >> 20}M"
         if rule.max_size is not None and rule.max_size > largest:
-            message = f"{crm.name} refuses mail over {limit}"
+            message = f"{crm.name} rejects mail over {limit}"
             entry.place.warn(("max_size",), message)
         elif rule.max_size is None and not rule.copies and f"{crm.name} size" not in self.told:
             self.told.add(f"{crm.name} size")
             message = (
-                f"{crm.name} refuses mail over {limit}, and the sender may not hear of it:"
-                f' "max_size: {limit}" keeps it here'
+                f"{crm.name} rejects mail over {limit}, and the sender may not be told;"
+                f' with "max_size: {limit}" such mail goes to unrouted_to'
             )
             entry.place.warn((_key(rule),), message)
 
@@ -91,8 +94,8 @@ class _Traps:
         if crm.drops and not entry.rule.copies and crm.name not in self.told:
             self.told.add(crm.name)
             message = (
-                f"{crm.name} drops {crm.drops}:"
-                ' "also_deliver_to" a mailbox of your own keeps a copy'
+                f'{crm.name} silently drops {crm.drops}; use "also_deliver_to" to keep a'
+                " copy in a mailbox of your own"
             )
             entry.place.warn((_key(entry.rule),), message)
 

@@ -88,7 +88,7 @@ def listener(text: str) -> Listener:
 
 def _unix(path: str) -> UnixSocket:
     if not path or path.endswith("/"):
-        raise ValueError(f'"unix:{path}" names no socket')
+        raise ValueError(f'"unix:{path}" is not the path of a socket')
     return UnixSocket(path)
 
 
@@ -105,7 +105,7 @@ def _inet(family: str, text: str) -> InetSocket:
 
 def _port(text: str) -> int:
     if not _PORT.fullmatch(text) or not 0 < int(text) < 65536:
-        raise ValueError(f'"{text}" is no port; expected 1 to 65535')
+        raise ValueError(f'"{text}" is not a valid port; expected 1 to 65535')
     return int(text)
 
 
@@ -115,9 +115,9 @@ def _host(text: str, family: str) -> str:
     except ValueError:
         if _HOST.fullmatch(text) and not text.rpartition(".")[2].isdigit():
             return text
-        raise ValueError(f'"{text}" is no host') from None
+        raise ValueError(f'"{text}" is not a valid host') from None
     if family not in ("", version):
-        raise ValueError(f'"{text}" is an address for "{version}:", not for "{family}:"')
+        raise ValueError(f'"{text}" needs "{version}:", not "{family}:"')
     return text
 
 
@@ -144,7 +144,7 @@ def socket_mode(text: str) -> int:
 def group(text: str) -> str:
     """Return the name of a group of the system."""
     if not _GROUP.fullmatch(text):
-        raise ValueError(f'"{text}" is no name of a group')
+        raise ValueError(f'"{text}" is not a valid group name')
     return text
 
 
@@ -159,7 +159,7 @@ def delimiters(text: str) -> str:
 def rule_name(text: str) -> str:
     """Return the name of a rule: a label in logs and metrics."""
     if not _RULE_NAME.fullmatch(text):
-        raise ValueError(f'"{text}" is no name: use a-z, 0-9, ".", "_" and "-"')
+        raise ValueError(f'"{text}" is not a valid name; use only a-z, 0-9, ".", "_" and "-"')
     return text
 
 
@@ -168,7 +168,7 @@ def pattern(text: str, files: Files) -> patterns.Pattern:
     if text.startswith("file:"):
         name = text.removeprefix("file:").strip()
         if not name:
-            raise ValueError('"file:" names no file')
+            raise ValueError('"file:" requires a file name')
         return patterns.AddressList(text, files.read(name, tables.address_list))
     return patterns.parse(text)
 
@@ -193,7 +193,7 @@ def envelope_sender(text: str) -> str | None:
     if text == "keep":
         return None
     if text in ("", "<>"):
-        raise ValueError('bounces have to go somewhere: an address, or "keep"')
+        raise ValueError('expected an address for bounces, or "keep"')
     return mailbox(text)
 
 
@@ -203,7 +203,7 @@ def size(text: str) -> int:
     if not found:
         raise ValueError(f'expected a size such as "25M" or "500k", not "{text}"')
     if not int(found[1]):
-        raise ValueError("no mail is that small; leave the key out if there is no limit")
+        raise ValueError("a limit of 0 would exclude all mail; omit the key for no limit")
     return int(found[1]) << _SHIFTS[found[2].upper()]
 
 
@@ -213,21 +213,21 @@ def spam_filter(text: str) -> verdict.SpamFilter:
     if name == "mailscanner":
         if not _FIELD_NAME.fullmatch(organisation):
             raise ValueError(
-                'MailScanner writes the name of your site into its header: write "mailscanner:ORG"'
-                ' for "X-ORG-MailScanner-SpamCheck"'
+                "MailScanner puts the name of your site in its header field: write"
+                ' "mailscanner:ORG" for "X-ORG-MailScanner-SpamCheck"'
             )
         return verdict.mailscanner(organisation)
     if text not in verdict.PRESETS or colon:
         known = [*verdict.PRESETS, "mailscanner:ORG"]
-        hint = suggestion(text, known) or f"; there are {', '.join(known)}"
-        raise ValueError(f'"{text}" is no preset of a spam filter{hint}')
+        hint = suggestion(text, known) or f"; known presets are {', '.join(known)}"
+        raise ValueError(f'unknown spam filter preset "{text}"{hint}')
     return verdict.PRESETS[text]
 
 
 def field_name(text: str) -> str:
     """Return the name of a header field."""
     if not _FIELD_NAME.fullmatch(text):
-        raise ValueError(f'"{text}" is no name of a header field')
+        raise ValueError(f'"{text}" is not a valid header field name')
     return text
 
 
@@ -235,7 +235,9 @@ def new_field_name(text: str) -> str:
     """Return the name of a header field that may be added without changing what mail means."""
     name = field_name(text).lower()
     if name in _TAKEN_FIELDS or name.startswith(_TAKEN_PREFIXES):
-        raise ValueError("a second one would change what the mail means; add a field of your own")
+        raise ValueError(
+            "adding this field would change the meaning of the message; use a field of your own"
+        )
     return text
 
 
@@ -244,13 +246,15 @@ def new_field_value(text: str) -> str:
     if not text.strip():
         raise ValueError("the value is empty")
     if not (text.isascii() and text.isprintable()):
-        raise ValueError(f'"{text}" holds other characters than those of ASCII')
+        raise ValueError(f'"{text}" contains characters other than printable ASCII')
     if len(text) > _LONGEST_VALUE:
-        raise ValueError(f"{len(text)} characters, more than {_LONGEST_VALUE}")
+        raise ValueError(f"{len(text)} characters; the limit is {_LONGEST_VALUE}")
     for placeholder in _PLACEHOLDER.findall(text):
         if placeholder not in PLACEHOLDERS:
             known = ", ".join(f'"{{{each}}}"' for each in PLACEHOLDERS)
-            raise ValueError(f'"{{{placeholder}}}" stands for nothing; there are {known}')
+            raise ValueError(
+                f'unknown placeholder "{{{placeholder}}}"; known placeholders are {known}'
+            )
     return text
 
 

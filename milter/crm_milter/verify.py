@@ -49,13 +49,17 @@ def plan(config: Config, probe: Probe) -> Plan:
     normal = addresses.normalise(addresses.strip_path(probe.recipient))
     match = config.policy.table.match(normal, addresses.normalise(probe.sender))
     if match is None:
-        message = f"no rule takes <{normal}> from <{probe.sender}>: crm-milter explain tells why"
+        message = (
+            f'no rule matches <{normal}> from <{probe.sender}>; "crm-milter explain" shows why'
+        )
         raise NothingToVerifyError(message)
     if probe.spam_line:
         _check_spam(config, match)
     targets = match.targets()
     if targets is None:
-        raise NothingToVerifyError(f'rule "{match.rule.name}" gives no target for <{normal}>')
+        raise NothingToVerifyError(
+            f'rule "{match.rule.name}" produces no valid target for <{normal}>'
+        )
     targets = tuple(addresses.normalise(each) for each in targets)
     copies = {addresses.normalise(each.address) for each in match.rule.copies}
     marks_ham = any(each.marks_ham for each in config.policy.filters)
@@ -76,7 +80,9 @@ def _check_spam(config: Config, match: Match) -> None:
         message = f'rule "{name}" bypasses the spam filter: it reroutes spam on purpose'
         raise NothingToVerifyError(message)
     if not config.policy.filters:
-        raise NothingToVerifyError('no spam filter is named under "spam": all mail counts as ham')
+        raise NothingToVerifyError(
+            'no spam filter is configured under "spam": all mail counts as ham'
+        )
 
 
 def _milter_name(config: Config) -> str:
@@ -96,11 +102,17 @@ def announcement(planned: Plan) -> Iterator[str]:
     also = f", copies to {copies}" if copies else ""
     yield f'rule "{expected.rule}": <{expected.address}> {goes}{also}'
     if planned.mode is Mode.TEST:
-        yield "a real mail is sent; in mode test it goes where it would go without crm-milter"
+        yield (
+            "this sends a real message; in test mode it is delivered as if crm-milter were not"
+            " there"
+        )
     elif expected.spam:
-        yield "a real mail is sent that the filter takes for spam; a CRM that gets it opens a case"
+        yield (
+            "this sends a real message that the filter should mark as spam; if it reaches the"
+            " CRM, a case is opened"
+        )
     else:
-        yield f"a real mail is sent: {targets or copies} will open a case"
+        yield f"this sends a real message: {targets or copies} will open a case"
 
 
 def default_sender(config_directory: Path | None) -> str:
@@ -128,7 +140,7 @@ def run(
     say(f"answer    {printable(str(reply))}")
     if reply.accepted:
         names = ", ".join(source.name for source in sources)
-        say(f"log       waiting for it in {names}, at most {timeout:g} s")
+        say(f"log       waiting up to {timeout:g} s for it in {names}")
     evidence, result = _watch(planned, reply, sources, timeout)
     for line in _shown(planned.expected, evidence):
         say(printable(line))
@@ -154,7 +166,7 @@ def _watch(
         if result:
             return evidence, result
         if now >= deadline:  # cannot be, but must not last for ever
-            return evidence, Result(Outcome.UNKNOWN, "the log tells too little")
+            return evidence, Result(Outcome.UNKNOWN, "the log does not show enough")
         time.sleep(min(_GLANCE, max(0.0, deadline - now)))
 
 
@@ -186,7 +198,7 @@ def _is_ours(complaint: str, name: str) -> bool:
 def _shown(expected: Expected, evidence: Evidence) -> Iterator[str]:
     decided = evidence.decided(expected.address)
     if evidence.reply.accepted or decided:
-        yield f"milter    {decided.text if decided else 'has not logged it'}"
+        yield f"milter    {decided.text if decided else 'nothing logged'}"
     tried = evidence.deliveries
     if not tried:
         return

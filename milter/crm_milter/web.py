@@ -139,7 +139,7 @@ def _answer(request: bytes, pages: Pages) -> list[memoryview]:
         accept = _ACCEPT.search(request)
         page = pages(found[2].decode("latin-1"), accept[1].decode("latin-1") if accept else "")
     else:
-        page = Page(b"only GET and HEAD are understood\n", status=400)
+        page = Page(b"only GET and HEAD are supported\n", status=400)
     now = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
     head = (
         f"HTTP/1.1 {page.status} {HTTPStatus(page.status).phrase}\r\nDate: {now}\r\n"

@@ -45,7 +45,7 @@ def run(descriptor: int, service: Service, channel: socket.socket, drain_timeout
     channel.send(READY)
     _wait_for_any(channel.fileno(), running)
     if not libmilter.is_alive() or _wait_for_any(running, seconds=0):
-        log("error: libmilter ended by itself")
+        log("error: libmilter stopped unexpectedly")
         return _EX_SOFTWARE
     _stop_accepting(descriptor, libmilter)
     with contextlib.suppress(OSError):  # there may be no supervisor any more
@@ -58,7 +58,7 @@ def _run_libmilter(stopped: int, log: Log) -> None:
     try:
         milter.main()
     except milter.error as fault:
-        log(fault_line("main loop of libmilter", fault))
+        log(fault_line("libmilter main loop", fault))
     finally:
         os.close(stopped)
 
@@ -92,7 +92,7 @@ def _drain(ours: frozenset[int], channel: socket.socket, timeout: int, log: Log)
             deadline = time.monotonic() + timeout
         if time.monotonic() >= deadline:
             sessions = counted(sum(1 for _ in _sessions(ours)), "session")
-            log(f"warning: {sessions} did not end within {counted(timeout, 'second')}")
+            log(f"warning: {sessions} still open after {counted(timeout, 'second')}, closing them")
             return
         time.sleep(_GLANCE)
 

@@ -82,10 +82,10 @@ class Workers:
         child.channel.close()
         self._numbers.bury(child.slot)
         if child.generation == self.generation and self._wanted:
-            self._log(f"warning: {child} {trouble or 'ended unasked'}, starting another")
+            self._log(f"warning: {child} {trouble or 'exited unexpectedly'}, starting a new one")
             self._count_death(now)
         elif trouble:
-            self._log(f"warning: {child} {trouble} while its sessions came to an end")
+            self._log(f"warning: {child} {trouble} while finishing its sessions")
 
     def serving(self) -> int:
         """Return how many accept mail."""

@@ -22,7 +22,7 @@ MEMORY = 768 << 20  # octets of address space, of which the program as such take
 SECONDS = 20
 OUTPUT = 64_000  # octets: nobody reads more
 HEAD = b"unrouted_to: it@solarmora.com\nspam: rspamd\nrules:\n"
-_STAYS = "reload failed, the rules of before stay"
+_STAYS = "reload failed, keeping the previous rules"
 RULE = "  - {{name: r{0}, match: {1}, replace_with: a@crm.example}}\n"
 
 
@@ -164,7 +164,7 @@ def test_what_is_no_file(where, thing, tmp_path):
 
 
 def test_a_bad_file_never_becomes_half_a_configuration():
-    """Each bad text in turn under a milter that serves: it goes on with the rules of before."""
+    """Each bad text in turn under a milter that serves: it goes on with the previous rules."""
     with Milter(config()) as milter:
         milter.wait_log("serving")
         small = {name: text for name, text in TEXTS.items() if len(text) < 100_000}

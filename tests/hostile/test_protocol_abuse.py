@@ -257,7 +257,7 @@ def mortal():
         wait_for_workers(milter)
         _serve(milter)
         assert (milter.pid, milter.running()) == (supervisor, True)
-        assert all("killed by signal 11, starting another" in each for each in _deaths(milter))
+        assert all("killed by signal 11, starting a new one" in each for each in _deaths(milter))
         # A peer that hangs up does not hear of edits.
         assert not _errors(milter, "'cannot add ", "'cannot delete recipient'")
 

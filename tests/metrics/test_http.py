@@ -105,7 +105,7 @@ def test_a_dead_exporter_is_replaced_and_has_lost_nothing(serving):
     before = exporter.value("config_last_reload_success_timestamp_seconds")
     for _ in range(3):
         os.kill(exporters_of(milter)[0], signal.SIGKILL)
-        milter.wait_log("warning: the exporter was killed by signal 9, starting another")
+        milter.wait_log("warning: metrics exporter was killed by signal 9, restarting it")
         milter.logfile.mark()
         exporter.wait()
         assert exporter.value("config_last_reload_success_timestamp_seconds") == before
@@ -119,8 +119,8 @@ def test_a_taken_port_hurts_no_mail():
         text, _ = with_metrics(CONFIG, port=port)
         with Milter(text) as milter:
             milter.wait_log("serving 1 rule")
-            milter.wait_log(f"error: cannot serve metrics on 127.0.0.1, port {port}: address")
-            milter.wait_log("starting another")
+            milter.wait_log(f"error: cannot listen for metrics on 127.0.0.1, port {port}: address")
+            milter.wait_log("restarting it")
             assert milter.running()
             assert milter.stop() == 0
 

@@ -171,7 +171,7 @@ def test_health():
     status, text = health()
     assert (status, "the last reload failed" in text) == (200, True)
     shown.staffed(0, 0)
-    assert health() == (503, "no worker accepts mail\n")
+    assert health() == (503, "no worker is accepting mail\n")
 
 
 def test_the_front_page_has_links_and_no_address():

@@ -122,7 +122,7 @@ class Planted:
         for each in found:
             assert each["found"]
             assert each["why"]
-            assert each["mend"]
+            assert each["fix"]
         return found
 
     def checks(self) -> list[str]:
@@ -135,7 +135,7 @@ class Planted:
         for each in self.findings():
             # "what else could be done: COMMAND"
             command = re.sub(
-                r"^(take|match|check) .*?: (?=sed|postconf|crm-milter)", "", each["mend"]
+                r"^(remove|add|check) .*?: (?=sed|postconf|crm-milter)", "", each["fix"]
             )
             command = re.sub(r" && (postfix -c \S+|systemctl) reload( crm-milter)?$", "", command)
             subprocess.run(

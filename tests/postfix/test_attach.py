@@ -100,7 +100,7 @@ def test_attach_then_detach_leaves_both_files_byte_identical(site):
     done = attach(site)
     assert done.returncode == 0, done
     assert "+smtpd_milters = { unix:" in done.stdout
-    assert "a session reaches the milter\nattached\n" in done.stdout
+    assert "test session reached the milter\nattached\n" in done.stdout
     assert site.findings() == []
     assert site.arrives() == [CRM]
     kept = site.postfix.config / "crm-milter-attached" / "main.cf"
@@ -232,7 +232,7 @@ def test_the_change_is_shown_and_asked_for(site, monkeypatch, tmp_path):
         monkeypatch.setattr("sys.stdin", answer)
         done = site.run("attach")
     assert done.returncode == 1
-    assert done.stderr == "crm-milter: apply this? [y/N]\n"
+    assert done.stderr == "crm-milter: apply these changes? [y/N]\n"
     assert f"+++ {site.postfix.config}/main.cf (new)\n" in done.stdout
     assert "crm-milter-aliases: 1 entries" in done.stdout
     assert done.stdout.endswith("nothing was changed\n")

@@ -36,7 +36,7 @@ def test_a_right_postfix_has_no_findings(any_site):
     assert any_site.findings() == []
     done = any_site.run("check", "--postfix")
     assert done.returncode == 0
-    assert done.stdout == f"{any_site.yaml}: good with postfix, too\n"
+    assert done.stdout == f"{any_site.yaml}: OK, Postfix configuration included\n"
 
 
 def test_a_domain_that_is_not_ours(any_site):
@@ -366,8 +366,8 @@ def test_twelve_planted_mistakes_are_twelve_findings(site):
     )
     text = site.run("check", "--postfix")
     assert text.returncode == 1
-    assert text.stdout.count("  why:  ") == text.stdout.count("  mend: ") == 12
-    assert text.stdout.endswith(": with postfix 10 errors, 2 warnings\n")
+    assert text.stdout.count("  why:  ") == text.stdout.count("  fix:  ") == 12
+    assert text.stdout.endswith(": checked with Postfix: 10 errors, 2 warnings\n")
 
 
 def test_a_postfix_that_is_not_there(site, tmp_path):

@@ -14,7 +14,7 @@ DEMO = Path(demo.__file__)
 def test_all_is_right():
     done = subprocess.run([sys.executable, DEMO], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "all 3 are right" in done.stdout
+    assert "all 3 messages were handled correctly" in done.stdout
 
 
 def test_what_is_not_right_ends_with_1(monkeypatch, capsys):

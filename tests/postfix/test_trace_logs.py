@@ -79,7 +79,7 @@ def test_a_pipe(lab: Lab, trace: Trace) -> None:
     ("content", "said"),
     [
         (None, "no such file or directory"),
-        (b"\x28\xb5\x2f\xfd\0\0", "is compressed with zstd; try --log <(zstdcat "),
+        (b"\x28\xb5\x2f\xfd\0\0", "zstd is not supported; use --log <(zstdcat "),
         (b"\x1f\x8bnot gzip", "unknown compression method"),
         (b"\xfd7zXZ\0garbage", "corrupt input data"),
     ],
@@ -160,7 +160,7 @@ def test_no_log_at_all(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     monkeypatch.setattr(logsource, "PLACES", ("/nonexistent",))
     assert cli.main(["trace", "171EB2103A4"]) == 1
     assert capsys.readouterr().err == (
-        "crm-milter: no mail log found: neither /nonexistent nor a journal; use --log\n"
+        "crm-milter: no mail log found (tried /nonexistent and the journal); use --log\n"
     )
 
 

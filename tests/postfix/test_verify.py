@@ -18,7 +18,7 @@ __all__ = ["lab", "mood", "screen", "shared"]  # fixtures
 
 START = """\
 rule "support": <help@solarmora.com> goes to <support@crm.example>, copies to <team@solarmora.com>
-a real mail is sent: <support@crm.example> will open a case
+this sends a real message: <support@crm.example> will open a case
 sent      to SERVER as TOKEN
 """
 TAKEN = """\
@@ -28,7 +28,7 @@ milter    rerouted: to=<help@solarmora.com> new=<support@crm.example> rule=suppo
 REFUSED = "host 127.0.0.1[127.0.0.1] said: 550 5.1.1 no such address (in reply to RCPT TO command)"
 UNSEEN = """\
 answer    250 2.0.0 Ok: queued as ID
-milter    has not logged it
+milter    nothing logged
 queue     <it@solarmora.com> for <help@solarmora.com>
 delivery  to <it@solarmora.com> (for <help@solarmora.com>): sent, by SERVER: 250 2.0.0 taken
 """
@@ -55,7 +55,9 @@ def test_arrived(screen: Screen, lab: Lab) -> None:
 def test_each_probe_has_a_token_of_its_own(screen: Screen, lab: Lab) -> None:
     for _ in range(2):
         screen("info@solarmora.com")
-    tokens = re.findall(rb"Subject: probe (\S+)", b"".join(each.data for each in lab.sink.received))
+    tokens = re.findall(
+        rb"Subject: test message (\S+)", b"".join(each.data for each in lab.sink.received)
+    )
     assert len(tokens) == 4
     assert len(set(tokens)) == 2
 
@@ -65,15 +67,15 @@ def test_deferred_since_the_crm_is_down(screen: Screen) -> None:
         1,
         """\
 rule "dead": <dead@solarmora.com> goes to <case@dead.example>
-a real mail is sent: <case@dead.example> will open a case
+this sends a real message: <case@dead.example> will open a case
 sent      to SERVER as TOKEN
 answer    250 2.0.0 Ok: queued as ID
 milter    rerouted: to=<dead@solarmora.com> new=<case@dead.example> rule=dead copies=0 spam=ham
 queue     <case@dead.example> instead of <dead@solarmora.com>
 delivery  to <case@dead.example>: deferred: connect to 127.0.0.1[127.0.0.1]:1: Connection refused
 deferred: <case@dead.example>: connect to 127.0.0.1[127.0.0.1]:1: Connection refused
-  the CRM's server does not answer: is port 25 open towards it?
-  postfix tries again by itself: crm-milter trace --failing
+  the CRM's server does not answer: is outbound port 25 open?
+  Postfix will retry; follow it with crm-milter trace --failing
 """,
     )
 
@@ -85,7 +87,7 @@ def test_bounced_since_the_crm_refuses(screen: Screen, lab: Lab) -> None:
     assert f"delivery  to <support@crm.example>: bounced, by SERVER: {REFUSED}\n" in text
     assert text.endswith(f"""\
 bounced: <support@crm.example>: {REFUSED}
-  compare replace_with, letter by letter, with the address that the CRM shows
+  compare replace_with, character by character, with the address shown in the CRM
 """)
 
 
@@ -94,8 +96,8 @@ def test_a_copy_that_is_refused_is_no_success(screen: Screen, lab: Lab) -> None:
     status, text = screen("help@solarmora.com")
     assert status == 1
     assert text.endswith(f"""\
-copy failed: the CRM has it, but bounced: <bob@solarmora.com>: {REFUSED}
-  the address is in also_deliver_to of the rule: is it right, and does it take mail?
+copy failed: the CRM has it, but a copy failed: bounced: <bob@solarmora.com>: {REFUSED}
+  check the address in the rule's also_deliver_to: is it correct, and does it accept mail?
 """)
 
 
@@ -107,11 +109,11 @@ def test_not_rerouted_since_no_milter_is_attached(screen: Screen) -> None:
         == START
         + UNSEEN
         + """\
-not rerouted: the milter's log has no line about it; it went to <it@solarmora.com> (sent)
+not rerouted: crm-milter logged nothing about it; it went to <it@solarmora.com> (sent)
   is crm-milter running? systemctl status crm-milter
-  is it attached to the smtpd that took the mail? crm-milter check --postfix
-  has it read the rules? systemctl reload crm-milter
-  is its log among those read? see --log
+  is it attached to the smtpd that accepted the message? crm-milter check --postfix
+  has it loaded the current rules? systemctl reload crm-milter
+  is its log being read? see --log
 """
     )
 
@@ -119,17 +121,17 @@ not rerouted: the milter's log has no line about it; it went to <it@solarmora.co
 def test_not_rerouted_since_the_milter_has_not_read_the_rule(screen: Screen) -> None:
     status, text = screen("new@solarmora.com", text=MORE_RULES)
     assert status == 1
-    assert "\nnot rerouted: the milter's log has no line about it; it went to" in text
-    assert "\n  has it read the rules? systemctl reload crm-milter\n" in text
+    assert "\nnot rerouted: crm-milter logged nothing about it; it went to" in text
+    assert "\n  has it loaded the current rules? systemctl reload crm-milter\n" in text
 
 
 def test_not_rerouted_since_the_milter_has_other_rules(screen: Screen) -> None:
     status, text = screen("help@solarmora.com", text=OTHER_TARGET)
     assert status == 1
     assert text.endswith("""\
-not rerouted: the milter says: rerouted: to=<help@solarmora.com> new=<support@crm.example>\
+not rerouted: crm-milter logged: rerouted: to=<help@solarmora.com> new=<support@crm.example>\
  rule=support copies=1 spam=ham
-  the running milter has other rules than the file: systemctl reload crm-milter
+  the running milter uses different rules from the file: systemctl reload crm-milter
 """)
 
 
@@ -137,16 +139,16 @@ def test_an_alias_to_the_crm_is_not_our_doing(screen: Screen) -> None:
     status, text = screen("alias@solarmora.com", service="bare")
     assert status == 1
     assert text.endswith("""\
-not rerouted: an alias of postfix sends it to <support@crm.example>, not the milter
-  take the alias away: crm-milter map
+not rerouted: a Postfix alias sent it to <support@crm.example>; crm-milter did not
+  remove that alias; "crm-milter map" prints the entries that belong there
 """)
 
 
 def test_nothing_is_sent_without_a_rule(screen: Screen, lab: Lab) -> None:
     assert screen("new@solarmora.com") == (
         1,
-        "crm-milter: no rule takes <new@solarmora.com> from <postmaster@mail.lab.example>:"
-        " crm-milter explain tells why\n",
+        "crm-milter: no rule matches <new@solarmora.com> from <postmaster@mail.lab.example>;"
+        ' "crm-milter explain" shows why\n',
     )
     assert lab.sink.received == []
 
@@ -160,7 +162,7 @@ def test_postfix_refuses_the_address(screen: Screen) -> None:
         + """\
 answer    554 5.7.1 <help@solarmora.com>: Recipient address rejected: Access denied
 refused: at RCPT: 554 5.7.1 <help@solarmora.com>: Recipient address rejected: Access denied
-  postfix does not take the address: crm-milter check --postfix says why
+  Postfix does not accept the address: crm-milter check --postfix says why
 """
     )
 
@@ -174,7 +176,7 @@ def test_no_mail_server(screen: Screen) -> None:
         + """\
 answer    no answer from 127.0.0.1:1: connection refused
 refused: at connect: no answer from 127.0.0.1:1: connection refused
-  is postfix running, and is --via its address?
+  is Postfix running, and is --via its address?
 """
     )
 
@@ -216,16 +218,16 @@ def test_mode_test(screen: Screen, lab: Lab) -> None:
         1,
         """\
 rule "trial": <trial@solarmora.com> goes to <case@crm.example>
-a real mail is sent; in mode test it goes where it would go without crm-milter
+this sends a real message; in test mode it is delivered as if crm-milter were not there
 sent      to SERVER as TOKEN
 answer    250 2.0.0 Ok: queued as ID
 milter    rerouted: to=<trial@solarmora.com> new=<case@crm.example> rule=trial copies=0 spam=ham\
  [test, not done]
 queue     <it@solarmora.com> for <trial@solarmora.com>
 delivery  to <it@solarmora.com> (for <trial@solarmora.com>): sent, by SERVER: 250 2.0.0 taken
-mode test: nothing was done, it would have been rerouted: to=<trial@solarmora.com>\
+test mode: nothing was changed; the rule would have done: rerouted: to=<trial@solarmora.com>\
  new=<case@crm.example> rule=trial copies=0 spam=ham
-  once all is set up, take "mode: test" away from rule "trial"
+  when set-up is complete, remove "mode: test" from rule "trial" and reload
 """,
     )
     assert lab.sink.recipients == ["it@solarmora.com"]
@@ -236,7 +238,7 @@ def test_a_rule_that_only_copies(screen: Screen) -> None:
     assert status == 0
     assert text.startswith("""\
 rule "copies": <info@solarmora.com> stays, copies to <archive@crm.example>
-a real mail is sent: <archive@crm.example> will open a case
+this sends a real message: <archive@crm.example> will open a case
 """)
     assert text.endswith("arrived: <archive@crm.example>: 250 2.0.0 taken\n")
 
@@ -251,9 +253,9 @@ def test_the_wrong_log(screen: Screen, tmp_path: Path) -> None:
         == START
         + """\
 answer    250 2.0.0 Ok: queued as ID
-milter    has not logged it
-unknown: the log has nothing of it
-  is it the log of this server that is read?
+milter    nothing logged
+unknown: no trace of the message in the log
+  is this the right server's log? see --log
 """
     )
 
@@ -264,7 +266,7 @@ def test_without_the_log_of_the_milter_it_arrives_all_the_same(screen: Screen, l
     assert status == 0
     assert text.endswith("""\
 arrived: <support@crm.example>: 250 2.0.0 taken
-  the milter's own line about it was not found; is its log among those read?
+  crm-milter's own log line was not found: is its log being read? see --log
 """)
 
 
@@ -275,7 +277,10 @@ def test_the_log_is_found_by_itself(screen: Screen) -> None:
 def test_nobody_to_ask(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["verify", "help@solarmora.com", "--config", str(lab.milter.config)]
     assert cli.main([*arguments, "--config-directory", str(lab.postfix.config)]) == 2
-    assert capsys.readouterr().err == "crm-milter: nobody is there to be asked: use --yes\n"
+    assert (
+        capsys.readouterr().err
+        == "crm-milter: standard input is not a terminal: use --yes to send without asking\n"
+    )
 
 
 @pytest.mark.parametrize(("answer", "status"), [("y\n", 1), ("\n", 2), ("no\n", 2)])

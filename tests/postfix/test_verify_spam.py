@@ -16,13 +16,14 @@ __all__ = ["lab", "mood", "screen", "shared"]  # fixtures
 
 START = """\
 rule "support": <help@solarmora.com> goes to <support@crm.example>, copies to <team@solarmora.com>
-a real mail is sent that the filter takes for spam; a CRM that gets it opens a case
+this sends a real message that the filter should mark as spam;\
+ if it reaches the CRM, a case is opened
 sent      to SERVER as TOKEN
 """
 LINE = "rerouted: to=<help@solarmora.com> new=<support@crm.example> rule=support copies=1"
 NOT_PROVEN = """\
-  many filters pass over local clients and mynetworks: ask from outside with --via
-  or let the filter look at this one (spamass-milter -i, rspamd local_networks)
+  many filters skip local clients and mynetworks: send through an outside server with --via
+  or make the filter scan mail from this host (see spamass-milter -i, rspamd local_networks)
   the filter must come before crm-milter: crm-milter check --postfix
 """
 
@@ -38,7 +39,7 @@ answer    250 2.0.0 Ok: queued as ID
 milter    left: to=<help@solarmora.com> rule=support reason=spam
 queue     <it@solarmora.com> for <help@solarmora.com>
 delivery  to <it@solarmora.com> (for <help@solarmora.com>): sent, by SERVER: 250 2.0.0 taken
-stayed behind: left: to=<help@solarmora.com> rule=support reason=spam;\
+kept from the CRM: left: to=<help@solarmora.com> rule=support reason=spam;\
  it went to <it@solarmora.com> (sent)
 """
     )
@@ -54,9 +55,11 @@ def test_the_filter_refuses_it(screen: Screen, mood: Path) -> None:
         == START
         + """\
 answer    554 5.7.1 Gtube pattern
-the filter refused it: 554 5.7.1 Gtube pattern
-  such spam never comes near the CRM, but what the filter only marks is not proven by it
-  make it mark a line of yours and send that with --spam-line; rspamd has enable_test_patterns
+rejected by the filter: 554 5.7.1 Gtube pattern
+  the filter rejects this spam outright, so it cannot reach the CRM;\
+ mail that the filter only marks was not tested
+  have the filter mark a test line of your own and send it with --spam-line\
+ (rspamd: enable_test_patterns)
 """
     )
 
@@ -66,7 +69,8 @@ def test_the_filter_passes_over_a_local_client(screen: Screen, mood: Path) -> No
     status, text = screen("help@solarmora.com", "--spam")
     assert status == 1
     assert text.endswith(
-        f"not proven: the filter gave no verdict to a local client: {LINE} spam=none\n{NOT_PROVEN}"
+        f"inconclusive: the filter gave no verdict to a local client: {LINE} spam=none\n"
+        f"{NOT_PROVEN}"
     )
 
 
@@ -75,7 +79,7 @@ def test_the_filter_takes_it_for_ham(screen: Screen) -> None:
     assert status == 1
     assert text.endswith(f"""\
 spam was rerouted: {LINE} spam=ham
-  the filter takes the line for ham: is it the filter that the file names?
+  the filter did not mark the test line as spam: is it the filter configured under "spam"?
 """)
 
 
@@ -88,7 +92,7 @@ def test_silence_of_a_filter_that_marks_no_ham_proves_nothing() -> None:
     result = judge(expected, evidence, time_is_up=False)
     assert result is not None
     assert result.outcome is Outcome.NO_VERDICT
-    assert result.why == f"the filter said nothing, which counts as ham: {LINE} spam=ham"
+    assert result.why == f"no verdict from the filter, which counts as ham: {LINE} spam=ham"
 
 
 @pytest.mark.parametrize(
@@ -96,20 +100,19 @@ def test_silence_of_a_filter_that_marks_no_ham_proves_nothing() -> None:
     [
         (
             "refuse",
-            "stayed behind: the milter refused it, as on_spam says: 550 5.7.1 message refused as"
-            " spam\n",
+            "kept from the CRM: crm-milter rejected it, as on_spam requires:"
+            " 550 5.7.1 message refused as spam\n",
         ),
         (
             "drop",
-            "stayed behind: discarded: to=<drop@solarmora.com> rule=drop reason=spam;"
-            " it was discarded, as on_spam says\n",
+            "kept from the CRM: discarded: to=<drop@solarmora.com> rule=drop reason=spam;"
+            " discarded, as on_spam requires\n",
         ),
         (
             "hold",
-            "stayed behind: quarantined: to=<hold@solarmora.com> new=<case@crm.example> rule=hold"
-            " copies=0 spam=spam; it is on hold\n"
-            "  postsuper -d deletes what is on hold;"
-            " postsuper -H sends it on, to the CRM as well\n",
+            "kept from the CRM: quarantined: to=<hold@solarmora.com> new=<case@crm.example>"
+            " rule=hold copies=0 spam=spam; it is on hold\n"
+            "  postsuper -H releases the message (to the CRM as well); postsuper -d deletes it\n",
         ),
     ],
 )
@@ -124,9 +127,9 @@ def test_mode_test_proves_nothing_yet(screen: Screen) -> None:
     status, text = screen("trial@solarmora.com", "--spam")
     assert status == 1
     assert text.endswith("""\
-mode test: nothing was done, it would have been left: to=<trial@solarmora.com> rule=trial\
+test mode: nothing was changed; the rule would have done: left: to=<trial@solarmora.com> rule=trial\
  reason=spam
-  once all is set up, take "mode: test" away from rule "trial"
+  when set-up is complete, remove "mode: test" from rule "trial" and reload
 """)
 
 
@@ -137,7 +140,7 @@ mode test: nothing was done, it would have been left: to=<trial@solarmora.com> r
         (
             "help",
             RULES.replace("spam: amavis", ""),
-            'no spam filter is named under "spam": all mail counts as ham',
+            'no spam filter is configured under "spam": all mail counts as ham',
         ),
     ],
 )

@@ -120,8 +120,8 @@ def test_what_counts_only_at_the_start_is_said(make_milter, dial, key):
     milter.configure(CHANGES[key])
     milter.signal(signal.SIGHUP)
     milter.wait_log("reloaded")
-    (line,) = milter.lines("restart needed")
-    assert line == f"warning: {milter.config}: {key}: has changed, restart needed"
+    (line,) = milter.lines("takes effect after a restart")
+    assert line == f"warning: {milter.config}: {key}: changed; takes effect after a restart"
     assert target(dial(milter).message([HELP], HAM)) == routed(1)[0]
 
 

@@ -249,9 +249,9 @@ def test_the_journal_gets_priorities(tmp_path, is_journal):
         lines = [log.readline() for _ in range(3)]
         assert [line for line in lines if line.startswith(f"{warning}warning: {path}:")]
         assert [line for line in lines if line.startswith(f"{error}error: {path}:")]
-        assert lines[-1] == f"{error}error: reload failed, the rules of before stay\n"
+        assert lines[-1] == f"{error}error: reload failed, keeping the previous rules\n"
         process.send_signal(signal.SIGTERM)
-        assert log.readline() == f"{info}stopping, open sessions have 60 seconds\n"
+        assert log.readline() == f"{info}stopping, waiting up to 60 seconds for open sessions\n"
         assert log.readline() == f"{info}stopped\n"
         assert process.wait(10) == 0
 

@@ -41,7 +41,7 @@ def test_an_open_session_is_served_to_its_end(routing_lab, number):
     session.cmd("MAIL FROM:<a@c.example>")
     session.cmd(f"RCPT TO:{HELP}")
     lab.milter.signal(number)
-    lab.milter.wait_log("stopping, open sessions have 60 seconds")
+    lab.milter.wait_log("stopping, waiting up to 60 seconds for open sessions")
     assert not lab.milter.socket.exists()
     late = smtp.send(lab.postfix.port, "<a@c.example>", [HELP], message(new_id()))
     assert late.reply.code // 100 == 4
@@ -61,8 +61,8 @@ def test_the_drain_has_an_end(make_milter, dial):
     start = time.monotonic()
     assert milter.stop() == 0
     assert 0.9 < time.monotonic() - start < 5
-    assert milter.lines("cutting off") == [
-        "warning: cutting off the sessions of 1 worker, after 1 second"
+    assert milter.lines("closing the open sessions") == [
+        "warning: closing the open sessions of 1 worker: drain_timeout (1 second) exceeded"
     ]
 
 
@@ -75,7 +75,7 @@ def test_a_second_signal_ends_it_at_once(make_milter, dial):
     pid = milter.pid
     assert milter.stop() == 0
     assert group(pid) == []
-    milter.wait_log("warning: cutting off the sessions of . workers?, since we were told to stop")
+    milter.wait_log("warning: closing the open sessions of . workers?: second stop signal received")
     with pytest.raises((WireError, OSError)):
         mta.message([HELP], HAM)
 
@@ -93,7 +93,7 @@ def test_signals_during_the_drain_change_nothing(make_milter, dial):
     os.kill(*workers(milter.pid), signal.SIGKILL)
     milter.wait_log("^stopped$")
     assert milter.stop(number=0) == 0
-    assert milter.lines("reload") == milter.lines("starting another") == []
+    assert milter.lines("reload") == milter.lines("starting a new one") == []
 
 
 def test_a_stop_in_the_middle_of_a_reload(make_milter, dial):

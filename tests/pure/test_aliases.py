@@ -103,5 +103,5 @@ def test_domains_in_both_scripts(tmp_path: Path) -> None:
 
 def test_a_rule_without_a_mailbox_is_named(tmp_path: Path) -> None:
     text = BOTH + f"  - {{{A}, match: '@x.example', apply_to: unknown}}\n"
-    with pytest.raises(AliasError, match='rule "a" has no "unrouted_to"'):
+    with pytest.raises(AliasError, match='rule "a" needs an "unrouted_to"'):
         lines(tmp_path, text, head="spam: rspamd\n", accounts=ACCOUNTS)

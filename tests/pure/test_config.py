@@ -153,36 +153,36 @@ RULE_A = "  - {name: a, match: a@x.example, replace_with: a@crm.example}\n"
         (
             HEAD + "rules:\n" + RULE_A + "  - {name: b, match: [b@x.example, A@X.example], "
             "replace_with: b@crm.example}\n",
-            ['rules[1].match[1]: "a@x.example" never comes here, it goes to "a" before'],
+            ['rules[1].match[1]: "a@x.example" never reaches this rule: matched first by "a"'],
         ),
         (
             HEAD + "rules:\n" + RULE_A + "  - {name: b, match: b@x.example, "
             "also_deliver_to: [c@x.example, a@x.example]}\n",
             [
                 'rules[1].also_deliver_to[1]: "a@x.example" is matched by rule "a":'
-                " virtual aliases may send the copy elsewhere"
+                " virtual aliases may redirect the copy"
             ],
         ),
         (
             HEAD + "rules:\n  - {name: b, match: b@x.example}\n",
             [
                 'rules[0]: has neither "replace_with" nor "also_deliver_to":'
-                " it only keeps later rules from its addresses"
+                " it does nothing except hide its addresses from later rules"
             ],
         ),
         (
             HEAD + "rules:\n  - name: b\n    match: [b@x.example, B@x.example]\n"
             "    replace_with: b@crm.example\n",
-            ['rules[0].match[1]: "b@x.example" is there twice'],
+            ['rules[0].match[1]: "b@x.example" is listed twice'],
         ),
         (
             "spam: {filter: [rspamd], no_verdict: leave}\n",
-            [
-                'spam.no_verdict: can never apply: "rspamd" does not mark ham,'
-                " so that no mark means ham"
-            ],
+            ['spam.no_verdict: has no effect: with "rspamd", mail without a mark counts as ham'],
         ),
-        ("rules:\n" + RULE_A, ["spam: no spam filter is named, so that all mail counts as ham"]),
+        (
+            "rules:\n" + RULE_A,
+            ["spam: no spam filter is configured: spam is rerouted like any other mail"],
+        ),
     ],
 )
 def test_what_is_odd_but_valid_is_a_warning(text: str, warnings: list[str]) -> None:
@@ -231,7 +231,7 @@ def test_an_exception_from_a_wildcard_may_be_the_mailbox_for_what_is_left() -> N
         "  - {name: all, match: '@solarmora.com', replace_with: '@crm.example'}\n"
     )
     (warning,) = warnings_of(text)
-    assert "only keeps later rules" in warning
+    assert "does nothing except hide" in warning
 
 
 def test_the_conditions_and_limits_of_a_rule() -> None:

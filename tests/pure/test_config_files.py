@@ -127,7 +127,7 @@ def test_of_two_entries_the_first_counts_as_for_postmap(tmp_path: Path) -> None:
     text = "a@x.example a@crm.example\n# and\nA@X.example b@crm.example\n"
     loaded = config(tmp_path, MAP, table=text)
     assert targets(loaded, "a@x.example") == ("a@crm.example",)
-    expected = 'table:3: warning: duplicate key "a@x.example": the first one counts'
+    expected = 'table:3: warning: duplicate key "a@x.example": only the first entry is used'
     assert warnings(loaded, tmp_path) == [expected]
 
 
@@ -139,7 +139,7 @@ def test_tables_in_order_and_what_they_hide(tmp_path: Path) -> None:
     assert targets(loaded, "a@x.example") == ("a@crm.example",)
     assert targets(loaded, "z@x.example") == ("c@crm.example",)
     (problem,) = (str(each) for each in loaded.warnings)
-    assert '"second", "a@x.example", never comes here, but to "a" before' in problem
+    assert '"a@x.example" in "second" never reaches this rule: matched first by "a"' in problem
 
 
 def test_a_file_is_read_once_and_reported_once(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_what_is_no_text_file_is_refused_without_waiting(
         "fifo": "is not a regular file",
         "folder": "is a directory",
         "vanished": "no such file or directory",
-        "binary": "no text; name the source of a table, not what postmap makes",
+        "binary": "not a text file; name the source file, not the one that postmap makes from it",
     }[kind]
     with pytest.raises(ConfigError) as caught:
         config(tmp_path, text)
@@ -201,19 +201,21 @@ def test_accounts_that_nobody_asks_for_are_odd(tmp_path: Path) -> None:
     text = HEAD + "known_recipients: accounts\n"
     loaded = config(tmp_path, text, accounts="joe@x.example\n")
     expected = (
-        'crm-milter.yaml:3: warning: known_recipients: says nothing, since no rule has "apply_to"'
+        'crm-milter.yaml:3: warning: known_recipients: has no effect: no rule uses "apply_to"'
     )
     assert warnings(loaded, tmp_path) == [expected]
 
 
-@pytest.mark.parametrize(("apply_to", "says"), [("known", "does not stand"), ("unknown", "stands")])
+@pytest.mark.parametrize(("apply_to", "says"), [("known", "not listed"), ("unknown", "listed")])
 def test_an_address_that_its_condition_excludes_is_odd(
     tmp_path: Path, apply_to: str, says: str
 ) -> None:
     address = {"known": "nobody@x.example", "unknown": "joe@x.example"}[apply_to]
     text = KNOWN.replace("'@x.example'", address).replace("unknown", apply_to)
     (warning,) = warnings(config(tmp_path, text, accounts="joe@x.example\n"), tmp_path)
-    assert warning.endswith(f'"{address}" {says} in "known_recipients", so it never applies')
+    assert warning.endswith(
+        f'"{address}" is {says} in "known_recipients", so the rule never applies to it'
+    )
 
 
 def rules(*names: str) -> str:

@@ -10,9 +10,9 @@ from crm_milter.crm import crm_of
 HEAD = "unrouted_to: it@y.example\nspam: rspamd\nrules:\n"
 SALESFORCE = "support@0-abc123.1-def.eu1.case.salesforce.com"
 JIRA = "support@site.atlassian.net"
-SIZE = '25M" keeps it here'
-DROPS = '"also_deliver_to" a mailbox of your own keeps a copy'
-CASES = "becomes two cases in Salesforce"
+SIZE = '25M" such mail goes to unrouted_to'
+DROPS = 'use "also_deliver_to" to keep a copy in a mailbox of your own'
+CASES = "opens two cases in Salesforce"
 
 
 def ends(rules: str) -> list[str]:
@@ -105,7 +105,7 @@ def test_traps(rules: str, expected: list[str]) -> None:
 
 def test_a_limit_above_that_of_the_crm() -> None:
     assert ends(rule("a", SALESFORCE, ", max_size: 26M")) == [
-        "rules[0].max_size: Salesforce refuses mail over 25M"
+        "rules[0].max_size: Salesforce rejects mail over 25M"
     ]
 
 
@@ -117,5 +117,7 @@ def test_the_targets_of_a_table_count_as_well(tmp_path: Path) -> None:
     text = HEAD + "  - {name: a, address_map: table, max_size: 1M}\n"
     cases, shape = parse(text, tmp_path / "c.yaml").warnings
     assert cases.message.endswith(CASES)
-    assert shape.message.startswith('"a@zendesk.com" (and 1 more) is no address of Zendesk\'s')
+    assert shape.message.startswith(
+        '"a@zendesk.com" (and 1 more) does not look like an address of Zendesk'
+    )
     assert {cases.key, shape.key} == {"rules[0].address_map"}

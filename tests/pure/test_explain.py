@@ -60,7 +60,7 @@ def test_each_rule_that_was_looked_at_is_named(crm_milter):
     lines = explain(crm_milter, "--to", "Help@SolarMora.com")
     assert lines[3:6] == [
         "to <help@solarmora.com>",
-        "  rule cases: does not take the address",
+        "  rule cases: does not match",
         "  rule support: applies",
     ]
     assert lines[7:] == [
@@ -82,11 +82,11 @@ def test_the_header_field_that_decided_on_spam_is_named(crm_milter):
 
 def test_nobody_matched(crm_milter):
     lines = explain(crm_milter, "--to", "alice@solarmora.com")
-    assert lines[-1].startswith("no recipient is matched: accepted at DATA")
+    assert lines[-1].startswith("no rule matches any recipient: accepted at DATA")
 
 
 def test_a_protected_address_says_that_wildcards_spare_it(crm_milter):
-    assert "  rule cases: does not take the address (wildcards spare it)" in explain(
+    assert "  rule cases: does not match (wildcards never match this address)" in explain(
         crm_milter, "--to", "postmaster@solarmora.com"
     )
 

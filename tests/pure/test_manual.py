@@ -58,7 +58,7 @@ def test_every_command_and_option_is_there(made: Path) -> None:
             if action.dest != "help":
                 assert all(option in page for option in action.option_strings[-1:])
     assert "SIGTERM" in page
-    assert re.search(r"78\s+bad configuration", page)
+    assert re.search(r"78\s+invalid configuration", page)
     assert "November 22, 2026" in page
 
 
@@ -137,4 +137,4 @@ def test_zsh_knows_files_and_commands(made: Path) -> None:
     script = (made / "_crm-milter").read_text()
     assert script.startswith("#compdef crm-milter")
     assert re.search(r'"--config\[.*:_files"', script)
-    assert re.search(r"(?m)^ *trace:'Follow real mail through the log: [^.]*\.'$", script)
+    assert re.search(r"(?m)^ *trace:'Follow messages through the mail log: [^.]*\.'$", script)

@@ -49,19 +49,19 @@ def test_groups(text, address, taken):
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [
-        ("", "null"),
+        ("", "empty address"),
         ("help", "no domain"),
         ("case-*", "no domain"),
         ("help@*.example", "local part only"),
         ("*@a.example", "@a.example"),
-        ("@", "no domain"),
-        ("@a b.example", "no domain"),
-        ("//", "two slashes"),
-        ("/a@b.example", "two slashes"),
-        ("/a(@b.example/", "no regular expression"),
-        ("/(?=a)a@b.example/", "no regular expression"),
-        ("/(a)\\1@b.example/", "no regular expression"),
-        (f"/{'(a)' * 10_000}@b.example/", "more than 1000"),
+        ("@", "not a valid domain"),
+        ("@a b.example", "not a valid domain"),
+        ("//", "enclosed in slashes"),
+        ("/a@b.example", "enclosed in slashes"),
+        ("/a(@b.example/", "invalid RE2 regular expression"),
+        ("/(?=a)a@b.example/", "invalid RE2 regular expression"),
+        ("/(a)\\1@b.example/", "invalid RE2 regular expression"),
+        (f"/{'(a)' * 10_000}@b.example/", "the limit is 1000"),
     ],
 )
 def test_what_is_no_pattern(text, wrong):
@@ -123,11 +123,11 @@ def test_template(text, address, taken, target):
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [
-        ("", "null"),
-        ("<>", "null"),
+        ("", "empty address"),
+        ("<>", "empty address"),
         ("support", "no domain"),
         ("a@b.example,c@d.example", "several"),
-        ("@", "no domain"),
+        ("@", "not a valid domain"),
         (r"\0@crm.example", "count from"),
         ("a b@", "quoted"),
     ],

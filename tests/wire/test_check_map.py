@@ -116,10 +116,10 @@ def test_map_without_a_mailbox(write):
 def test_check(write):
     config = write(HEAD + UNROUTED + rules("help@solarmora.com"))
     done = run("check", "--config", config)
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{config}: good, 1 rule\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{config}: OK, 1 rule\n", "")
     config = write(UNROUTED + rules("help@solarmora.com", "info@solarmora.com"))
     done = run("check", "--config", config)
-    assert (done.returncode, done.stdout) == (0, f"{config}: good, 2 rules\n")
+    assert (done.returncode, done.stdout) == (0, f"{config}: OK, 2 rules\n")
     (warning,) = done.stderr.splitlines()
     assert warning.startswith(f"crm-milter: {config}:")
     assert "warning" in warning

@@ -17,7 +17,9 @@ _MOST = 65536  # bytes of what postfix(1) says
 def replace(home: Path, before: Texts, after: Texts) -> None:
     """Replace the files that differ; raises PostfixError, also where another changed them."""
     if read_texts(home) != before:
-        raise PostfixError(f'"{home}" was changed by somebody else meanwhile, start again')
+        raise PostfixError(
+            f'main.cf or master.cf in "{home}" changed in the meantime; run the command again'
+        )
     for name in FILES:
         if after[name] != before[name]:
             try:
@@ -48,8 +50,8 @@ def _do(postconf: Postconf, action: str) -> None:
             text = b""
             with suppress(BlockingIOError):
                 text = os.read(ours, _MOST)
-            reason = last_line(text.decode("utf-8", "replace")) or "see its log"
-            raise PostfixError(f"postfix {action} fails: {reason}")
+            reason = last_line(text.decode("utf-8", "replace")) or "see the mail log"
+            raise PostfixError(f'"postfix {action}" failed: {reason}')
     finally:
         os.close(ours)
         os.close(theirs)

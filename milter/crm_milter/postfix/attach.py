@@ -45,7 +45,7 @@ def attach(site: Site, when_down: str, terminal: Terminal) -> bool:
         _show(home, current, texts, terminal)
         if needs_map:
             terminal.tell(f"{mapfile.path(then)}: {len(then.aliases)} entries")
-        if not terminal.agrees("apply this"):
+        if not terminal.agrees("apply these changes"):
             terminal.tell("nothing was changed")
             return False
         made = (known is not None and known.made_map) or not mapfile.path(then).exists()
@@ -64,12 +64,12 @@ def detach(postconf: Postconf, terminal: Terminal) -> bool:
     home = postconf.directory
     known = record.load(home)
     if known is None:
-        terminal.tell(f'not attached by crm-milter: there is no "{home / record.FOLDER}"')
+        terminal.tell(f'nothing to detach: there is no "{home / record.FOLDER}"')
         return True
     current = read_texts(home)
     texts = record.reverted(known, current, home)
     _show(home, current, texts, terminal)
-    if not terminal.agrees("apply this"):
+    if not terminal.agrees("apply these changes"):
         terminal.tell("nothing was changed")
         return False
     undo = apply.Undo(postconf, current)
@@ -88,12 +88,12 @@ def detach(postconf: Postconf, terminal: Terminal) -> bool:
 def _prove(site: Site, terminal: Terminal) -> None:
     """Have Postfix take the change up and reach the milter; raises PostfixError if not."""
     if not apply.take_up(site.postconf):
-        terminal.tell("postfix is not running: start it, no session was tried")
+        terminal.tell("Postfix is not running, so no session was tested; start it")
         return
     reason = probe.failure(Site(site.config, site.path, site.postconf.anew()))
     if reason:
         raise PostfixError(f"no session reaches the milter: {reason}")
-    terminal.tell("a session reaches the milter")
+    terminal.tell("test session reached the milter")
 
 
 def _refuse(site: Site, when_down: str) -> None:
@@ -109,8 +109,9 @@ def _refuse(site: Site, when_down: str) -> None:
     if chrooted and site.socket.in_chroot is None and site.socket.address.startswith("unix:"):
         queue = site.postconf.value("queue_directory")
         raise PostfixError(
-            f'"{chrooted[0]}" runs in the chroot {queue} and cannot see {site.socket.address}:'
-            f" write milter.listen: unix:{queue}/crm-milter/milter.sock into {site.path}"
+            f'"{chrooted[0]}" runs in the chroot {queue} and cannot see'
+            f" {site.socket.address}: set milter.listen to"
+            f" unix:{queue}/crm-milter/milter.sock in {site.path}"
         )
 
 

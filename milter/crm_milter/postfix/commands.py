@@ -23,9 +23,7 @@ Show = Callable[[str], None]
 
 def check_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``check``."""
-    command.add_argument(
-        "--postfix", action="store_true", help="check the Postfix of this host against it, too"
-    )
+    command.add_argument("--postfix", action="store_true", help="also check this host's Postfix")
     _with_directory(command)
 
 
@@ -34,7 +32,7 @@ def map_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--write",
         action="store_true",
-        help=f"bring {mapfile.NAME} beside main.cf up to date, and compile it",
+        help=f"update {mapfile.NAME} next to main.cf and compile it",
     )
     command.add_argument(
         "--force",
@@ -50,15 +48,15 @@ def attach_arguments(command: argparse.ArgumentParser) -> None:
         "--when-down",
         choices=("tempfail", "accept"),
         default="tempfail",
-        help="what Postfix does while the milter is down: have the sender try again, or go on,"
-        " so that mail lands in unrouted_to (default: %(default)s)",
+        help="what Postfix does while the milter is down: tempfail (the sender retries) or"
+        " accept (mail goes to unrouted_to) (default: %(default)s)",
     )
     detach_arguments(command)
 
 
 def detach_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``detach``."""
-    command.add_argument("--yes", action="store_true", help="do not ask before changing anything")
+    command.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     _with_directory(command)
 
 
@@ -67,7 +65,7 @@ def _with_directory(command: argparse.ArgumentParser) -> None:
         "--config-directory",
         type=Path,
         metavar="DIR",
-        help="where main.cf is, for another than the default Postfix instance",
+        help="Postfix configuration directory, as for postconf -c",
     )
 
 
@@ -85,7 +83,11 @@ def check_postfix(options: argparse.Namespace, config: Config, show: Show, say: 
     else:
         for line in findings.lines(found):
             show(line)
-        result = f"with postfix {findings.count_text(found)}" if found else "good with postfix, too"
+        result = (
+            f"checked with Postfix: {findings.count_text(found)}"
+            if found
+            else "OK, Postfix configuration included"
+        )
         show(f"{options.config}: {result}{no_rules(config)}")
     return NO if any(each.severity is Severity.ERROR for each in found) else GOOD
 

@@ -34,10 +34,10 @@ class Fate(Enum):
     """What becomes of mail for an address."""
 
     MAILBOX = "is a mailbox"
-    UNCHECKED = "is accepted like any other address of its domain"
+    UNCHECKED = "is accepted like any address in its domain"
     REMOTE = "is sent to another host"
-    UNKNOWN = "is unknown"
-    LOOP = "comes back to a routed address"
+    UNKNOWN = "is not a known recipient"
+    LOOP = "leads back to a matched address"
 
 
 @dataclass(frozen=True, slots=True)

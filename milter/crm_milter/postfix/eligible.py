@@ -20,8 +20,7 @@ def refusals(site: Site) -> list[str]:
         unmapped = _unmapped(site, rule)
         if unmapped:
             found.append(
-                f'rule "{rule.name}" matches "{unmapped}", which the table of virtual aliases does'
-                " not have"
+                f'rule "{rule.name}" matches "{unmapped}", which is not in the virtual alias table'
             )
     return found
 

@@ -25,7 +25,7 @@ def lines(findings: Iterable[Finding]) -> Iterator[str]:
     for each in findings:
         yield f"{each.severity.value}: {each.check}: {one_line(each.found)}"
         yield f"  why:  {one_line(each.why)}"
-        yield f"  mend: {each.mend}"
+        yield f"  fix:  {each.mend}"
 
 
 def as_json(finding: Finding) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def as_json(finding: Finding) -> dict[str, Any]:
         "check": finding.check,
         "found": finding.found,
         "why": finding.why,
-        "mend": finding.mend,
+        "fix": finding.mend,
     }
 
 

@@ -64,7 +64,7 @@ def _unreadable(site: Site) -> Iterator[Finding]:
             yield Finding(
                 "table",
                 f"{table} cannot be read: {reason}",
-                "postfix may not be able to either, and what is in it was not checked",
+                "Postfix may also be unable to read it; its contents were not checked",
                 _command(site, table),
             )
 

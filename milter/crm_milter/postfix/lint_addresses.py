@@ -25,9 +25,9 @@ def domains(site: Site) -> Iterator[Finding]:
         value = ", ".join([*split_list(site.postconf.raw(name)), domain])
         yield Finding(
             "address-domain",
-            f'postfix takes no mail for the domain "{domain}" of {names(listed)}',
-            "it refuses the addresses: relay access denied; where mailboxes of the domain are on"
-            " another host, put it into relay_domains instead",
+            f'Postfix does not accept mail for the domain "{domain}" ({names(listed)})',
+            'mail is rejected with "Relay access denied"; if the domain\'s mailboxes are'
+            " on another host, add it to relay_domains instead",
             mend.setting(site, name, value),
         )
 
@@ -40,9 +40,9 @@ def copied(site: Site) -> Iterator[Finding]:
         if site.domains.fate(address) is Fate.UNKNOWN:
             yield Finding(
                 "address-unknown",
-                f'"{address}" only gets copies sent beside it, and postfix knows no such mailbox',
-                "it refuses the address: user unknown",
-                f'give the rule an "unrouted_to" in {site.path}, then {mend.ours(site, "attach")}',
+                f'the rule for "{address}" only adds copies, but Postfix knows no such mailbox',
+                "mail is rejected: user unknown",
+                f'set "unrouted_to" in that rule in {site.path}, then {mend.ours(site, "attach")}',
             )
 
 
@@ -57,14 +57,14 @@ def accounts(site: Site) -> Iterator[Finding]:
         drop = (
             f"take it out of the rule in {site.path}"
             if kind == "unix"
-            else f"take it out of the rule in {site.path}, or, if nobody reads that mailbox: "
+            else f"remove it from the rule in {site.path} or, if nobody reads that mailbox: "
             + mend.drop_entry(site, account.table, account.key)
         )
         yield Finding(
             "real-account",
             f'"{address}" is a real account: "{account.key}" in {account.table}'
             f" ({account.parameter})",
-            "its owner gets no mail any more, it goes to the CRM or to unrouted_to",
+            "its owner no longer gets mail: it goes to the CRM or to unrouted_to",
             drop,
         )
 
@@ -82,10 +82,10 @@ def members(site: Site) -> Iterator[Finding]:
                 if member in site.routed and addresses.normalise(key) not in site.routed:
                     yield Finding(
                         "alias-member",
-                        f'the alias "{key}" in {table} leads to "{member}"',
-                        "postfix shows a milter the address before its aliases: mail for"
-                        f' "{key}" is never routed, it goes to unrouted_to',
-                        f'match "{key}" in the rule for "{member}" in {site.path}, too: '
+                        f'the alias "{key}" in {table} expands to "{member}"',
+                        f'milters see the address before alias expansion: mail for "{key}"'
+                        " is never rerouted and goes to unrouted_to",
+                        f'add "{key}" to the rule for "{member}" in {site.path}, then: '
                         + mend.drop_entry(site, table, key),
                     )
 
@@ -101,8 +101,8 @@ def unrouted(site: Site) -> Iterator[Finding]:
         yield Finding(
             "unrouted",
             str(site.alias_lines),
-            "postfix needs a mailbox for mail that is left: spam, a loop, no milter",
-            f"write unrouted_to into {site.path}, then {mend.ours(site, 'attach')}",
+            "Postfix needs a mailbox for mail that is not rerouted (spam, a loop, milter down)",
+            f"set unrouted_to in {site.path}, then {mend.ours(site, 'attach')}",
         )
     routed = frozenset(site.routed)
     for mailbox in dict.fromkeys(site.routed.values()):
@@ -112,7 +112,7 @@ def unrouted(site: Site) -> Iterator[Finding]:
             yield Finding(
                 "unrouted",
                 f'"{mailbox}" (unrouted_to) {fate.value}',
-                "mail that is left bounces after it was accepted",
+                "mail that is not rerouted bounces after Postfix has accepted it",
                 _new_mailbox(site, normal),
             )
 
@@ -123,7 +123,7 @@ def _new_mailbox(site: Site, address: str) -> str:
     kind = site.domains.kind(domain)
     tables = site.domains.recipient_tables(kind)
     table = next((each for each in tables if plain(each).startswith(("hash:", "lmdb:"))), "")
-    other = f"name another mailbox in unrouted_to in {site.path}"
+    other = f"set unrouted_to to another mailbox in {site.path}"
     if kind is Kind.LOCAL and any(each.endswith("unix:passwd.byname") for each in tables):
         return f"useradd --create-home {local}"
     values = {Kind.MAILBOX: f"{domain}/{local}/", Kind.RELAY: "OK", Kind.LOCAL: "x"}
@@ -148,10 +148,10 @@ def targets(site: Site) -> Iterator[Finding]:
             fate = site.domains.fate(normal, routed) if addresses.local_of(normal) else Fate.UNKNOWN
             yield Finding(
                 "target-local",
-                f'the target "{target}" of rule "{rule.name}" is in "{domain}", which is ours'
-                f" ({kind.value}): it {fate.value}",
-                "mail for the CRM comes back to this host instead of leaving it",
-                f"take {domain} out of {kind.value}: "
+                f'the target "{target}" of rule "{rule.name}" is in the local domain'
+                f' "{domain}" ({kind.value}): it {fate.value}',
+                "mail for the CRM stays on this host instead of being sent to the CRM",
+                f"remove {domain} from {kind.value}: "
                 + mend.setting(site, kind.value, _without(site, kind.value, domain)),
                 Severity.WARNING if fate is Fate.MAILBOX else Severity.ERROR,
             )

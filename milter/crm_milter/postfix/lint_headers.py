@@ -65,8 +65,8 @@ def _stripped(
             seen.add((name, table))
             yield Finding(
                 "header-checks",
-                f"{name} ({table}) take away {names(gone)}",
-                "our milter never sees that the filter called the mail spam, and routes it",
+                f"{name} ({table}) removes {names(gone)}",
+                "crm-milter cannot see the spam verdict and reroutes the spam",
                 _mend(site, service, name, table, gone[0]),
             )
 
@@ -78,7 +78,7 @@ def _mend(site: Site, service: Service, name: str, table: str, line: str) -> str
     query = site.postconf.command("postmap", "-q", line, table)
     others = [each for each in split_list(site.postconf.raw(name)) if each != table]
     whole = mend.setting(site, name, ", ".join(others) if others else None)
-    return f"take the line out that answers to {query}, or the whole table: {whole}"
+    return f"remove the entry that matches {query}, or the whole table: {whole}"
 
 
 def _verdicts(site: Site) -> Iterator[str]:

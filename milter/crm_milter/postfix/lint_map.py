@@ -12,7 +12,9 @@ from crm_milter.postfix.postconf import split_list
 from crm_milter.postfix.site import Site, exact_addresses
 from crm_milter.postfix.tables import INDEXED, plain
 
-_UNROUTED = "mail for a routed address that is left has no mailbox, and postfix may refuse it"
+_UNROUTED = (
+    "mail for a matched address that is not rerouted has no mailbox, and Postfix may reject it"
+)
 
 
 def attached(site: Site) -> Iterator[Finding]:
@@ -24,8 +26,8 @@ def attached(site: Site) -> Iterator[Finding]:
     if unknown:
         yield Finding(
             "map-attached",
-            f"virtual_alias_maps does not have {mapfile.table(site)}, and nothing for"
-            f" {names(unknown)}",
+            f"virtual_alias_maps does not include {mapfile.table(site)} and has no entry"
+            f" for {names(unknown)}",
             _UNROUTED,
             f"{mend.ours(site, 'map', '--write')} && "
             + mend.settings(site, plan.virtual_aliases(site)),
@@ -41,12 +43,12 @@ def current(site: Site) -> Iterator[Finding]:
         return
     if any(_extra_wildcards(site)):
         return  # worse than stale, and found below
-    what = "not compiled" if state.is_current else "not what the rules say"
+    what = "not compiled" if state.is_current else "out of date"
     lost = mapfile.shrinking(site)
     yield Finding(
         "map-current",
-        f"{mapfile.path(site)} is {what if mapfile.path(site).exists() else 'not there'}",
-        f"{_UNROUTED}; run from the unit's reload, the command keeps rules and table together",
+        f"{mapfile.path(site)} is {what if mapfile.path(site).exists() else 'missing'}",
+        f'{_UNROUTED}; "systemctl reload crm-milter" also runs this command',
         f"check that no rule is missing in {site.path}, because {lost}: "
         + mend.ours(site, "map", "--write", "--force")
         if lost
@@ -60,7 +62,8 @@ def shadowed(site: Site) -> Iterator[Finding]:
         yield Finding(
             "map-shadowed",
             f'"{key}" is also in {table}, which sends it to "{value}"',
-            f'what is left does not go to "{site.aliases[key]}" (unrouted_to) and may bounce',
+            f'mail that is not rerouted does not go to "{site.aliases[key]}" (unrouted_to)'
+            " and may bounce",
             mend.drop_entry(site, table, key),
         )
 
@@ -90,9 +93,9 @@ def wildcards(site: Site) -> Iterator[Finding]:
                 continue
             yield Finding(
                 "map-wildcard",
-                f'"{key}" in {table} sends all mail of the domain to "{value}"'
-                + (f", that for {names(victims)} as well" if victims else ""),
-                "a wildcard among virtual aliases takes the mail of every mailbox there",
+                f'"{key}" in {table} sends all mail for the domain to "{value}"'
+                + (f", including mail for {names(victims)}" if victims else ""),
+                "a wildcard virtual alias captures the mail of every mailbox in the domain",
                 mend.ours(site, "map", "--write")
                 if table == own
                 else mend.drop_entry(site, table, key),

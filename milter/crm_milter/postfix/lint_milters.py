@@ -58,15 +58,15 @@ def _faults(
             twice.append(service)
         elif ours[0] != len(entries) - 1:
             early.append(service)
-    kind = "that comes by SMTP" if name == _SMTPD else "from sendmail(1), such as a web form's,"
-    lacks = f"does not have our milter {site.socket.address}"
-    yield "milter-missing", lacks, f"mail {kind} is never routed", absent
-    yield "milter-order", "has our milter twice", "a message may be routed twice", twice
+    kind = "received by SMTP" if name == _SMTPD else "from sendmail(1), for example from web forms,"
+    lacks = f"does not include crm-milter ({site.socket.address})"
+    yield "milter-missing", lacks, f"mail {kind} is never rerouted", absent
+    yield "milter-order", "lists crm-milter twice", "a message may be routed twice", twice
     yield (
         "milter-order",
-        "does not have our milter last",
-        "what a later milter refuses would still be routed, and a later spam filter's verdict is"
-        " not seen",
+        "does not list crm-milter last",
+        "recipients that a later milter rejects would still be rerouted, and a later spam"
+        " filter's verdict is not seen",
         early,
     )
 
@@ -99,10 +99,10 @@ def early(site: Site) -> Iterator[Finding]:
     for origin, group in _by_origin(_SMTPD, services).items():
         yield Finding(
             "content-filter",
-            f"content_filter of {names(each.label for each in group)} comes after our milter in"
-            f" {origin}",
-            "mail is routed before the filter has said whether it is spam: our milter belongs to"
-            " the smtpd behind the filter",
+            f"content_filter of {names(each.label for each in group)} runs after"
+            f" crm-milter in {origin}",
+            "mail is rerouted before the filter's verdict is known: attach crm-milter to"
+            " the smtpd that takes mail back from the filter",
             _mend(site, _SMTPD, group),
         )
 
@@ -115,9 +115,10 @@ def bypassed(site: Site) -> Iterator[Finding]:
     for origin, group in _by_origin("smtpd_proxy_filter", list(where.proxied)).items():
         yield Finding(
             "proxy-filter",
-            f"smtpd_proxy_filter of {names(each.label for each in group)} in {origin} hides mail"
-            " from milters, and no smtpd on a loopback address takes it back",
-            "the milter sees a session that is aborted at DATA: nothing is routed",
+            f"smtpd_proxy_filter of {names(each.label for each in group)} in {origin}"
+            " hides message content from milters, and no smtpd on a loopback address takes"
+            " the filtered mail back",
+            "crm-milter sees only a session aborted at DATA, so nothing is rerouted",
             mend.setting(site, "smtpd_proxy_filter", None, group),
         )
 
@@ -130,13 +131,13 @@ def overrides(site: Site) -> Iterator[Finding]:
         then = edit.value or ""
         if "no_milters" in now and "no_milters" not in then:
             what, check = "has no_milters", "milter-missing"
-            why = "mail that comes this way is never routed"
+            why = "mail received by this service is never rerouted"
         elif "no_address_mappings" in then:
             what, check = "lacks no_address_mappings", "address-mappings"
-            why = "the content filter gets the alias's mailbox instead of the routed address"
+            why = "the content filter gets the unrouted_to mailbox instead of the original address"
         else:
             what, check = "has no_address_mappings", "address-mappings"
-            why = "virtual aliases are not expanded here: mail that is left has no mailbox"
+            why = "virtual aliases are not expanded here: mail that is not rerouted has no mailbox"
         found = f"receive_override_options of {scope} {what}"
         yield Finding(check, found, why, mend.settings(site, [edit]))
 
@@ -175,9 +176,9 @@ def default_action(site: Site) -> Iterator[Finding]:
         reason = f": {refusals[0]}" if action == "accept" and refusals else ""
         yield Finding(
             "default-action",
-            f'default_action of our milter is "{action}" ({where}){reason}',
-            "while it is down or busy, mail is refused, held or let pass unrouted instead of"
-            " waiting at the sender",
+            f'default_action of crm-milter is "{action}" ({where}){reason}',
+            "while crm-milter is down or busy, mail is rejected, held or delivered without"
+            " it, instead of being retried by the sender",
             " && ".join(_mend(site, name, services) for (_, name, _), services in mine.items()),
         )
 
@@ -197,9 +198,9 @@ def timeouts(site: Site) -> Iterator[Finding]:
             value = raw.replace(entry.source, f"{{{words}}}")
             yield Finding(
                 "timeout",
-                f"{setting} of our milter is {text}, expected {least}s to {most}s",
-                "too short, and a busy host is taken for a dead one; too long, and the client"
-                " gives up before postfix does",
+                f"{setting} of crm-milter is {text}, expected {least}s to {most}s",
+                "if it is too short, a busy milter looks dead; if it is too long, the"
+                " client gives up before Postfix does",
                 mend.setting(site, name, value, [service]),
                 Severity.WARNING,
             )
@@ -218,8 +219,8 @@ def by_client(site: Site) -> Iterator[Finding]:
             yield Finding(
                 "milter-maps",
                 f"smtpd_milter_maps is {maps}",
-                "for the clients in it smtpd_milters does not count: our milter has to stand in"
-                " each of its entries, or their mail is not routed",
+                "smtpd_milters is ignored for clients listed there: add crm-milter to each"
+                " entry, or mail from those clients is not rerouted",
                 mend.setting(site, "smtpd_milter_maps", None, [service]),
                 Severity.WARNING,
             )

@@ -20,9 +20,9 @@ def notify_classes(site: Site) -> Iterator[Finding]:
     if edits:
         yield Finding(
             "notify-classes",
-            f'notify_classes is "{site.postconf.value("notify_classes")}", without "bounce"',
-            "bounces from the CRM are suppressed (suppress_bounces), and nobody is told that it"
-            " refuses mail",
+            f'notify_classes ("{site.postconf.value("notify_classes")}") does not include "bounce"',
+            "the sender gets no bounce (suppress_bounces), so nobody is told when the CRM"
+            " rejects mail",
             mend.settings(site, edits),
         )
 
@@ -37,7 +37,7 @@ def original_recipient(site: Site) -> Iterator[Finding]:
         yield Finding(
             "original-recipient",
             f"{name} is no",
-            "deleting a routed recipient may delete another one's copy: mail is lost",
+            "removing a rerouted recipient may also remove another recipient's copy: mail is lost",
             mend.setting(site, name, "yes", wrong),
         )
 
@@ -51,7 +51,7 @@ def delimiter(site: Site) -> Iterator[Finding]:
     yield Finding(
         "delimiter",
         f'recipient_delimiter is "{theirs}" in main.cf and "{ours}" in {site.path}',
-        "addresses with an extension are accepted and not routed, or routed and not accepted",
+        "addresses with an extension are accepted but not rerouted, or matched but not accepted",
         f"sed -i '/^recipient_delimiter:/d; $a {line}' {site.path} && systemctl reload crm-milter",
         Severity.WARNING,
     )
@@ -67,7 +67,7 @@ def message_size(site: Site) -> Iterator[Finding]:
                 "message-size",
                 f'max_size of rule "{rule.name}" is {rule.max_size}, above message_size_limit'
                 f" ({limit})",
-                "postfix refuses such mail before the rule can leave it to a person",
+                "Postfix rejects such mail before the rule's max_size can apply",
                 mend.setting(site, "message_size_limit", str(rule.max_size)),
                 Severity.WARNING,
             )
@@ -99,8 +99,8 @@ def _probed(site: Site, service: Service, name: str, probed: list[str]) -> Findi
     return Finding(
         "unverified-recipient",
         f"{name} in {mend.origin(name, service)} verifies {names(probed)} ({check})",
-        "the probe goes to unrouted_to: while that mailbox cannot be reached, mail for the CRM is"
-        " refused",
+        "Postfix probes unrouted_to, not the CRM: while that mailbox is unreachable, mail"
+        " for the CRM is rejected",
         mend.setting(site, name, right, [service])
         if check in raw
         else f"put {exempt} before {check} in {name}",

@@ -16,7 +16,7 @@ from crm_milter.postfix.site import Site
 from crm_milter.values import InetSocket, UnixSocket
 
 _TIMEOUT = 5.0
-_UNREACHED = "postfix cannot ask the milter: all mail gets 451, or none is routed"
+_UNREACHED = "Postfix cannot reach the milter: all mail gets 451, or none is rerouted"
 
 
 def listens(site: Site) -> Iterator[Finding]:
@@ -101,7 +101,7 @@ def chroot(site: Site) -> Iterator[Finding]:
         queue = site.postconf.value("queue_directory")
         listen = f"unix:{queue}/crm-milter/milter.sock"
         command = (
-            f"write milter.listen: {listen} into {site.path}, restart crm-milter, then "
+            f"set milter.listen to {listen} in {site.path}, restart crm-milter, then "
             + mend.ours(site, "attach")
         )
     else:
@@ -109,7 +109,7 @@ def chroot(site: Site) -> Iterator[Finding]:
     yield Finding(
         "socket-path",
         f"{names(each.label for each in lost)} cannot see {site.config.milter.listen.libmilter}:"
-        + (" it runs in a chroot" if lost[0].chroot else " the path in main.cf is another"),
+        + (" it runs in a chroot" if lost[0].chroot else " main.cf has a different path"),
         _UNREACHED,
         command,
     )

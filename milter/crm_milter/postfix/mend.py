@@ -48,7 +48,7 @@ def drop_entry(site: Site, table: str, key: str) -> str:
     """Return the commands that take an entry out of a table that is a file."""
     kind, _, path = plain(table).partition(":")
     if kind not in INDEXED and kind != "texthash":
-        return f'take "{key}" out of {table}'
+        return f'remove "{key}" from {table}'
     escaped = "".join(f"\\{each}" if each in ".*[]^$/\\" else each for each in key)
     command = f"sed -i {shlex.quote(f'/^{escaped}[[:space:]]/Id')} {shlex.quote(path)}"
     return f"{command} && {_compiled(site, kind, path)}"

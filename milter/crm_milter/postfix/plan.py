@@ -67,8 +67,8 @@ def _with_ours(site: Site, name: str, service: Service, when_down: str) -> str:
         if is_last:
             return raw
         raise PostfixError(
-            f'{name} of "{service.label}" has our milter by a "$name" in "{raw}":'
-            " take it out there first"
+            f'{name} of "{service.label}" includes crm-milter through a variable in'
+            f' "{raw}": remove it there first'
         )
     return ", ".join([*others, site.socket.entry(when_down)])
 

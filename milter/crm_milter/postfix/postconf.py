@@ -134,7 +134,7 @@ class Postconf:
         """Run a command of Postfix for this instance; raises PostfixError if it cannot run."""
         path = shutil.which(tool, path=f"{os.environ.get('PATH', '')}{os.pathsep}{_PLACES}")
         if path is None:
-            raise PostfixError(f'"{tool}" is not there: is postfix installed on this host?')
+            raise PostfixError(f'"{tool}" not found: is Postfix installed on this host?')
         chosen = ["-c", str(self._chosen)] if self._chosen else []
         try:
             return subprocess.run(
@@ -148,7 +148,9 @@ class Postconf:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            message = f'"{self.command(tool, *arguments)}" did not end within {TIMEOUT:g} seconds'
+            message = (
+                f'"{self.command(tool, *arguments)}" did not finish within {TIMEOUT:g} seconds'
+            )
             raise PostfixError(message) from None
         except OSError as error:
             raise PostfixError(f'cannot run "{path}": {error.strerror}') from error

@@ -27,7 +27,7 @@ def failure(site: Site) -> str:
     """Open sessions until one reaches the milter; return why none did, "" for success."""
     services = [each for each in placement(site).wanted if _is_asked(site, each)]
     if not services:
-        return "no smtpd that listens on a port has our milter"
+        return "no smtpd that listens on a TCP port uses crm-milter"
     deadline = time.monotonic() + PATIENCE
     while True:
         reason = _try(site, services[0])
@@ -49,9 +49,9 @@ def _try(site: Site, service: Service) -> str:
             code, text = session.mail("")
             reached = _connections(site) - before
     except (OSError, smtplib.SMTPException) as error:
-        return f"no session with {host} port {port}: {error}"
+        return f"no SMTP session with {host} port {port}: {error}"
     if code in (421, 451):
-        return f'"{service.label}" says {code} {text.decode(errors="replace")}'
+        return f'"{service.label}" answered {code} {text.decode(errors="replace")}'
     return "" if reached else f'"{service.label}" did not connect to {site.socket.address}'
 
 

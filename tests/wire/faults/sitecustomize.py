@@ -1,6 +1,6 @@
 """Faults in a running crm-milter: with this folder in PYTHONPATH, Python reads this file first.
 
-The sender chooses what fails at the end of the message: raise@, or add@, delete@ and header@ for
+The sender chooses what fails at end of message: raise@, or add@, delete@ and header@ for
 an edit that cannot be carried out. boom@ fails wherever it stands.
 """
 
