@@ -111,7 +111,7 @@ FAULTS = {
     ),
     "no map": (
         {"main": {"virtual_alias_maps": "texthash:$config_directory/virtual"}},
-        "map-attached",
+        "map-missing",
     ),
     "another entry first": ({"aliases": f"{HELP} boss@elsewhere.example\n"}, "map-shadowed"),
     "a wildcard": ({"aliases": "@solarmora.com boss@elsewhere.example\n"}, "map-wildcard"),
@@ -263,7 +263,7 @@ def test_the_map_is_stale_missing_or_not_compiled(site):
         source.with_name(source.name + ".db").unlink,
     ):
         spoil()
-        assert site.checks() == ["map-current"]
+        assert site.checks() == ["map-stale"]
         site.mend()
         assert site.checks() == []
 

@@ -25,7 +25,7 @@ def attached(site: Site) -> Iterator[Finding]:
     unknown = [key for key in missing if key not in dict(_others(site, missing))]
     if unknown:
         yield Finding(
-            "map-attached",
+            "map-missing",
             f"virtual_alias_maps does not include {mapfile.table(site)} and has no entry"
             f" for {names(unknown)}",
             _UNROUTED,
@@ -46,7 +46,7 @@ def current(site: Site) -> Iterator[Finding]:
     what = "not compiled" if state.is_current else "out of date"
     lost = mapfile.shrinking(site)
     yield Finding(
-        "map-current",
+        "map-stale",
         f"{mapfile.path(site)} is {what if mapfile.path(site).exists() else 'missing'}",
         f'{_UNROUTED}; "systemctl reload crm-milter" also runs this command',
         f"check that no rule is missing in {site.path}, because {lost}: "
