@@ -232,7 +232,7 @@ _WHOLE_MESSAGE = (Action.REJECTED, Action.QUARANTINED)
 
 
 def _settled(wished: list[Outcome], envelope: Envelope) -> tuple[Outcome, ...]:
-    """Reject, quarantine and discard act on a message: only if all its recipients come to it."""
+    """Leave what rejects or quarantines the whole message unless all its recipients agree."""
     if not any(each.action in _WHOLE_MESSAGE for each in wished):
         return tuple(wished)
     fates = {(each.action, each.reason) for each in wished}

@@ -2,7 +2,7 @@
 
 Its rules never change. libmilter runs in a thread of its own; the main thread waits for the
 supervisor's word or its end. Sessions that are open then go on to their own end: libmilter
-has no such thing, so the socket is taken from under it (facts: postfix-milter 5.4).
+cannot drain, so its listening socket is replaced by one that nobody can connect to.
 """
 
 import contextlib
