@@ -48,7 +48,7 @@ MESSAGES = [
             f"support@{CRM}": ("NEVER", HELP),
             "team@solarmora.com": ("NEVER", "team@solarmora.com"),
         },
-        log=f"rerouted: to=<{HELP}> new=<support@{CRM}> rule=support copies=1 spam=ham",
+        log=f"rerouted: to=<{HELP}> new=<support@{CRM}> rule=support copies=1 verdict=ham",
     ),
     Message(
         title="the same, marked as spam by an earlier filter",
@@ -65,7 +65,7 @@ MESSAGES = [
             f"reports@{CRM}": ("NEVER", REPORTS),
             "archive@solarmora.com": ("FAILURE", "archive@solarmora.com"),
         },
-        log=f"rerouted: to=<{REPORTS}> new=<reports@{CRM}> rule=spam-reports copies=1 spam=spam",
+        log=f"rerouted: to=<{REPORTS}> new=<reports@{CRM}> rule=spam-reports copies=1 verdict=spam",
     ),
 ]
 

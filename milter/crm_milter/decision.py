@@ -46,6 +46,19 @@ class Action(Enum):
     TEMPFAILED = "tempfailed"
 
 
+# What the log says of a rule in test mode. Other words, so that a search for what was done finds
+# nothing that was not.
+WOULD = {
+    Action.REROUTED: "would_reroute",
+    Action.COPIED: "would_copy",
+    Action.LEFT: "would_leave",
+    Action.REJECTED: "would_reject",
+    Action.QUARANTINED: "would_quarantine",
+    Action.DISCARDED: "would_discard",
+    Action.TEMPFAILED: "would_tempfail",
+}
+
+
 class Reason(Enum):
     """Why a matched recipient was not simply rerouted."""
 

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from crm_milter.decision import Action
+from crm_milter.decision import WOULD, Action
 
 _STAMP = re.compile(
     r"(?:(?P<iso>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?)"
@@ -26,7 +26,8 @@ _DELIVERY = re.compile(
     r"to=<(?P<to>.*?)>, (?:orig_to=<(?P<original>.*?)>, )?relay=(?P<relay>\S+), .*?"
     r"status=(?P<status>[a-z-]+)(?: \((?P<words>.*)\))?$"
 )
-_ACTIONS = "|".join(each.value for each in Action)
+_TESTED = {word: action.value for action, word in WOULD.items()}
+_ACTIONS = "|".join([*(action.value for action in Action), *_TESTED])
 _DECISION = re.compile(
     rf"(?P<action>{_ACTIONS}): to=<(?P<to>.*?)>(?: new=<(?P<new>.*?)>)? rule=(?P<rule>\S+)"
     r"(?P<rest>.*)"
@@ -81,8 +82,8 @@ class Decided:
     new: tuple[str, ...]
     rule: str
     reason: str  # "" for none
-    spam: str  # the verdict, "" where the line has none
-    test: bool
+    verdict: str  # "" if the line has none
+    test: bool  # what the action would have been
     text: str
 
 
@@ -160,16 +161,15 @@ def decided(line: Line) -> Decided | None:
     found = _DECISION.match(line.text)
     if found is None or not line.queue_id:
         return None
-    test = found["rest"].endswith("[test, not done]")
     words = dict(word.partition("=")[::2] for word in found["rest"].split() if "=" in word)
     return Decided(
         line.time,
-        found["action"],
+        _TESTED.get(found["action"], found["action"]),
         found["to"],
         tuple(found["new"].split(">,<")) if found["new"] else (),
         found["rule"],
         words.get("reason", ""),
-        words.get("spam", ""),
-        test,
+        words.get("verdict", ""),
+        found["action"] in _TESTED,
         line.text,
     )

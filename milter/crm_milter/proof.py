@@ -130,13 +130,10 @@ def judge(expected: Expected, evidence: Evidence, time_is_up: bool) -> Result | 
     if decided is None:
         return _unseen(expected, evidence)
     if decided.test:
-        words = decided.text.removesuffix(" [test, not done]")
         advice = (
             f'when set-up is complete, remove "mode: test" from rule "{decided.rule}" and reload',
         )
-        return Result(
-            Outcome.WOULD_ARRIVE, f"nothing was changed; the rule would have done: {words}", advice
-        )
+        return Result(Outcome.WOULD_ARRIVE, f"nothing was changed: {decided.text}", advice)
     if expected.spam:
         return _spam(expected, evidence, decided)
     if decided.action not in ("rerouted", "copied"):
@@ -261,10 +258,10 @@ def _spam(expected: Expected, evidence: Evidence, decided: Decided) -> Result:
         return Result(Outcome.STAYED, f"{decided.text}{gone or _where(evidence)}")
     if decided.action == "quarantined":
         return Result(Outcome.STAYED, f"{decided.text}; it is on hold", HELD)
-    if decided.reason == "no_verdict" or decided.spam == "none":
+    if decided.reason == "no_verdict" or decided.verdict == "none":
         why = f"the filter gave no verdict to a local client: {decided.text}"
         return Result(Outcome.NO_VERDICT, why, NO_VERDICT)
-    if decided.spam == "ham" and not expected.marks_ham:
+    if decided.verdict == "ham" and not expected.marks_ham:
         why = f"no verdict from the filter, which counts as ham: {decided.text}"
         return Result(Outcome.NO_VERDICT, why, NO_VERDICT)
     if decided.action in ("rerouted", "copied"):

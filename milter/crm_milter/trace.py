@@ -216,7 +216,7 @@ def _journey_json(journey: Journey) -> dict[str, Any]:
                 "new": list(each.new),
                 "rule": each.rule,
                 "reason": each.reason or None,
-                "spam": each.spam or None,
+                "verdict": each.verdict or None,
                 "test": each.test,
             }
             for each in journey.decided

@@ -39,7 +39,7 @@ def message(stamp: str, queue_id: str, number: int) -> str:
     status = f"deferred (connect to {to}: refused)" if number % 9973 == 0 else f"sent ({said})"
     ours = (
         f"{stamp} mx crm-milter[77]: {queue_id}: rerouted: to=<help@solarmora.com> new=<{to}>"
-        " rule=support copies=0 spam=ham\n"
+        " rule=support copies=0 verdict=ham\n"
         if routed
         else ""
     )

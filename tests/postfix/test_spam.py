@@ -123,11 +123,11 @@ def test_verdicts(lab, fields, verdict):
         assert outcome.log[0].endswith(": left: to=<help@solarmora.com> rule=help reason=spam")
     else:
         assert outcome.recipients == ["help@crm.example", "team@solarmora.com"]
-        assert outcome.log[0].endswith(f" rule=help copies=1 spam={verdict}")
+        assert outcome.log[0].endswith(f" rule=help copies=1 verdict={verdict}")
     bypassed = lab.send(JOE, ["<bypass@solarmora.com>"], letter(*fields))
     copies = ["junk@solarmora.com"] if is_spam else ["junk@solarmora.com", "team@solarmora.com"]
     assert bypassed.recipients == ["bypass@crm.example", *copies]
-    assert bypassed.log[0].endswith(f" rule=bypass copies={len(copies)} spam={verdict}")
+    assert bypassed.log[0].endswith(f" rule=bypass copies={len(copies)} verdict={verdict}")
 
 
 @pytest.mark.parametrize("body", ["X-Spam-Flag: YES\r\n", "\r\nX-Spam-Flag: YES\r\n"])

@@ -14,7 +14,7 @@ __all__ = ["lab", "shared", "trace"]  # fixtures
 AT_END = "END-OF-MESSAGE from unknown[127.0.0.1]"
 REROUTED = (
     "crm-milter: rerouted: to=<help@solarmora.com> new=<support@crm.example> rule=support copies=1"
-    " spam=ham"
+    " verdict=ham"
 )
 TEAM = "to <bob@solarmora.com> (for <team@solarmora.com>): sent, by SERVER: 250 2.0.0 taken"
 
@@ -61,7 +61,7 @@ def test_spam_that_was_left(lab: Lab, trace: Trace) -> None:
         (
             "hold",
             "quarantined: to=<hold@solarmora.com> new=<case@crm.example> rule=hold copies=0"
-            " spam=spam",
+            " verdict=spam",
             [
                 f"milter-hold: {AT_END}: milter triggers HOLD action",
                 "on hold; postsuper -H ID releases it, postsuper -d ID deletes it",

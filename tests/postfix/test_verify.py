@@ -23,7 +23,8 @@ sent      to SERVER as TOKEN
 """
 TAKEN = """\
 answer    250 2.0.0 Ok: queued as ID
-milter    rerouted: to=<help@solarmora.com> new=<support@crm.example> rule=support copies=1 spam=ham
+milter    rerouted: to=<help@solarmora.com> new=<support@crm.example> rule=support copies=1\
+ verdict=ham
 """
 REFUSED = "host 127.0.0.1[127.0.0.1] said: 550 5.1.1 no such address (in reply to RCPT TO command)"
 UNSEEN = """\
@@ -70,7 +71,7 @@ rule "dead": <dead@solarmora.com> goes to <case@dead.example>
 this sends a real message: <case@dead.example> will open a case
 sent      to SERVER as TOKEN
 answer    250 2.0.0 Ok: queued as ID
-milter    rerouted: to=<dead@solarmora.com> new=<case@dead.example> rule=dead copies=0 spam=ham
+milter    rerouted: to=<dead@solarmora.com> new=<case@dead.example> rule=dead copies=0 verdict=ham
 queue     <case@dead.example> instead of <dead@solarmora.com>
 delivery  to <case@dead.example>: deferred: connect to 127.0.0.1[127.0.0.1]:1: Connection refused
 deferred: <case@dead.example>: connect to 127.0.0.1[127.0.0.1]:1: Connection refused
@@ -130,7 +131,7 @@ def test_not_rerouted_since_the_milter_has_other_rules(screen: Screen) -> None:
     assert status == 1
     assert text.endswith("""\
 not rerouted: crm-milter logged: rerouted: to=<help@solarmora.com> new=<support@crm.example>\
- rule=support copies=1 spam=ham
+ rule=support copies=1 verdict=ham
   the running milter uses different rules from the file: systemctl reload crm-milter
 """)
 
@@ -221,12 +222,12 @@ rule "trial": <trial@solarmora.com> goes to <case@crm.example>
 this sends a real message; in test mode it is delivered as if crm-milter were not there
 sent      to SERVER as TOKEN
 answer    250 2.0.0 Ok: queued as ID
-milter    rerouted: to=<trial@solarmora.com> new=<case@crm.example> rule=trial copies=0 spam=ham\
- [test, not done]
+milter    would_reroute: to=<trial@solarmora.com> new=<case@crm.example> rule=trial copies=0\
+ verdict=ham
 queue     <it@solarmora.com> for <trial@solarmora.com>
 delivery  to <it@solarmora.com> (for <trial@solarmora.com>): sent, by SERVER: 250 2.0.0 taken
-test mode: nothing was changed; the rule would have done: rerouted: to=<trial@solarmora.com>\
- new=<case@crm.example> rule=trial copies=0 spam=ham
+test mode: nothing was changed: would_reroute: to=<trial@solarmora.com>\
+ new=<case@crm.example> rule=trial copies=0 verdict=ham
   when set-up is complete, remove "mode: test" from rule "trial" and reload
 """,
     )

@@ -69,7 +69,7 @@ def test_the_filter_passes_over_a_local_client(screen: Screen, mood: Path) -> No
     status, text = screen("help@solarmora.com", "--spam")
     assert status == 1
     assert text.endswith(
-        f"inconclusive: the filter gave no verdict to a local client: {LINE} spam=none\n"
+        f"inconclusive: the filter gave no verdict to a local client: {LINE} verdict=none\n"
         f"{NOT_PROVEN}"
     )
 
@@ -78,13 +78,13 @@ def test_the_filter_takes_it_for_ham(screen: Screen) -> None:
     status, text = screen("help@solarmora.com", "--spam", "--spam-line", "nothing bad")
     assert status == 1
     assert text.endswith(f"""\
-spam was rerouted: {LINE} spam=ham
+spam was rerouted: {LINE} verdict=ham
   the filter did not mark the test line as spam: is it the filter configured under "spam"?
 """)
 
 
 def test_silence_of_a_filter_that_marks_no_ham_proves_nothing() -> None:
-    text = f"4bXq1Z: {LINE} spam=ham\nNov 22 03:52:34 mx postfix/qmgr[1]: 4bXq1Z: removed"
+    text = f"4bXq1Z: {LINE} verdict=ham\nNov 22 03:52:34 mx postfix/qmgr[1]: 4bXq1Z: removed"
     lines = map(Parser(datetime.now(UTC)).line, text.encode().splitlines())
     evidence = Evidence(Reply("message", 250, "queued as 4bXq1Z"), tuple(journeys(lines)))
     target = "support@crm.example"
@@ -92,7 +92,7 @@ def test_silence_of_a_filter_that_marks_no_ham_proves_nothing() -> None:
     result = judge(expected, evidence, time_is_up=False)
     assert result is not None
     assert result.outcome is Outcome.NO_VERDICT
-    assert result.why == f"no verdict from the filter, which counts as ham: {LINE} spam=ham"
+    assert result.why == f"no verdict from the filter, which counts as ham: {LINE} verdict=ham"
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_silence_of_a_filter_that_marks_no_ham_proves_nothing() -> None:
         (
             "hold",
             "kept from the CRM: quarantined: to=<hold@solarmora.com> new=<case@crm.example>"
-            " rule=hold copies=0 spam=spam; it is on hold\n"
+            " rule=hold copies=0 verdict=spam; it is on hold\n"
             "  postsuper -H releases the message (to the CRM as well); postsuper -d deletes it\n",
         ),
     ],

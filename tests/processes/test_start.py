@@ -271,7 +271,7 @@ def test_lines_of_many_processes_do_not_mix(make_milter, dial):
             mta.end()
             mta.abort()
     lines = wait_for("all lines", lambda: len(found := milter.lines("rerouted")) == 960 and found)
-    shape = r"\w+: rerouted: to=<\S+> new=<\S+> rule=support copies=1 spam=none"
+    shape = r"\w+: rerouted: to=<\S+> new=<\S+> rule=support copies=1 verdict=none"
     assert [line for line in lines if not re.fullmatch(shape, line)] == []
 
 

@@ -278,7 +278,7 @@ def test_every_target_has_its_marker_and_its_log():
     assert len(decision.headers) == 2
     assert outcome_line("q", decision.outcomes[0], decision.judgement) == (
         "q: rerouted: to=<many@a.example> new=<one@crm.example>,<two@crm.example>"
-        " rule=table copies=0 spam=ham"
+        " rule=table copies=0 verdict=ham"
     )
     looping = run(policy(TABLE), "<many@a.example>", fields=[("from", "two@crm.example")])
     assert fates(looping) == [(Action.LEFT, Reason.LOOP)]

@@ -65,7 +65,7 @@ def test_each_rule_that_was_looked_at_is_named(crm_milter):
     ]
     assert lines[7:] == [
         "explain: rerouted: to=<help@solarmora.com> new=<support@crm.example> rule=support"
-        " copies=1 spam=ham",
+        " copies=1 verdict=ham",
         "add <support@crm.example> NOTIFY=NEVER ORCPT=rfc822;Help@SolarMora.com",
         "add <team@solarmora.com> NOTIFY=NEVER",
         "remove <Help@SolarMora.com>",

@@ -61,7 +61,7 @@ def test_lines_without_a_queue_id(text: str) -> None:
 
 
 def test_a_client_cannot_forge_a_line_of_ours() -> None:
-    text = "4bXq1Z: message-id=<x>: 4bXq2Z: rerouted: to=<a@a.example> rule=x copies=0 spam=ham"
+    text = "4bXq1Z: message-id=<x>: 4bXq2Z: rerouted: to=<a@a.example> rule=x copies=0 verdict=ham"
     line = parsed(f"Nov 22 03:52:34 mail postfix/cleanup[6]: {text}")
     assert line.queue_id == "4bXq1Z"
     assert decided(line) is None
@@ -121,9 +121,10 @@ def test_every_line_that_we_write_is_understood(
     assert found is not None
     assert (found.action, found.to, found.rule) == (action.value, "help@x.example", "support")
     assert found.test is test
+    assert text.startswith(f"4bXq1Z: {'would_' if test else action.value}")
     assert found.new in (targets, ())
     assert bool(found.new) is (" new=" in text)
-    assert found.spam == ("ham" if " spam=" in text else "")
+    assert found.verdict == ("ham" if " verdict=" in text else "")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ def stories(*texts: str) -> list[Journey]:
     return journeys(map(parsed, texts))
 
 
-OURS = "171EB2103A4: rerouted: to=<help@x.example> new=<a@crm.example> rule=r copies=0 spam=ham"
+OURS = "171EB2103A4: rerouted: to=<help@x.example> new=<a@crm.example> rule=r copies=0 verdict=ham"
 
 
 def postfix(second: int, text: str) -> str:

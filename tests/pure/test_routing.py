@@ -229,7 +229,7 @@ def test_mode_test_says_and_does_not_do(on_spam):
         assert (decision.add, decision.remove, decision.headers) == ((), (), ())
         assert (decision.reply, decision.hold) == (Reply.ACCEPT, False)
         line = outcome_line("4bXq1Z", decision.outcomes[0], decision.judgement)
-        assert line.endswith("[test, not done]")
+        assert line.startswith("4bXq1Z: would_")
 
 
 def test_a_rule_in_test_mode_never_agrees_to_refuse_the_whole_message():
@@ -334,7 +334,7 @@ def test_log_lines():
     rules = policy(replace(HELP, copies=(Copy("a@x.example"), Copy("b@x.example"))))
     ham = run(rules, "<help@solarmora.com>")
     assert outcome_line("4bXq1Z", ham.outcomes[0], ham.judgement) == (
-        f"4bXq1Z: rerouted: to=<help@solarmora.com> new=<{CRM}> rule=support copies=2 spam=ham"
+        f"4bXq1Z: rerouted: to=<help@solarmora.com> new=<{CRM}> rule=support copies=2 verdict=ham"
     )
     spam = run(rules, "<help@solarmora.com>", fields=[YES])
     assert outcome_line("4bXq1Z", spam.outcomes[0], spam.judgement) == (
