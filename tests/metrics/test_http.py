@@ -119,7 +119,7 @@ def test_a_taken_port_hurts_no_mail():
         text, _ = with_metrics(CONFIG, port=port)
         with Milter(text) as milter:
             milter.wait_log("serving 1 rule")
-            milter.wait_log(f"error: cannot listen for metrics on 127.0.0.1, port {port}: address")
+            milter.wait_log(f"error: cannot listen for metrics on 127.0.0.1 port {port}: address")
             milter.wait_log("restarting it")
             assert milter.running()
             assert milter.stop() == 0

@@ -60,7 +60,7 @@ def test_unrouted_to_has_to_be_a_mailbox_in_each_class(any_site):
     any_site.reset(unrouted_to="nobody@solarmora.com")
     (found,) = any_site.findings()
     assert found["check"] == "unrouted"
-    assert "unknown" in found["found"]
+    assert "is not a known recipient" in found["found"]
     if any_site.kind != "alias":
         any_site.mend()
         assert any_site.checks() == []

@@ -22,7 +22,7 @@ def test_what_is_not_right_ends_with_1(monkeypatch, capsys):
     monkeypatch.setattr(demo, "MESSAGES", wrong)
     monkeypatch.setattr(sys, "argv", ["demo"])
     assert demo.main() == 1
-    assert "3 of 3 are wrong" in capsys.readouterr().out
+    assert "3 of 3 messages failed" in capsys.readouterr().out
 
 
 def test_stay_shows_what_arrives_until_interrupted():

@@ -127,8 +127,7 @@ def test_mode_test_proves_nothing_yet(screen: Screen) -> None:
     status, text = screen("trial@solarmora.com", "--spam")
     assert status == 1
     assert text.endswith("""\
-test mode: nothing was changed; the rule would have done: left: to=<trial@solarmora.com> rule=trial\
- reason=spam
+test mode: nothing was changed: would_leave: to=<trial@solarmora.com> rule=trial reason=spam
   when set-up is complete, remove "mode: test" from rule "trial" and reload
 """)
 

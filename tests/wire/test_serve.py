@@ -71,12 +71,12 @@ def test_a_file_that_cannot_be_read(case, command):
 
 # Listeners that cannot be opened, and a word of the reason. As nobody: without root's rights.
 LISTENERS = {
-    "no folder": ("unix:{folder}/none/milter.sock", "none.* is not there", False),
-    "a file for a folder": ("unix:{folder}/file/milter.sock", "file.* is not there", False),
-    "no socket": ("unix:{folder}/file", "no socket", False),
+    "no folder": ("unix:{folder}/none/milter.sock", "none.* does not exist", False),
+    "a file for a folder": ("unix:{folder}/file/milter.sock", "file.* does not exist", False),
+    "no socket": ("unix:{folder}/file", "exists and is not a socket", False),
     "not allowed": ("unix:{folder}/milter.sock", "[Pp]ermission denied", True),
     "an address of others": ("inet:{port}@192.0.2.1", "[Cc]annot assign", False),
-    "no such host": ("inet:{port}@no-such-host.invalid", "no-such-host.invalid: .", False),
+    "no such host": ("inet:{port}@no-such-host.invalid", "no-such-host.invalid port .*: .", False),
 }
 
 
