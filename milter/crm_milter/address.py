@@ -1,16 +1,20 @@
 """Envelope addresses: parse, normalise, compare, write.
 
 The *normal form* of an address is the key that everything else compares: the local part
-unquoted and case-folded, ``@``, the domain in lower case as A-labels without a trailing dot.
-An address without a domain stays without one; the null sender is the empty string.
+unquoted, case-folded and composed (NFC), ``@``, the domain in lower case as A-labels without a
+trailing dot. An address without a domain stays without one; the null sender is the empty string.
+White space is what SMTP takes for it, SP and HTAB: any other blank is part of the address.
 Nothing here raises on what a client may send; only ``mailbox``, which reads what a person
 wrote in a file, does.
 """
 
 import re
+import unicodedata
 from functools import lru_cache
 
 import idna
+
+from crm_milter.precis import complaint, disallowed, invisible
 
 # Mail to these must reach the people who run the host, whatever a wildcard says
 # (RFC 5321 section 4.5.1, RFC 2142); the prefixes are bounces on their way back (SRS, BATV).
@@ -19,15 +23,24 @@ PROTECTED_PREFIXES = ("srs0=", "srs0+", "srs0-", "srs1=", "srs1+", "srs1-", "prv
 
 _ATEXT = r"[^\x00-\x20\x7f()<>\[\]:;@\\,.\"]"
 _DOT_ATOM = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
-_DOMAIN = re.compile(r"(?!-)[a-z0-9_-]+(?:\.[a-z0-9_-]+)*", re.ASCII)
+# As Postfix has it (valid_hostname.c): no hyphen at the ends of a label, not digits alone.
+_LABEL = "(?!-)[a-z0-9_-]{1,63}(?<!-)"
+_DOMAIN = re.compile(rf"(?![0-9.]+\Z){_LABEL}(?:\.{_LABEL})*", re.ASCII)
 _LITERAL = re.compile(r"\[[0-9a-z:.-]+\]", re.ASCII)
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"(?=@|$)', re.DOTALL)
 # Most addresses: nothing to unquote, to fold beyond ASCII or to check further.
 _PLAIN = re.compile(
     r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
-    r"@(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})\.)+[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
+    r"@(?![0-9.]+\Z)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)+"
+    r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 )
+_BLANKS = " \t"  # RFC 5234: SP and HTAB
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _LONGEST_PLAIN = 255
+# RFC 5321 section 4.5.3.1, in octets.
+_LONGEST_LOCAL = 64
+_LONGEST_DOMAIN = 255
+_LONGEST_ADDRESS = 254
 _PLAIN_XTEXT = re.compile(r"[!-*,-<>-~]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -47,7 +60,7 @@ def strip_path(argument: str) -> str:
         address = address[1:-1]
     if address.startswith("@") and ":" in address:
         address = address.partition(":")[2]
-    return address.strip()
+    return address.strip(_BLANKS)
 
 
 def normalise(address: str) -> str:
@@ -55,21 +68,37 @@ def normalise(address: str) -> str:
     if _PLAIN.fullmatch(address):
         return address.lower()
     local, domain = split(_without_comment(address))
-    return join(local.casefold(), ascii_domain(domain))
+    return join(folded(local), ascii_domain(domain))
+
+
+def composed(text: str) -> str:
+    """Return text with its letters composed: the form in which addresses are written (NFC)."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def folded(local: str) -> str:
+    """Return a local part as it is compared: without case, composed (RFC 6532 section 3.1).
+
+    This is the canonical caseless match of Unicode (section 3.13, D145), composed again.
+    """
+    if local.isascii():
+        return local.lower()
+    decomposed = unicodedata.normalize("NFD", unicodedata.normalize("NFD", local).casefold())
+    return unicodedata.normalize("NFC", decomposed)
 
 
 def _without_comment(address: str) -> str:
     """Return an address without the comment at its end, in time linear in its length."""
-    end = address.rstrip()
+    end = address.rstrip(_BLANKS)
     start = end.rfind("(")
     if start < 0 or not end.endswith(")") or ")" in end[start:-1]:
         return address
-    return end[:start].rstrip()
+    return end[:start].rstrip(_BLANKS)
 
 
 def split(address: str) -> tuple[str, str]:
     """Return the unquoted local part, and the domain ("" where there is none)."""
-    address = address.strip()
+    address = address.strip(_BLANKS)
     quoted = _QUOTED.match(address) if address.startswith('"') else None
     if quoted:
         return re.sub(r"\\(.)", r"\1", quoted[1], flags=re.DOTALL), address[quoted.end() + 1 :]
@@ -88,11 +117,13 @@ def ascii_domain(domain: str) -> str:
 
     A domain that IDNA 2008 refuses comes back case-folded: it equals only itself.
     """
-    domain = domain.strip().removesuffix(".")
+    domain = domain.strip(_BLANKS).removesuffix(".")
     if domain.isascii():
         return domain.lower()
+    if len(domain) > _LONGEST_DOMAIN:  # its A-labels are no shorter, and take long to make
+        return domain.casefold()
     try:
-        return idna.encode(domain, uts46=True).decode("ascii").lower()
+        return idna.encode(domain, uts46=True).decode("ascii").lower().removesuffix(".")
     except UnicodeError:  # idna.IDNAError is one
         return domain.casefold()
 
@@ -105,6 +136,63 @@ def domain_of(address: str) -> str:
 def local_of(address: str) -> str:
     """Return the local part of an address in normal form."""
     return address.rpartition("@")[0] if "@" in address else address
+
+
+def as_typed(argument: str, address: str) -> str:
+    """Return an address in normal form with its local part as the client spelt it.
+
+    The case of a local part is for its own host to judge (RFC 5321 section 2.4).
+    """
+    local = local_of(address)
+    typed = split(_without_comment(argument))[0]
+    if folded(typed) != local:  # Postfix resolved a route, such as "Help%x.example@localhost"
+        typed = _spelling(argument, local)
+    return join(typed, domain_of(address))
+
+
+def _spelling(argument: str, local: str) -> str:
+    """Return the one way in which an argument spells a local part, or that itself."""
+    if not argument.isascii():
+        return local
+    found = {
+        argument[each.start() : each.end()]
+        for each in re.finditer(re.escape(local), argument.lower())
+    }
+    return found.pop() if len(found) == 1 else local
+
+
+def part(typed: str, address: str, start: int, end: int) -> str:
+    """Return what in ``typed`` stands for ``address[start:end]``; both are one address.
+
+    ``address`` is the normal form of ``typed``, whose length may differ: "ß" is folded to "ss". A
+    part that begins or ends within such a letter comes from the normal form.
+    """
+    if typed.isascii():
+        return typed[start:end]
+    cuts = _cuts(typed, address)
+    if start not in cuts or end not in cuts:
+        return address[start:end]
+    return typed[cuts[start] : cuts[end]]
+
+
+def _cuts(typed: str, address: str) -> dict[int, int]:
+    """Return the places between letters: in the normal form, and where each is in ``typed``."""
+    cuts = {0: 0}
+    at = before = 0
+    made: list[str] = []
+    for here in range(1, len(typed) + 1):
+        if here < len(typed) and unicodedata.combining(typed[here]):
+            continue
+        letter = folded(typed[before:here])
+        made.append(letter)
+        before, at = here, at + len(letter)
+        cuts[at] = here
+    return cuts if "".join(made) == address else {}
+
+
+def readable(text: str) -> str:
+    """Return text with U+FFFD for each octet that is not UTF-8, in the same places."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def without_extension(address: str, delimiters: str) -> str:
@@ -147,17 +235,19 @@ def written(address: str) -> str:
 def mailbox(text: str) -> str:
     """Return one address that a person wrote, in SMTP's spelling with an ASCII domain.
 
-    The case of the local part is kept. Raises AddressError, saying what is wrong, for the null
-    sender, several addresses, a missing or malformed domain, and control characters.
+    The case of the local part is kept, its letters are composed (NFC). Raises AddressError, saying
+    what is wrong, for the null sender, several addresses, a missing or malformed domain, and what
+    no address may hold: control characters, and those that PRECIS keeps out.
     """
     if len(text) <= _LONGEST_PLAIN and _PLAIN.fullmatch(text):
         local, _, domain = text.rpartition("@")
         return f"{local}@{domain.lower()}"
-    if text.strip() in ("", "<>"):
+    if text.strip(_BLANKS) in ("", "<>"):
         raise AddressError('an empty address ("" or "<>") is not a recipient')
     if text.startswith("<") or text.endswith(">"):
         raise AddressError(f'remove the angle brackets from "{text}"')
     local, domain = split(text)
+    check_letters(text, local)
     if _has_several(text):
         raise AddressError(f'expected one address, but "{text}" looks like several')
     if not domain:
@@ -169,7 +259,14 @@ def mailbox(text: str) -> str:
         raise AddressError(f"{text!r} contains a control character")
     if not text.startswith('"') and not _DOT_ATOM.fullmatch(local):
         raise AddressError(f'the local part of "{text}" is misspelt or must be quoted')
-    return written(join(local, domain))
+    return written(join(composed(local), domain))
+
+
+def check_letters(text: str, local: str = "") -> None:
+    """Raise AddressError for a character that cannot be seen, or that no local part may hold."""
+    wrong = invisible(text) or disallowed(local)
+    if wrong:
+        raise AddressError(complaint(text, wrong))
 
 
 def _has_several(text: str) -> bool:
@@ -179,17 +276,34 @@ def _has_several(text: str) -> bool:
 
 def checked_domain(text: str) -> str:
     """Return a domain that a person wrote as A-labels; raises AddressError."""
+    check_letters(text)  # IDNA leaves some of them out without a word (UTS 46 section 4)
     domain = ascii_domain(text)
-    if not (_DOMAIN.fullmatch(domain) or _LITERAL.fullmatch(domain)) or len(domain) > 255:
+    if not _is_domain(domain):
         raise AddressError(f'"{text}" is not a valid domain')
     return domain
 
 
-def is_deliverable(address: str) -> bool:
-    """Tell whether an address built from a pattern's groups can be put into an envelope."""
+def is_deliverable(address: str, like: str = "") -> bool:
+    """Tell whether a mailbox can have an address (unquoted) that was put together.
+
+    ``like`` is the local part that a person wrote. Only if that needs quotes or UTF-8 may the
+    address need them, since the address of a CRM has neither.
+    """
     local, domain = local_of(address), domain_of(address)
-    fits = 0 < len(local.encode("utf-8", "replace")) <= 255 and not _CONTROL.search(local)
-    return fits and bool(_DOMAIN.fullmatch(domain) or _LITERAL.fullmatch(domain))
+    if not local.isascii() and (like.isascii() or disallowed(local)):
+        return False
+    if not _DOT_ATOM.fullmatch(local) and (
+        not like or _DOT_ATOM.fullmatch(like) or _CONTROL.search(local)
+    ):
+        return False
+    length = len(local.encode())
+    fits = 0 < length <= _LONGEST_LOCAL and length + 1 + len(domain) <= _LONGEST_ADDRESS
+    return fits and _is_domain(domain)
+
+
+def _is_domain(domain: str) -> bool:
+    known = _DOMAIN.fullmatch(domain) or _LITERAL.fullmatch(domain)
+    return bool(known) and len(domain) <= _LONGEST_DOMAIN
 
 
 def xtext(text: str) -> str:

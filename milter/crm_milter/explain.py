@@ -63,7 +63,7 @@ def _fields(message: bytes, wanted: frozenset[str]) -> tuple[tuple[tuple[str, st
 def _recipient(table: RuleTable, argument: str, sender: str) -> Recipient:
     raw = addresses.strip_path(argument)
     address = addresses.normalise(raw)
-    return Recipient(raw, address, table.match(address, sender))
+    return Recipient(raw, address, table.match(address, sender, raw))
 
 
 def _steps(table: RuleTable, address: str, sender: str) -> Iterator[Step]:

@@ -7,6 +7,7 @@ literal pieces from left to right, regular expressions by RE2. Nobody's mail wai
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from crm_milter import address as addresses
 from crm_milter import regexes
 
 Groups = tuple[str, ...]
+Span = tuple[int, int]
 
 
 class PatternError(ValueError):
@@ -60,25 +62,29 @@ class Glob:
     pieces: tuple[str, ...]  # the literal text before, between and after the stars
     domain: str
 
-    def groups(self, address: str) -> Groups | None:
-        """Return what each ``*`` took of an address of this glob's domain, or None."""
+    def groups(self, address: str, typed: str = "") -> Groups | None:
+        """Return what each ``*`` took of an address of this glob's domain, or None.
+
+        The groups come from ``typed``, the address as the client spelt it, if that is given.
+        """
         local = addresses.local_of(address)
         first, last = self.pieces[0], self.pieces[-1]
         if len(local) < len(first) + len(last):
             return None
         if not (local.startswith(first) and local.endswith(last)):
             return None
-        return self._between(local[len(first) : len(local) - len(last)])
+        spans = self._between(local, len(first), len(local) - len(last))
+        return None if spans is None else _taken(typed or address, address, spans)
 
-    def _between(self, middle: str) -> Groups | None:
-        taken = []
+    def _between(self, local: str, start: int, end: int) -> list[Span] | None:
+        spans = []
         for piece in self.pieces[1:-1]:
-            found = middle.find(piece)
+            found = local.find(piece, start, end)
             if found < 0:
                 return None
-            taken.append(middle[:found])
-            middle = middle[found + len(piece) :]
-        return (*taken, middle)
+            spans.append((start, found))
+            start = found + len(piece)
+        return [*spans, (start, end)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +94,28 @@ class Regex:
     source: str
     compiled: Any  # of RE2
 
-    def groups(self, address: str) -> Groups | None:
-        """Return the expression's groups, "" for one that took no part, or None."""
-        found = self.compiled.fullmatch(address)
-        return tuple(group or "" for group in found.groups()) if found else None
+    def groups(self, address: str, typed: str = "") -> Groups | None:
+        """Return the expression's groups, "" for one that took no part, or None.
+
+        They come from ``typed`` as those of a glob do. Letters that folding makes two of, such as
+        "ß", are the ones of the expression if it does not match the normal form.
+        """
+        typed = typed or address
+        spans = self._spans(address)
+        if spans is None and not typed.isascii():
+            typed = address = addresses.composed(typed)
+            spans = self._spans(address)
+        return None if spans is None else _taken(typed, address, spans)
+
+    def _spans(self, text: str) -> list[Span] | None:
+        found = self.compiled.fullmatch(addresses.readable(text))
+        return [found.span(each + 1) for each in range(self.compiled.groups)] if found else None
+
+
+def _taken(typed: str, address: str, spans: Iterable[Span]) -> Groups:
+    if typed == address:
+        return tuple([address[start:end] if start >= 0 else "" for start, end in spans])
+    return tuple([addresses.part(typed, address, *span) if span[0] >= 0 else "" for span in spans])
 
 
 Pattern = Exact | InDomain | Everyone | Glob | Regex | AddressList | NullSender
@@ -101,9 +125,10 @@ def parse(text: str) -> Pattern:
     """Return the pattern that a person wrote; raises PatternError."""
     if text == "*":
         return Everyone()
-    if text.startswith("/"):
-        return _parse_regex(text)
     try:
+        if text.startswith("/"):
+            addresses.check_letters(text, text)
+            return _parse_regex(addresses.composed(text))
         if text.startswith("@"):
             return InDomain(addresses.checked_domain(text[1:]))
         if "*" in text:
@@ -121,8 +146,11 @@ def _parse_glob(text: str) -> Glob:
         raise PatternError(f'"*" is allowed in the local part only, not in "@{domain}"')
     if local == "*":
         raise PatternError(f'use "@{domain}" to match every address in the domain')
+    if "\\*" in local:
+        raise PatternError(f'"\\*" in "{text}" is not supported: "*" stands for any text')
     addresses.mailbox(text.replace("*", "x"))
-    pieces = tuple(re.sub(r"\*+", "*", local).casefold().split("*"))
+    local = addresses.split(text)[0]  # without quotes, as the normal form is
+    pieces = tuple(addresses.folded(re.sub(r"\*+", "*", local)).split("*"))
     return Glob(text, pieces, addresses.checked_domain(domain))
 
 
@@ -210,26 +238,47 @@ class Template:
         return frozenset(int(number) for number in _REFERENCE.findall(text))
 
     def fill(self, address: str, groups: Groups) -> str | None:
-        """Return the target for a recipient in normal form; None if that is no address."""
+        """Return the target for a recipient, None if no mailbox can have that address.
+
+        The domain of the recipient is in normal form, its local part as the client spelt it.
+        """
         if self.constant is not None:
             return self.constant
-        local = addresses.local_of(address) if self.local is None else _fill(self.local, groups)
+        local = addresses.local_of(address)
+        if self.local is not None:
+            if _leaves_a_gap(self.local, groups):
+                return None
+            local = _fill(self.local, groups)
         domain = (
             addresses.domain_of(address)
             if self.domain is None
             else addresses.ascii_domain(_fill(self.domain, groups))
         )
         target = addresses.join(local, domain)
-        return addresses.written(target) if addresses.is_deliverable(target) else None
+        like = _REFERENCE.sub("x", self.local or "")
+        return target if addresses.is_deliverable(target, like) else None
 
 
 def _fill(text: str, groups: Groups) -> str:
     return _REFERENCE.sub(lambda found: groups[int(found[1]) - 1], text)
 
 
+# An empty group between separators: "case-\1" would become "case-", and nobody has that address.
+_GAP = re.compile(r"(?:\A|[-_+=.])\0+(?:[-_+=.]|\Z)")
+
+
+def _leaves_a_gap(text: str, groups: Groups) -> bool:
+    return bool(_GAP.search(_REFERENCE.sub(lambda found: groups[int(found[1]) - 1] or "\0", text)))
+
+
 def template(text: str) -> Template:
     """Return the template that a person wrote; raises PatternError."""
     sample = _REFERENCE.sub("x", text)
+    if text.startswith('"') and (sample != text or text.endswith("@")):
+        raise PatternError(
+            f'"{text}" is not supported: a local part in quotes has to be a whole address without'
+            r' "\1"'
+        )
     if "\\0" in text:
         raise PatternError(r'groups count from "\1"; there is no "\0"')
     try:
@@ -237,13 +286,21 @@ def template(text: str) -> Template:
             addresses.checked_domain(sample[1:])
             return Template(text, None, text[1:])
         if text.endswith("@"):
-            addresses.mailbox(f"{sample}x.example")
-            return Template(text, text[:-1], None)
+            _check_made(f"{sample}x.example", text)
+            return Template(text, addresses.composed(text[:-1]), None)
         written = addresses.mailbox(sample)
     except addresses.AddressError as error:
         raise PatternError(str(error)) from error
     if sample == text:
         # Often there are very many of them: nothing is kept twice.
         return Template(written if written == text else text, None, None, constant=written)
-    local, _, domain = text.rpartition("@")
+    _check_made(written, text)
+    local, _, domain = addresses.composed(text).rpartition("@")
     return Template(text, local, domain)
+
+
+def _check_made(sample: str, text: str) -> None:
+    """Refuse a template that no group could make an address of."""
+    local, domain = addresses.split(addresses.mailbox(sample))
+    if not addresses.is_deliverable(addresses.join(local, domain), local):
+        raise PatternError(f'no mailbox can have an address as long as "{text}"')

@@ -121,26 +121,33 @@ class Match(NamedTuple):
     rule: Rule
     groups: Groups
     address: str  # without the extension where only that made it match
-    extension: str = ""  # with its delimiter; "" where the pattern took all
+    extension: str = ""  # as the client spelt it, with its delimiter; "" where all was taken
     mapped: tuple[str, ...] = ()  # the targets, where the rule has a table
+    typed: str = ""  # the address as the client spelt it; "" for the normal form
 
     def targets(self) -> tuple[str, ...] | None:
-        """Return what replaces the recipient: () for nothing, None if the groups do not fit."""
+        """Return what replaces the recipient: () for nothing, None if no mailbox can have it."""
         template = self.rule.replace_with
         targets = self.mapped
         if template is not None:
-            target = template.fill(self.address, self.groups)
+            target = template.fill(self.typed or self.address, self.groups)
             if target is None:
                 return None
             targets = (target,)
         if self.extension and self.rule.propagate_extension:
-            targets = tuple(_extended(target, self.extension) for target in targets)
+            extended = [_extended(target, self.extension) for target in targets]
+            targets = tuple(filter(None, extended))
+            if len(targets) < len(extended):
+                return None
         return targets
 
 
-def _extended(target: str, extension: str) -> str:
+def _extended(target: str, extension: str) -> str | None:
+    """Return a target with an extension, None if no mailbox can have that address."""
     local, domain = addresses.split(target)
-    return addresses.written(addresses.join(local + extension, domain))
+    extended = addresses.join(local + extension, domain)
+    fits = addresses.is_deliverable(extended, local)
+    return addresses.written(extended) if fits else None
 
 
 @lru_cache(maxsize=4096)

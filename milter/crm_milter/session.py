@@ -166,7 +166,7 @@ class Session:
         typed = text(argument)
         raw = addresses.strip_path(typed)
         address = addresses.normalise(_known_address(ctx, raw))
-        match = self._match(address, message.sender if self._match_by_sender else "")
+        match = self._match(address, message.sender if self._match_by_sender else "", raw)
         if match is None:
             return Recipient(raw, address)
         message.matched = True

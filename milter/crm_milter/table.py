@@ -1,12 +1,14 @@
 """The table of rules, and the look-up of the one that applies to a recipient.
 
 The first rule, in the order of the file, that takes the address and whose conditions hold
-applies. Addresses and domains are looked up in dictionaries and all patterns in one automaton,
-so the number of rules hardly matters. Wildcards spare the addresses of the mail system itself.
+applies; of its patterns the first one that takes the address, whatever its kind. Addresses and
+domains are looked up in dictionaries and all patterns in one automaton, so the number of rules
+hardly matters. Wildcards spare the addresses of the mail system itself.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from crm_milter import address as addresses
 from crm_milter.pattern import (
@@ -14,6 +16,7 @@ from crm_milter.pattern import (
     Everyone,
     Exact,
     Glob,
+    Groups,
     InDomain,
     Pattern,
     Regex,
@@ -21,7 +24,7 @@ from crm_milter.pattern import (
 from crm_milter.rules import AddressMap, ApplyTo, Match, Rule
 from crm_milter.wildcards import Wildcards
 
-Numbers = int | tuple[int, ...]  # of rules; almost always one, and there may be very many
+Ranks = int | tuple[int, ...]  # of patterns; almost always one, and there may be very many
 
 
 class SenderSet:
@@ -89,7 +92,9 @@ class RuleTable:
         self.rules = rules
         self.known = known
         self.recipient_delimiter = recipient_delimiter
-        self._exact: dict[str, Numbers] = {}
+        # Patterns are ranked in the order of the file; each rank belongs to a rule.
+        self._owners: list[int] = []
+        self._exact: dict[str, Ranks] = {}
         self._maps: list[tuple[int, AddressMap]] = []
         self._conditions: dict[int, _Conditions] = {}
         wild: list[tuple[int, Pattern]] = []
@@ -102,16 +107,17 @@ class RuleTable:
 
     def _index(self, number: int, rule: Rule, wild: list[tuple[int, Pattern]]) -> None:
         for pattern in rule.match:
+            rank = self._ranked(number)
             match pattern:
                 case Exact(address):
-                    self._add_exact(address, number)
+                    self._add_exact(address, rank)
                 case AddressList(_, listed):
                     for address in listed:
-                        self._add_exact(address, number)
+                        self._add_exact(address, rank)
                 case _:
-                    wild.append((number, pattern))
+                    wild.append((rank, pattern))
         if rule.address_map is not None:
-            self._maps.append((number, rule.address_map))
+            self._maps.append((self._ranked(number), rule.address_map))
         if rule.is_conditional:
             self._conditions[number] = _Conditions(
                 SenderSet(rule.senders) if rule.senders else None,
@@ -119,34 +125,51 @@ class RuleTable:
                 rule.apply_to,
             )
 
-    def _add_exact(self, address: str, number: int) -> None:
-        before = self._exact.setdefault(address, number)
-        numbers = before if isinstance(before, tuple) else (before,)
-        # Behind a rule without conditions no other can apply.
-        if number not in numbers and self.rules[numbers[-1]].is_conditional:
-            self._exact[address] = (*numbers, number)
+    def _ranked(self, number: int) -> int:
+        self._owners.append(number)
+        return len(self._owners) - 1
 
-    def match(self, address: str, sender: str = "") -> Match | None:
-        """Return the first rule that applies to an address, both in normal form, or None."""
+    def _add_exact(self, address: str, rank: int) -> None:
+        before = self._exact.setdefault(address, rank)
+        ranks = before if isinstance(before, tuple) else (before,)
+        last, number = self._owners[ranks[-1]], self._owners[rank]
+        # Behind a rule without conditions no other can apply.
+        if number != last and self.rules[last].is_conditional:
+            self._exact[address] = (*ranks, rank)
+
+    def match(self, address: str, sender: str = "", typed: str = "") -> Match | None:
+        """Return the first rule that applies to an address, or None.
+
+        Address and sender are in normal form; ``typed`` is the address as the client spelt it.
+        """
         if self._is_plain:
-            number = self._exact.get(address)
-            if number is None:
+            rank = self._exact.get(address)
+            if rank is None:
                 return None
-            if isinstance(number, int) and number not in self._conditions:
-                return Match(self.rules[number], (), address)
-        for considered in self.considered(address, sender):
+            found = self._only(address, rank, typed)
+            if found:
+                return found
+        for considered in self.considered(address, sender, typed):
             if not considered.failing:
                 return considered.match
         return None
 
+    def _only(self, address: str, rank: Ranks, typed: str = "") -> Match | None:
+        """Return the match of the one rule that takes an address, None if it has conditions."""
+        if not isinstance(rank, int) or self._owners[rank] in self._conditions:
+            return None
+        spelt = addresses.as_typed(typed, address) if typed else ""
+        return Match(self.rules[self._owners[rank]], (), address, typed=spelt)
+
     def possible(self, address: str) -> Iterator[Match]:
         """Yield the matches of which one applies, whoever the sender is; the last is for all."""
         if self._is_plain:
-            number = self._exact.get(address)
-            if number is None:
+            rank = self._exact.get(address)
+            if rank is None:
                 return
-            if isinstance(number, int) and number not in self._conditions:
-                yield Match(self.rules[number], (), address)
+            found = self._only(address, rank)
+            if found:
+                yield found
                 return
         for considered in self.considered(address, None):
             if not considered.failing:
@@ -167,58 +190,83 @@ class RuleTable:
     def _is_spared(self, address: str, base: str) -> bool:
         return addresses.is_protected(address) or addresses.is_protected(base)
 
-    def considered(self, address: str, sender: str | None) -> Iterator[Considered]:
+    def considered(self, address: str, sender: str | None, typed: str = "") -> Iterator[Considered]:
         """Yield the rules that take an address, in order, and whether they apply.
 
         Without a sender the conditions that depend on it hold.
         """
-        base, extension = address, ""
-        if self.recipient_delimiter:
-            base = addresses.without_extension(address, self.recipient_delimiter)
-            extension = addresses.local_of(address)[len(addresses.local_of(base)) :]
-        spared = self._is_spared(address, base)
-        found = self._found(address, "", spared)
-        if extension:
-            # Of one rule the match of the whole address comes first: the sort is stable.
-            found += self._found(base, extension, spared)
-        for number, table in self._maps:
-            match = self._mapped(number, table, (address, base), extension, spared)
+        look = self._look(address, addresses.as_typed(typed, address) if typed else address)
+        found = self._found(look.whole, "", look.spared)
+        if look.extension:
+            found += self._found(look.base, look.extension, look.spared)
+        for rank, table in self._maps:
+            match = self._mapped(self.rules[self._owners[rank]], table, look)
             if match is not None:
-                found.append((number, match))
+                found.append((rank, match))
         if len(found) > 1:
+            # The sort is stable: of one pattern the match of the whole address comes first.
             found.sort(key=lambda each: each[0])
+        base = look.base.normal
         known = base in self.known or address in self.known if self.known else False
-        for number, match in found:
-            conditions = self._conditions.get(number)
-            yield Considered(match, conditions.failing(sender, known) if conditions else "")
+        last = -1
+        for rank, match in found:
+            number = self._owners[rank]
+            if number != last:
+                last = number
+                conditions = self._conditions.get(number)
+                yield Considered(match, conditions.failing(sender, known) if conditions else "")
 
-    def _found(self, address: str, extension: str, spared: bool) -> list[tuple[int, Match]]:
-        numbers = self._exact.get(address, ())
-        found = [
-            (number, Match(self.rules[number], (), address, extension))
-            for number in ((numbers,) if isinstance(numbers, int) else numbers)
+    def _look(self, address: str, typed: str) -> "_Look":
+        whole = _Spelt(address, typed)
+        if not self.recipient_delimiter:
+            return _Look(whole, whole, "", self._is_spared(address, address))
+        base = addresses.without_extension(address, self.recipient_delimiter)
+        spared = self._is_spared(address, base)
+        start, end = len(addresses.local_of(base)), len(addresses.local_of(address))
+        if start == end:
+            return _Look(whole, whole, "", spared)
+        extension = addresses.part(typed, address, start, end)
+        local = addresses.part(typed, address, 0, start)
+        spelt = addresses.join(local, addresses.domain_of(address))
+        return _Look(whole, _Spelt(base, spelt), extension, spared)
+
+    def _found(self, form: "_Spelt", extension: str, spared: bool) -> list[tuple[int, Match]]:
+        ranks = self._exact.get(form.normal, ())
+        taken: list[tuple[int, Groups]] = [
+            (rank, ()) for rank in ((ranks,) if isinstance(ranks, int) else ranks)
         ]
         if self._has_wildcards and not spared:
-            found += [
-                (number, Match(self.rules[number], groups, address, extension))
-                for number, groups in self._wild.takers(address)
-            ]
-        return found
+            taken += self._wild.takers(form.normal, form.typed)
+        rules, owners = self.rules, self._owners
+        return [
+            (rank, Match(rules[owners[rank]], groups, form.normal, extension, typed=form.typed))
+            for rank, groups in taken
+        ]
 
-    def _mapped(
-        self,
-        number: int,
-        table: AddressMap,
-        forms: tuple[str, str],
-        extension: str,
-        spared: bool,
-    ) -> Match | None:
+    def _mapped(self, rule: Rule, table: AddressMap, look: "_Look") -> Match | None:
         """Look a table up as virtual(5) does: the whole address, without extension, the domain."""
-        address, base = forms
-        rule = self.rules[number]
-        if address in table.targets:
-            return Match(rule, (), address, "", table.targets[address])
-        if base in table.targets:
-            return Match(rule, (), base, extension, table.targets[base])
-        targets = None if spared else table.targets.get(f"@{addresses.domain_of(address)}")
-        return Match(rule, (), address, "", targets) if targets else None
+        for form, extension in ((look.whole, ""), (look.base, look.extension)):
+            targets = table.targets.get(form.normal)
+            if targets:
+                return Match(rule, (), form.normal, extension, targets, form.typed)
+        address = look.whole.normal
+        targets = None
+        if not look.spared:
+            targets = table.targets.get(f"@{addresses.domain_of(address)}")
+        return Match(rule, (), address, "", targets, look.whole.typed) if targets else None
+
+
+class _Spelt(NamedTuple):
+    """An address in normal form, and as the client spelt it."""
+
+    normal: str
+    typed: str
+
+
+class _Look(NamedTuple):
+    """An address as it is looked up: whole, and without its extension, if it has one."""
+
+    whole: _Spelt
+    base: _Spelt
+    extension: str
+    spared: bool

@@ -46,8 +46,9 @@ class Plan:
 
 def plan(config: Config, probe: Probe) -> Plan:
     """Return what a probe is to prove; raises NothingToVerifyError."""
-    normal = addresses.normalise(addresses.strip_path(probe.recipient))
-    match = config.policy.table.match(normal, addresses.normalise(probe.sender))
+    raw = addresses.strip_path(probe.recipient)
+    normal = addresses.normalise(raw)
+    match = config.policy.table.match(normal, addresses.normalise(probe.sender), raw)
     if match is None:
         message = (
             f'no rule matches <{normal}> from <{probe.sender}>; "crm-milter explain" shows why'

@@ -24,7 +24,7 @@ _AUTOMATON_MEMORY = 256 << 20
 
 
 class Wildcards:
-    """Numbered patterns; several may have one number, that of their rule."""
+    """Numbered patterns; several may have one number."""
 
     def __init__(self, numbered: Iterable[tuple[int, Pattern]]) -> None:
         self._everyone: list[int] = []
@@ -44,8 +44,11 @@ class Wildcards:
         self._automata = {domain: _prepared(globs) for domain, globs in self._globs.items()}
         self._all_regexes = _prepared(self._regexes)
 
-    def takers(self, address: str) -> Iterator[tuple[int, Groups]]:
-        """Yield the numbers of the patterns that take an address, in no particular order."""
+    def takers(self, address: str, typed: str = "") -> Iterator[tuple[int, Groups]]:
+        """Yield the numbers of the patterns that take an address, in no particular order.
+
+        ``address`` is in normal form, ``typed`` as the client spelt it.
+        """
         for number in self._everyone:
             yield number, ()
         if not (self._domains or self._globs or self._regexes):
@@ -55,18 +58,21 @@ class Wildcards:
             yield number, ()
         globs = self._automata.get(domain, ())
         if self._regexes or isinstance(globs, _Automaton):
-            yield from regexes.ask(_matching, address, globs, self._all_regexes)
+            yield from regexes.ask(_matching, address, typed, globs, self._all_regexes)
         else:
-            yield from _matching(address, globs)
+            yield from _matching(address, typed, globs)
 
 
-def _matching(address: str, *sources: _Automaton | Numbered) -> list[tuple[int, Groups]]:
+def _matching(
+    address: str, typed: str, *sources: _Automaton | Numbered
+) -> list[tuple[int, Groups]]:
     """Return the numbers and groups of the expressions that match an address."""
+    forms = [address] if typed.isascii() else [address, addresses.composed(typed)]
     return [
         (number, groups)
         for source in sources
-        for number, pattern in (source.near(address) if isinstance(source, _Automaton) else source)
-        if (groups := pattern.groups(address)) is not None
+        for number, pattern in (source.near(forms) if isinstance(source, _Automaton) else source)
+        if (groups := pattern.groups(address, typed)) is not None
     ]
 
 
@@ -86,8 +92,10 @@ class _Automaton:
             self._set.Add(_expression(pattern))
         self._set.Compile()
 
-    def near(self, address: str) -> Numbered:
-        return [self._numbered[index] for index in self._set.Match(address) or ()]
+    def near(self, forms: list[str]) -> Numbered:
+        """Return the patterns that may take an address in one of its forms."""
+        found = [self._set.Match(addresses.readable(form)) or () for form in forms]
+        return [self._numbered[index] for index in {index for each in found for index in each}]
 
 
 def _expression(pattern: Glob | Regex) -> str:

@@ -62,6 +62,10 @@ def test_groups(text, address, taken):
         ("/(?=a)a@b.example/", "invalid RE2 regular expression"),
         ("/(a)\\1@b.example/", "invalid RE2 regular expression"),
         (f"/{'(a)' * 10_000}@b.example/", "the limit is 1000"),
+        ('"a\\*b*"@a.example', "not supported"),
+        ("@a-.example", "not a valid domain"),
+        (f"@{'a' * 64}.example", "not a valid domain"),
+        ("@1.2.3.4", "not a valid domain"),
     ],
 )
 def test_what_is_no_pattern(text, wrong):
@@ -108,8 +112,8 @@ def test_literal_domain(text, literal):
         (r"\2-\1@crm.example", "x@a.example", ("a", "b"), "b-a@crm.example"),
         (r"x@\1.example", "x@a.example", ("crm",), "x@crm.example"),
         (r"x@\1.example", "x@a.example", ("münchen",), "x@xn--mnchen-3ya.example"),
-        (r"\1@crm.example", "x@a.example", ("a b",), '"a b"@crm.example'),
-        (r"\1@crm.example", "x@a.example", ("a@b",), '"a@b"@crm.example'),
+        (r"\1@crm.example", "x@a.example", ("a b",), None),
+        (r"\1@crm.example", "x@a.example", ("a@b",), None),
         (r"\1@crm.example", "x@a.example", ("",), None),
         (r"\1@crm.example", "x@a.example", ("a\nb",), None),
         (r"x@\1.example", "x@a.example", ("",), None),
@@ -130,6 +134,11 @@ def test_template(text, address, taken, target):
         ("@", "not a valid domain"),
         (r"\0@crm.example", "count from"),
         ("a b@", "quoted"),
+        (r'"case \1"@crm.example', "has to be a whole address"),
+        (r'"case \1"@', "has to be a whole address"),
+        ('"a b"@', "has to be a whole address"),
+        (rf"{'x' * 64}\1@crm.example", "as long as"),
+        (f"{'x' * 65}@", "as long as"),
     ],
 )
 def test_what_is_no_template(text, wrong):
