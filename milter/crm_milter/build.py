@@ -6,7 +6,7 @@ Here is checked what concerns several keys of one table; what concerns several r
 
 from dataclasses import dataclass
 
-from crm_milter import verdict
+from crm_milter import own_filter, verdict
 from crm_milter.address import mailbox
 from crm_milter.pattern import (
     Everyone,
@@ -87,8 +87,8 @@ def header(section: Section) -> verdict.SpamFilter:
     """Return the filter for one of ``spam.headers``."""
     name = section["name"] or "?"
     if section["value"] is not None:
-        return verdict.by_value(name, section["value"])
-    return verdict.by_score(name, section["at_least"] or 0.0)
+        return own_filter.by_value(name, section["value"])
+    return own_filter.by_score(name, section["at_least"] or 0.0)
 
 
 def plain_copy(text: str) -> Copy:

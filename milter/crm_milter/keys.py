@@ -9,6 +9,7 @@ from dataclasses import replace
 from crm_milter import build, values
 from crm_milter.address import mailbox
 from crm_milter.pattern import template
+from crm_milter.presets import PRESETS
 from crm_milter.routing import NoVerdict
 from crm_milter.rules import ApplyTo, AutoSubmitted, Mode, OnOversize, OnSpam
 from crm_milter.schema import (
@@ -24,7 +25,6 @@ from crm_milter.schema import (
     Whole,
     table,
 )
-from crm_milter.verdict import PRESETS
 
 # Shapes are for editors: every valid text has its shape, but not everything of a shape is valid.
 ADDRESS = Text("an address", mailbox, r"^[^<].*@[^@<>,; ]+$")

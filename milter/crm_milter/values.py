@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from crm_milter import pattern as patterns
-from crm_milter import tables, verdict
+from crm_milter import presets, tables, verdict
 from crm_milter.address import mailbox
 from crm_milter.edits import MARKER_FIELD
 from crm_milter.problem import suggestion
@@ -216,12 +216,12 @@ def spam_filter(text: str) -> verdict.SpamFilter:
                 "MailScanner puts the name of your site in its header field: write"
                 ' "mailscanner:ORG" for "X-ORG-MailScanner-SpamCheck"'
             )
-        return verdict.mailscanner(organisation)
-    if text not in verdict.PRESETS or colon:
-        known = [*verdict.PRESETS, "mailscanner:ORG"]
+        return presets.mailscanner(organisation)
+    if text not in presets.PRESETS or colon:
+        known = [*presets.PRESETS, "mailscanner:ORG"]
         hint = suggestion(text, known) or f"; known presets are {', '.join(known)}"
         raise ValueError(f'unknown spam filter preset "{text}"{hint}')
-    return verdict.PRESETS[text]
+    return presets.PRESETS[text]
 
 
 def field_name(text: str) -> str:

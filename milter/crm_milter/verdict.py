@@ -9,8 +9,7 @@ ham unmarked, silence is ham; where one marks ham, silence is "none": the filter
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import Enum
-from fnmatch import translate
+from enum import Enum, Flag, auto
 from typing import NamedTuple
 
 
@@ -28,13 +27,21 @@ class Verdict(Enum):
         return self is Verdict.SPAM or self is Verdict.CONFLICTING
 
 
+class Stands(Flag):
+    """Where a filter stands, seen from our milter."""
+
+    MILTER = auto()  # a milter before ours
+    REINJECTION = auto()  # a content filter that hands the mail back to an smtpd of ours
+    GATEWAY = auto()  # a host before this one: the field comes with the message
+
+
 @dataclass(frozen=True, slots=True)
 class FieldTest:
     """One header field that a filter writes, and what its values mean."""
 
     name: str  # lower case
-    is_spam: Callable[[str], bool]
-    is_ham: Callable[[str], bool]
+    says: Callable[[str], Verdict]  # of an unfolded value; NONE: nothing, or unsure
+    sample: str  # a value as the filter writes it on spam
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,7 @@ class SpamFilter:
     name: str
     tests: tuple[FieldTest, ...]
     marks_ham: bool
+    stands: Stands
 
 
 class Judgement(NamedTuple):
@@ -58,7 +66,6 @@ UNJUDGED = Judgement(Verdict.NONE)
 Fields = Iterable[tuple[str, str]]  # names in lower case, values as received
 
 _FOLD = re.compile(r"\s*[\r\n]+\s*")
-_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 
 
 class Judge:
@@ -77,9 +84,10 @@ class Judge:
         for name, value in fields:
             for test in self._tests.get(name, ()):
                 unfolded = _unfolded(value)
-                if test.is_spam(unfolded):
+                said = test.says(unfolded)
+                if said is Verdict.SPAM:
                     spam = spam or f"{name}: {unfolded}"
-                elif test.is_ham(unfolded):
+                elif said is Verdict.HAM:
                     ham = ham or f"{name}: {unfolded}"
         if spam:
             return Judgement(Verdict.CONFLICTING if ham else Verdict.SPAM, spam)
@@ -94,107 +102,3 @@ def _unfolded(value: str) -> str:
 def field_names(filters: tuple[SpamFilter, ...]) -> frozenset[str]:
     """Return the names, in lower case, of all header fields that the filters write."""
     return frozenset(test.name for each in filters for test in each.tests)
-
-
-def _matcher(pattern: str) -> Callable[[str], bool]:
-    compiled = re.compile(pattern, re.IGNORECASE)
-    return lambda value: compiled.search(value) is not None
-
-
-def _silent(value: str) -> bool:  # noqa: ARG001 - a test that never says so
-    return False
-
-
-def _field(name: str, spam: str, ham: str = "") -> FieldTest:
-    return FieldTest(name.lower(), _matcher(spam), _matcher(ham) if ham else _silent)
-
-
-_RSPAMD = (
-    _field("X-Spam", r"^yes\b", r"^no\b"),
-    _field("X-Rspamd-Action", r"^(add header|rewrite subject|reject)$", r"^(no action|greylist)$"),
-    _field("X-Spam-Status", r"^yes\b", r"^no\b"),
-)
-
-PRESETS = {
-    preset.name: preset
-    for preset in (
-        SpamFilter(
-            "spamassassin",
-            (_field("X-Spam-Flag", r"^yes\b"), _field("X-Spam-Status", r"^yes\b", r"^no\b")),
-            marks_ham=True,
-        ),
-        SpamFilter("amavis", (_field("X-Spam-Flag", r"^yes\b", r"^no\b"),), marks_ham=True),
-        SpamFilter("rspamd", _RSPAMD, marks_ham=False),
-        SpamFilter("rspamd-headers", _RSPAMD, marks_ham=True),
-        SpamFilter(
-            "microsoft",
-            (
-                _field("X-MS-Exchange-Organization-SCL", r"^([5-9]|\d\d)", r"^(-1|[0-4])$"),
-                _field(
-                    "X-Forefront-Antispam-Report",
-                    r"(^|;)\s*(SCL:([5-9]|\d\d)|SFV:SPM|CAT:(SPM|PHSH|HPHSH|HSPM|MALW))\s*(;|$)",
-                    r"(^|;)\s*SCL:(-1|[0-4])\s*(;|$)",
-                ),
-            ),
-            marks_ham=True,
-        ),
-        SpamFilter(
-            "barracuda",
-            (
-                _field("X-Barracuda-Spam-Flag", r"^yes\b"),
-                _field("X-Barracuda-Spam-Status", r"^yes\b", r"^no\b"),
-            ),
-            marks_ham=True,
-        ),
-        # A third state, Unsure, is neither: with nothing else it is "none".
-        SpamFilter("bogofilter", (_field("X-Bogosity", r"^spam\b", r"^ham\b"),), marks_ham=True),
-        SpamFilter(
-            "dspam", (_field("X-DSPAM-Result", r"^spam\b", r"^innocent\b"),), marks_ham=True
-        ),
-        # A sender's own gateway writes rule=outbound_notspam: no word of ours.
-        SpamFilter(
-            "proofpoint",
-            (
-                _field(
-                    "X-Proofpoint-Spam-Details",
-                    r"(^|[\s;,])rule=spam([\s;,]|$)",
-                    r"(^|[\s;,])rule=notspam([\s;,]|$)",
-                ),
-            ),
-            marks_ham=True,
-        ),
-        SpamFilter(
-            "gmail",
-            (_field("X-Gm-Spam", r"^1$", r"^0$"), _field("X-Gm-Phishy", r"^1$")),
-            marks_ham=True,
-        ),
-    )
-}
-
-
-def mailscanner(organisation: str) -> SpamFilter:
-    """Return the filter MailScanner, whose header field carries the site's own name."""
-    name = f"X-{organisation}-MailScanner-SpamCheck"
-    return SpamFilter("mailscanner", (_field(name, r"^spam\b", r"^not spam\b"),), marks_ham=True)
-
-
-def by_value(name: str, pattern: str) -> SpamFilter:
-    """Return a filter of one's own: spam where the field's value matches ``*`` and ``?``."""
-    compiled = re.compile(translate(_collapsed(pattern)), re.IGNORECASE)
-    test = FieldTest(name.lower(), lambda value: compiled.match(value) is not None, _silent)
-    return SpamFilter(name, (test,), marks_ham=False)
-
-
-def _collapsed(pattern: str) -> str:
-    # Only "*" and "?" are special to a person; brackets are meant as they stand.
-    return re.sub(r"\*+", "*", pattern).replace("[", "[[]")
-
-
-def by_score(name: str, at_least: float) -> SpamFilter:
-    """Return a filter of one's own: spam where the first number in the field reaches a score."""
-
-    def reaches(value: str) -> bool:
-        number = _NUMBER.search(value)
-        return number is not None and float(number[0]) >= at_least
-
-    return SpamFilter(name, (FieldTest(name.lower(), reaches, _silent),), marks_ham=False)

@@ -3,10 +3,10 @@
 from crm_milter.address import normalise, strip_path
 from crm_milter.decision import Envelope, Recipient
 from crm_milter.pattern import parse, template
+from crm_milter.presets import PRESETS
 from crm_milter.routing import NoVerdict, Policy, decide
 from crm_milter.rules import Copy, Rule
 from crm_milter.table import RuleTable
-from crm_milter.verdict import PRESETS
 
 CRM = "support@v1su.case.my-crm.com"
 YES = ("x-spam-flag", "YES")

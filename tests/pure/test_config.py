@@ -8,11 +8,11 @@ import pytest
 
 from crm_milter.config import Config, ConfigError, load, parse
 from crm_milter.pattern import Exact, Glob, InDomain, NullSender
+from crm_milter.presets import PRESETS
 from crm_milter.problem import SHOWN
 from crm_milter.routing import NoVerdict
 from crm_milter.rules import AutoSubmitted, Copy, Mode, OnOversize, OnSpam
 from crm_milter.values import InetSocket, UnixSocket
-from crm_milter.verdict import PRESETS
 
 FIVE_LINES = """\
 unrouted_to: it@solarmora.com

@@ -1,16 +1,12 @@
 """The spam filter's verdict, preset by preset, with the headers as the filters write them."""
 
+from time import process_time
+
 import pytest
 
-from crm_milter.verdict import (
-    PRESETS,
-    Judge,
-    Verdict,
-    by_score,
-    by_value,
-    field_names,
-    mailscanner,
-)
+from crm_milter.own_filter import by_score, by_value
+from crm_milter.presets import PRESETS, mailscanner
+from crm_milter.verdict import Judge, Verdict, field_names
 
 SPAM, HAM, NONE, CONFLICTING = Verdict.SPAM, Verdict.HAM, Verdict.NONE, Verdict.CONFLICTING
 
@@ -93,6 +89,10 @@ def test_mailscanner_names_the_site():
         ("\n\tspam", SPAM),
         ("not spam", HAM),
         ("", HAM),
+        ("spam\r\n\t(really)", SPAM),
+        ("sp\r\n am", HAM),
+        ("spam \udcff", SPAM),
+        (" \tspam\t ", SPAM),
     ],
 )
 def test_own_header_by_value(value, expected):
@@ -115,10 +115,118 @@ def test_brackets_of_an_own_header_are_plain_text():
         ("score=7.5 required=6", SPAM),
         ("high", HAM),
         ("nan", HAM),
+        # Every form in which a number is written.
+        (".5", HAM),
+        ("+.5", HAM),
+        ("-.5", HAM),
+        ("0.5", HAM),
+        ("00.5", HAM),
+        ("+6", SPAM),
+        ("6.", SPAM),
+        ("5.", HAM),
+        ("6e0", SPAM),
+        ("1e3", SPAM),
+        ("1E+3", SPAM),
+        ("7e-1", HAM),
+        ("6,5", SPAM),
+        ("5,9", HAM),
+        (",9", HAM),
+        ("1,234.5", SPAM),
+        ("6.5,5.0", SPAM),
+        ("6.5/5.0", SPAM),
+        ("5.5/6.5", HAM),
+        ("score=6.5/5.0", SPAM),
+        ("score: 6.5", SPAM),
+        ("6.5 (++++++)", SPAM),
+        ("(6.5)", SPAM),
+        ("[4.10 / 15.00]", HAM),
+        ("default: False [14.10 / 15.00]; A(0.00)[]", SPAM),
+        ("6.5points", SPAM),
+        # The score by its name goes before other numbers, a part of a word or version is none.
+        ("required=6 score=5.5", HAM),
+        ("tests=9, score=5.5", HAM),
+        ("Yes, hits=6.5 required=5.0", SPAM),
+        ("SpamAssassin 3.4.6: 6.5", SPAM),
+        ("SpamAssassin 13.4.6", HAM),
+        ("192.0.2.1", HAM),
+        ("rule9 5", HAM),
+        ("BAYES_99", HAM),
+        ("noscore=9 score=5", HAM),
+        ("mlxscore=99 score=0", HAM),
+        ("rule=spam score=100 mlxscore=0", SPAM),
+        # A bar counts by its length.
+        ("++++++", SPAM),
+        ("+++++", HAM),
+        ("******", SPAM),
+        ("ssssss", SPAM),
+        ("------", HAM),
+        ("/", HAM),
+        ("+-+-+-+-", HAM),
+        ("#######", HAM),
+        # What is no number.
+        ("", HAM),
+        ("inf", HAM),
+        ("-inf", HAM),
+        ("Infinity", HAM),
+        (".", HAM),
+        ("+", HAM),
+        ("e9", HAM),
+        ("score=", HAM),
+        ("score=high 7", SPAM),
+        ("9" * 60_000, SPAM),
+        ("0" * 60_000 + ".5", HAM),
+        ("1e99999999999", SPAM),
+        ("1e-99999999999", HAM),
+        ("-" + "9" * 60_000, HAM),
     ],
 )
 def test_own_header_by_score(value, expected):
     assert verdict([by_score("X-Our-Score", 6.0)], f"X-Our-Score: {value}") is expected
+
+
+def test_a_limit_may_be_negative():
+    assert verdict([by_score("X-Our-Score", -5)], "X-Our-Score: ----") is SPAM
+    assert verdict([by_score("X-Our-Score", -5)], "X-Our-Score: -----") is SPAM
+    assert verdict([by_score("X-Our-Score", -5)], "X-Our-Score: ------") is HAM
+    assert verdict([by_score("X-Our-Score", 0)], "X-Our-Score: /") is SPAM
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "score=" * 10_000,
+        "score" + " " * 60_000,
+        "1." * 30_000,
+        "1," * 30_000,
+        "1,234" * 12_000,
+        "1e" * 30_000,
+        "+-" * 30_000,
+        "9" * 60_000 + ".1.2",
+        "a*" * 30_000,
+    ],
+)
+def test_no_value_of_an_own_header_is_slow(value):
+    filters = [by_score("X-F", 6.0), by_value("X-F", "*a*b*c*1*z*"), by_value("X-F", "*score*=?")]
+    judge = Judge(tuple(filters))
+    began = process_time()
+    judge([("x-f", value)])
+    assert process_time() - began < 0.2
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        by_score("X-F", 6.0),
+        by_score("X-F", 0.5),
+        by_score("X-F", -5.0),
+        by_score("X-F", 1e20),
+        by_value("X-F", "spam*"),
+        by_value("X-F", " yes "),
+        by_value("X-F", "[SPAM]?"),
+    ],
+)
+def test_the_sample_of_an_own_header_is_spam(own):
+    assert own.tests[0].says(own.tests[0].sample) is SPAM
 
 
 def test_several_filters_any_spam_wins_and_silence_of_one_that_marks_ham_is_no_verdict():

@@ -8,23 +8,8 @@ from crm_milter.postfix.placement import is_reinjection, options, placement
 from crm_milter.postfix.postconf import Service, split_list
 from crm_milter.postfix.site import Site
 from crm_milter.postfix.staging import Edit
-from crm_milter.verdict import FieldTest
+from crm_milter.verdict import Stands
 
-# Verdicts as the filters write them; a test is tried with those that it takes for spam.
-_SAMPLES = (
-    "YES",
-    "Yes, score=6.5 required=5.0",
-    "spam, SpamAssassin (score=6.5, required 5)",
-    "Spam, tests=bogofilter, spamicity=0.99",
-    "SFV:SPM;SCL:5;",
-    "rule=spam policy=default score=100",
-    "add header",
-    "1",
-    "9",
-    "999999",
-)
-# Those come with the message, from a gateway before this host.
-_GATEWAYS = frozenset({"microsoft", "barracuda", "proofpoint", "gmail"})
 _TAKES_AWAY = ("ignore", "strip", "replace")
 
 
@@ -41,7 +26,7 @@ def verdict_headers(site: Site) -> Iterator[Finding]:
         cleanup = _cleanup(site, service)
         if by_milter:
             yield from _stripped(site, service, cleanup, "milter_header_checks", seen)
-        by_gateway = bool(_GATEWAYS & {each.name for each in site.config.policy.filters})
+        by_gateway = any(Stands.GATEWAY in each.stands for each in site.config.policy.filters)
         checked = "no_header_body_checks" not in options(site.postconf, service)
         if checked and (by_gateway or not by_milter):
             yield from _stripped(site, service, cleanup, "header_checks", seen)
@@ -85,10 +70,4 @@ def _verdicts(site: Site) -> Iterator[str]:
     """Yield a header line for each field of the configured filters, as on spam."""
     for each in site.config.policy.filters:
         for test in each.tests:
-            sample = _sample(test)
-            if sample:
-                yield f"{'-'.join(word.capitalize() for word in test.name.split('-'))}: {sample}"
-
-
-def _sample(test: FieldTest) -> str:
-    return next((each for each in _SAMPLES if test.is_spam(each)), "")
+            yield f"{'-'.join(word.capitalize() for word in test.name.split('-'))}: {test.sample}"

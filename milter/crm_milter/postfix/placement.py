@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from crm_milter.postfix.milters import Entry
 from crm_milter.postfix.postconf import Postconf, Service, split_list
 from crm_milter.postfix.site import Site
+from crm_milter.verdict import Stands
 
 _LOOPBACK = ("127.", "[127.", "localhost:", "[::1]", "::1")
 _TRAITS = frozenset(
@@ -63,7 +64,7 @@ def _is_early(site: Site, entries: list[Entry]) -> bool:
     """Tell whether the verdict comes after these milters: none of them can have given it."""
     if not site.config.policy.filters:
         return False
-    by_filter = any(each.name == "amavis" for each in site.config.policy.filters)
+    by_filter = any(each.stands is Stands.REINJECTION for each in site.config.policy.filters)
     return by_filter or len(entries) == len(site.ours(entries))
 
 
