@@ -149,9 +149,14 @@ def test_the_body_is_no_header(lab, body):
         ("tempfail", [SPAM], 250, "left-help@x.org"),
         # Where the filter leaves ham unmarked its silence is ham.
         ("rspamd", [], 250, "help@crm.example"),
-        ("rspamd", [SPAM], 250, "help@crm.example"),
+        ("rspamd", ["X-Barracuda-Spam-Flag: YES"], 250, "help@crm.example"),
         ("rspamd", ["X-Spam: Yes"], 250, "left-help@x.org"),
         ("rspamd", ["X-Rspamd-Action: add header"], 250, "left-help@x.org"),
+        # mailcow's shipped configuration, and what rspamd does to the subject.
+        ("rspamd", [SPAM], 250, "left-help@x.org"),
+        ("rspamd", ["X-Rspamd-Action: rewrite subject"], 250, "left-help@x.org"),
+        ("rspamd", ["Subject: *** SPAM *** You won"], 250, "left-help@x.org"),
+        ("rspamd", ["X-Rspamd-Action: greylist"], 250, "help@crm.example"),
     ],
 )
 def test_no_verdict(lab, policy, fields, code, delivered):
