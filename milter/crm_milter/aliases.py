@@ -6,6 +6,9 @@ to land somewhere: each exact address that a rule replaces is an alias of a real
 A wildcard becomes no entry, since ``@domain`` would take the mail of every mailbox there
 (virtual(5)). Only where a rule is for unknown addresses alone it does: then each account of the
 domain that is known has an entry of its own, which leads to itself and comes first.
+
+A rule in test mode has no entry: it changes nothing, so its addresses stay what they are for
+Postfix.
 """
 
 import contextlib
@@ -34,6 +37,7 @@ def alias_lines(table: RuleTable, unrouted_to: str | None) -> list[str]:
     ``unrouted_to`` is the mailbox for rules that name none of their own. The addresses of rules
     that only send copies, or that are for known accounts, are mailboxes already and stay out.
     """
+    table = table.enforced()
     mailboxes: dict[str, str] = {}
     for rule in table.rules:
         if not _diverts(rule):

@@ -21,6 +21,7 @@ from crm_milter.pattern import (
 from crm_milter.routing import NoVerdict
 from crm_milter.rules import Copy, Rule
 from crm_milter.schema import Place, Section
+from crm_milter.strangers import free_reference
 from crm_milter.values import Listener, spam_filter
 
 
@@ -155,6 +156,11 @@ def _is_filled(template: Template, match: tuple[Pattern, ...], place: Place) -> 
             count = group_count(pattern)
             groups = f"{count or 'no'} group{'' if count == 1 else 's'}"
             message = f'"\\{most}" does not exist: {named(pattern)} has {groups}'
+        elif (free := free_reference(template, pattern)) is not None:
+            message = (
+                f'"\\{free}" in the domain lets any sender choose where the mail goes (an open'
+                r" relay); write the domain, or list its values in a group such as (shop|help\.eu)"
+            )
         else:
             continue
         place.complain(("replace_with",), message)

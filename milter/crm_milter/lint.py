@@ -2,19 +2,25 @@
 
 Each check looks every address up in the table that the daemon uses, so that it is right about
 order, extensions and protected addresses, and takes time in proportion to the files. Only rules
-without conditions hide others; a condition that fails today may hold tomorrow.
+without conditions hide others; a condition that fails today may hold tomorrow. For the others
+a rule in test mode is not there.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from crm_milter import loops, traps
+from crm_milter import address as addresses
+from crm_milter import deadends, loops, traps
 from crm_milter.build import Entry, SpamSettings, named
+from crm_milter.crm import crm_of
 from crm_milter.pattern import AddressList, Everyone, Exact, Glob, InDomain, Pattern, Regex
 from crm_milter.problem import Path
-from crm_milter.rules import AddressMap, ApplyTo, Rule
+from crm_milter.rules import AddressMap, ApplyTo, Mode, Rule
 from crm_milter.schema import Section
+from crm_milter.strangers import domains_of, is_public
 from crm_milter.table import RuleTable
+from crm_milter.traps import targets
 from crm_milter.verdict import field_names
 
 
@@ -26,9 +32,14 @@ def check(entries: tuple[Entry, ...], table: RuleTable, root: Section) -> None:
     _headers(entries, root["spam"] or SpamSettings())
     for entry in entries:
         _repetitions(entry)
-    _unreachable(entries, table)
+    enforced = table.enforced()
+    _unreachable(entries, enforced)
     if "known_recipients" not in root.bad:
-        loops.check(entries, table, root)
+        loops.check(entries, enforced, root)
+    deadends.check(entries, root)
+    for entry in entries:
+        _public_domains(entry)
+        _secrets(entry)
     traps.check(entries)
 
 
@@ -85,6 +96,55 @@ def _headers(entries: tuple[Entry, ...], spam: SpamSettings) -> None:
             if name.lower() in read:
                 message = "this field carries the spam filter's verdict; choose another name"
                 entry.place.complain(("add_headers", name), message)
+
+
+def _public_domains(entry: Entry) -> None:
+    """Note addresses of providers where everybody may have one: that mail is not this host's."""
+    patterns = enumerate(entry.rule.match)
+    parts: list[tuple[Path, str, set[str]]] = [
+        (("match", number), named(each), domains_of(each)) for number, each in patterns
+    ]
+    table = entry.rule.address_map
+    if table is not None:
+        listed = {addresses.domain_of(key) for key in table.targets}
+        parts.append((("address_map",), f'"{table.source}"', listed))
+    for where, name, domains in parts:
+        for domain in sorted(filter(is_public, domains)):
+            message = (
+                f'{name} takes mail for "{domain}", a public mail provider: mail that your users'
+                " send there would go to the CRM"
+            )
+            entry.place.warn(where, message)
+
+
+_LONG_ID = re.compile(r"(?=[A-Za-z_-]*[0-9])(?=[0-9_-]*[A-Za-z])[A-Za-z0-9_-]{15,}")
+
+
+def _secrets(entry: Entry) -> None:
+    """Note added header fields that hold what a sender must not learn.
+
+    Postfix sends the header after the milters' edits to whoever asks for it by NOTIFY=SUCCESS and
+    RET=HDRS (RFC 3461).
+    """
+    rule = entry.rule
+    secret = {each.lower() for target, _ in targets(rule) for each in _telling(target)}
+    secret |= {copy.address.lower() for copy in rule.copies}
+    for name, value in rule.add_headers:
+        held = re.sub(r"\{[^{}]*\}", " ", value).lower()
+        if any(each in held for each in secret) or _LONG_ID.search(held):
+            message = (
+                "looks like a secret, and any sender can read it in a delivery report"
+                ' (smtpd_discard_ehlo_keywords = "dsn" in main.cf prevents that)'
+            )
+            entry.place.warn(("add_headers", name), message)
+
+
+def _telling(target: str) -> Iterator[str]:
+    """Yield the target, and its domain if that is one of a CRM's."""
+    domain = target.rpartition("@")[2]
+    yield target
+    if crm_of(domain) is not None:
+        yield domain
 
 
 def _repetitions(entry: Entry) -> None:
@@ -151,6 +211,7 @@ def _quoted(names: Iterable[str]) -> str:
 
 def _unreachable(entries: tuple[Entry, ...], table: RuleTable) -> None:
     wildcards: dict[object, Rule] = {}
+    entries = tuple(each for each in entries if each.rule.mode is not Mode.TEST)
     for number, entry in enumerate(entries):
         rule = entry.rule
         parts = list(_parts(rule, table, wildcards)) if number and _is_doubtful(rule, table) else ()

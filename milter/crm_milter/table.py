@@ -21,7 +21,7 @@ from crm_milter.pattern import (
     Pattern,
     Regex,
 )
-from crm_milter.rules import AddressMap, ApplyTo, Match, Rule
+from crm_milter.rules import AddressMap, ApplyTo, Match, Mode, Rule
 from crm_milter.wildcards import Wildcards
 
 Ranks = int | tuple[int, ...]  # of patterns; almost always one, and there may be very many
@@ -136,6 +136,13 @@ class RuleTable:
         # Behind a rule without conditions no other can apply.
         if number != last and self.rules[last].is_conditional:
             self._exact[address] = (*ranks, rank)
+
+    def enforced(self) -> "RuleTable":
+        """Return the table without its test rules: what happens to mail is as if by that one."""
+        rules = tuple(rule for rule in self.rules if rule.mode is not Mode.TEST)
+        if len(rules) == len(self.rules):
+            return self
+        return RuleTable(rules, self.recipient_delimiter, self.known)
 
     def match(self, address: str, sender: str = "", typed: str = "") -> Match | None:
         """Return the first rule that applies to an address, or None.

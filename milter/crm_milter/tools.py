@@ -3,15 +3,18 @@
 import argparse
 import json
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from crm_milter import explain, keys, listing, mailcommands
+from crm_milter import explain, keys, listing, mailcommands, silence
 from crm_milter.aliases import AliasError, alias_lines
-from crm_milter.config import ConfigError
+from crm_milter.config import Config, ConfigError
 from crm_milter.console import EX_CONFIG, EX_NO, EX_OK, add_command, load_config, say
 from crm_milter.json_schema import json_schema
 from crm_milter.log import counted
 from crm_milter.postfix import commands as postfix
+from crm_milter.problem import Problem, Severity
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -61,6 +64,7 @@ def check(options: argparse.Namespace) -> int:
         if options.json:
             print(postfix.as_json(options.config, None, errors=list(map(str, error.problems))))
         raise
+    config = replace(config, warnings=(*config.warnings, *_silences(options.config, config)))
     if options.postfix:
         return postfix.check_postfix(options, config, print, say)
     if options.json:
@@ -69,6 +73,14 @@ def check(options: argparse.Namespace) -> int:
     count = counted(len(config.policy.table.rules), "rule")
     print(f"{options.config}: OK, {count}{postfix.no_rules(config)}")
     return EX_OK
+
+
+def _silences(file: Path, config: Config) -> Iterator[Problem]:
+    """Yield, and say, what the spam filter has to be told."""
+    for message in silence.warnings(config.policy):
+        problem = Problem(str(file), 0, "", message, Severity.WARNING)
+        say(str(problem))
+        yield problem
 
 
 def explain_message(options: argparse.Namespace) -> int:

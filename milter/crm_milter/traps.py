@@ -34,7 +34,7 @@ class _Traps:
         """Note the traps of one rule."""
         crms: dict[str, Crm] = {}
         odd: dict[str, Crm] = {}
-        for target, origins in _targets(entry.rule):
+        for target, origins in targets(entry.rule):
             domain = target.rpartition("@")[2]
             crm = self._crm(domain)
             if crm is None:
@@ -104,7 +104,7 @@ def _key(rule: Rule) -> str:
     return "replace_with" if rule.replace_with is not None else "address_map"
 
 
-def _targets(rule: Rule) -> Iterator[tuple[str, Iterable[str]]]:
+def targets(rule: Rule) -> Iterator[tuple[str, Iterable[str]]]:
     """Yield the targets that are known without a message, each with what leads to it."""
     if rule.address_map is not None:
         for key, targets in rule.address_map.targets.items():

@@ -105,3 +105,16 @@ def test_a_rule_without_a_mailbox_is_named(tmp_path: Path) -> None:
     text = BOTH + f"  - {{{A}, match: '@x.example', apply_to: unknown}}\n"
     with pytest.raises(AliasError, match='rule "a" needs an "unrouted_to"'):
         lines(tmp_path, text, head="spam: rspamd\n", accounts=ACCOUNTS)
+
+
+def test_a_rule_in_test_mode_has_no_entry(tmp_path: Path) -> None:
+    """Whatever it matches, and even if it names a mailbox; the rules behind it have theirs."""
+    test = "mode: test, unrouted_to: t@y.example"
+    text = f"""{BOTH}
+  - {{{A}, match: [help@x.example, only@x.example], {test}}}
+  - {{name: b, match: '@x.example', replace_with: b@crm.example, apply_to: unknown, {test}}}
+  - {{name: c, address_map: table, {test}}}
+  - {{name: d, match: help@x.example, replace_with: d@crm.example}}
+"""
+    made = lines(tmp_path, text, accounts=ACCOUNTS, table="c@x.example c@crm.example\n")
+    assert made == ["help@x.example  it@y.example"]

@@ -216,3 +216,13 @@ def test_check_prints_json_where_postfix_cannot_be_asked(write):
     done = run(*words)
     assert done.returncode == 1
     assert "main.cf" in json.loads(done.stdout)["errors"][0]
+
+
+def test_check_says_what_the_spam_filter_has_to_be_told(write):
+    spam = "spam: {filter: amavis, no_verdict: tempfail}\n"
+    config = write(UNROUTED + spam + rules("help@solarmora.com"))
+    done = run("check", "--json", "--config", config)
+    assert done.returncode == 0
+    (warning,) = json.loads(done.stdout)["warnings"]
+    assert "$sa_tag_level_deflt = undef;" in warning
+    assert done.stderr == f"crm-milter: {warning}\n"
