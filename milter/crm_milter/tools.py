@@ -28,7 +28,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         dest="sender",
         required=True,
         metavar="ADDRESS",
-        help='envelope sender; envelope sender; "" is the null sender',
+        help='envelope sender; "" is the null sender',
     )
     explaining.add_argument(
         "--to", action="append", required=True, metavar="ADDRESS", help="recipient; may be repeated"
