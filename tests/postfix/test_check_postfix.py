@@ -280,7 +280,7 @@ def test_a_table_that_the_rules_would_empty(site, rest):
     head = site.yaml.read_text().partition("rules:")[0]
     site.yaml.write_text(head + rest)
     (found,) = site.findings()
-    assert found["check"] == "map-current"
+    assert found["check"] == "map-stale"
     assert "check that no rule is missing" in found["mend"]
     assert "from 9 to" in found["mend"]
     site.mend()

@@ -104,7 +104,7 @@ def test_no_mailbox_no_table(site):
     site.yaml.write_text("".join(line for line in text.splitlines(True) if "unrouted" not in line))
     done = site.run("map", "--write")
     assert done.returncode == 1
-    assert 'rule "support" has no "unrouted_to"' in done.stderr
+    assert 'rule "support" needs an "unrouted_to"' in done.stderr
     assert files(site) == before
 
 
