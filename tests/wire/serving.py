@@ -47,8 +47,11 @@ HAM = [("X-Spam-Flag", "NO")]
 
 # Imports all that it needs as root, in case the checkout is where nobody else may look.
 _AS_NOBODY = """
-import os, sys
-from crm_milter import cli, listener, supervisor, worker
+import importlib, os, pkgutil, sys
+import crm_milter
+for each in pkgutil.walk_packages(crm_milter.__path__, "crm_milter."):
+    importlib.import_module(each.name)
+from crm_milter import cli
 os.setgroups([]); os.setresgid(*[65534] * 3); os.setresuid(*[65534] * 3)
 sys.exit(cli.main(sys.argv[1:]))
 """

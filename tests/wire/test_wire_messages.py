@@ -43,7 +43,7 @@ ENVELOPES = {
                                     [each for each in [*support(), SUPPORT_MARK] if each != TEAM]),
     "the target is there": ([HELP, "<support@CRM.example>", ALICE], [TEAM, support()[2]]),
     "a captured group": (["<box-Anna@solarmora.com>", ALICE], [
-        ("add", "<anna@crm.example>", "NOTIFY=NEVER ORCPT=rfc822;box-Anna@solarmora.com"),
+        ("add", "<Anna@crm.example>", "NOTIFY=NEVER ORCPT=rfc822;box-Anna@solarmora.com"),
         ("delete", "box-Anna@solarmora.com")]),
 }  # fmt: skip
 
