@@ -11,8 +11,10 @@ from datetime import datetime
 from typing import Any
 
 from crm_milter import address as addresses
+from crm_milter.journey import in_order
+from crm_milter.logfile import LogError
 from crm_milter.logsource import Source
-from crm_milter.maillog import Delivery, decided, delivery
+from crm_milter.maillog import Delivery, Line, decided, delivery
 from crm_milter.wording import printable
 
 _OURS = (": rerouted: to=<", ": quarantined: to=<")
@@ -51,11 +53,26 @@ class Failing:
 
 
 def failing(sources: list[Source], address: str | None = None) -> list[Failing]:
-    """Return the targets that fail, the worst first; those of one address, old or new."""
+    """Return the targets that fail, the worst first; those of one address, old or new.
+
+    Raises LogError if the log cannot show what became of the messages.
+    """
     targets, routed = _routed(sources, addresses.normalise(address) if address else None)
-    _deliveries(sources, targets, routed)
+    if routed:
+        if not any(each.holds(_is_of_postfix) for each in sources):
+            raise LogError("no line of Postfix in the log, only those of crm-milter; see --log")
+        _deliveries(sources, targets, routed)
     failed = [each for each in targets.values() if each.waiting or each.bounced]
     return sorted(failed, key=lambda each: -len(each.waiting) - len(each.bounced))
+
+
+def is_ours(line: Line) -> bool:
+    """Tell whether a line is a decision of crm-milter."""
+    return decided(line) is not None
+
+
+def _is_of_postfix(line: Line) -> bool:
+    return line.is_of_mail and line.program != "crm-milter" and not decided(line)
 
 
 def _routed(
@@ -75,7 +92,7 @@ def _routed(
             routed[line.queue_id] = tuple({*routed.get(line.queue_id, ()), *new})
             for target in new:
                 known = targets.setdefault(target, Failing(target))
-                known.rules.add(what.rule)
+                known.rules.add(what.rule or "?")
                 known.recipients.add(what.to)
     return targets, routed
 
@@ -83,20 +100,21 @@ def _routed(
 def _deliveries(
     sources: list[Source], targets: dict[str, Failing], routed: dict[str, tuple[str, ...]]
 ) -> None:
-    if not routed:
-        return
     few = len(targets) <= _MANY
     words = [f"to=<{addresses.written(each)}>" for each in targets] if few else [", status="]
-    for source in sources:
-        for line in source.lines([*words, "expired, returned"], fold=True):
-            own = routed.get(line.queue_id)
-            if own is None:
-                continue
-            attempt = delivery(line)
-            if attempt:
-                _take(targets, own, line.queue_id, attempt)
-            elif _EXPIRED.match(line.text):
-                _expire(targets, own, line.queue_id)
+    found = (
+        line
+        for source in sources
+        for line in source.lines([*words, "expired, returned"], fold=True)
+        if line.queue_id in routed
+    )
+    for line in in_order(found):
+        own = routed[line.queue_id]
+        attempt = delivery(line)
+        if attempt:
+            _take(targets, own, line.queue_id, attempt)
+        elif _EXPIRED.match(line.text):
+            _expire(targets, own, line.queue_id)
 
 
 def _take(

@@ -91,12 +91,41 @@ def journeys(lines: Iterable[Line]) -> list[Journey]:
     return sorted(made, key=lambda each: _begin(each.lines))
 
 
+def in_order(lines: Iterable[Line]) -> list[Line]:
+    """Return lines by time, those of each source in its own order, none of two sources twice."""
+    sources: dict[tuple[object, ...], str] = {}
+    latest: dict[str, datetime] = {}
+    keyed = []
+    for line in lines:
+        what = (line.time, line.program, line.pid, line.queue_id, line.text)
+        if sources.setdefault(what, line.source) != line.source:
+            continue
+        latest[line.source] = max(line.time or _EARLY, latest.get(line.source, _EARLY))
+        keyed.append((latest[line.source], line))
+    return [line for _, line in sorted(keyed, key=lambda each: each[0])]
+
+
 def _of_one_id(queue_id: str, lines: list[Line]) -> Iterator[Journey]:
+    for own in _by_host(in_order(lines)):
+        yield from _messages(queue_id, own)
+
+
+def _by_host(lines: list[Line]) -> list[list[Line]]:
+    """Return the lines of each host where a message with this queue id began."""
+    hosts = list(dict.fromkeys(each.host for each in lines if each.text.startswith(_BEGINNING)))
+    if len(hosts) < 2:
+        return [lines]
+    return [
+        [line for line in lines if (line.host if line.host in hosts else hosts[0]) == host]
+        for host in hosts
+    ]
+
+
+def _messages(queue_id: str, lines: list[Line]) -> Iterator[Journey]:
     ours: list[Line] = []
     theirs: list[Line] = []
     for line in lines:
         (ours if decided(line) else theirs).append(line)
-    theirs.sort(key=lambda line: line.time or _EARLY)  # stable: files come the oldest first
     messages = list(_split(theirs)) or [[]]
     said: list[set[str]] = [set() for _ in messages]
     for line in ours:

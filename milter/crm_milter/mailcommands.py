@@ -14,9 +14,11 @@ from pathlib import Path
 from crm_milter import failing, logsource, probe, trace, verify
 from crm_milter.address import mailbox, strip_path
 from crm_milter.config import Config
+from crm_milter.logfile import LogError
 from crm_milter.maillog import is_queue_id
 
 GOOD, NO, USAGE = 0, 1, 2
+BLIND = 2  # nothing can be said: the log cannot be read
 WINDOW = timedelta(days=7)  # longer than mail stays in a queue (maximal_queue_lifetime)
 
 Show = Callable[[str], None]
@@ -150,9 +152,9 @@ def verify_address(options: argparse.Namespace, config: Config, show: Show, say:
             show(line)
         if not options.yes and not _agreed(say):
             return USAGE
-        with _sources(options, verify.started()) as sources:
+        with _sources(options, verify.started(), say) as sources:
             outcome = verify.run(planned, options.via, sources, options.timeout, show)
-    except (verify.NothingToVerifyError, logsource.LogError) as error:
+    except (verify.NothingToVerifyError, LogError) as error:
         say(str(error))
         return NO
     return GOOD if outcome.is_good else NO
@@ -170,7 +172,8 @@ def _agreed(say: Show) -> bool:
 
 def trace_mail(options: argparse.Namespace, show: Show, say: Show) -> int:
     """Show messages, or the targets that fail, and return the exit status."""
-    what = options.what = strip_path(options.what) if options.what else None
+    _take_from_logs(options, "what")
+    what = options.what = _sought(options.what) if options.what else None
     is_address = "@" in what if what else False
     if what is None and not options.failing:
         say("name a queue id or an address, or use --failing")
@@ -182,13 +185,38 @@ def trace_mail(options: argparse.Namespace, show: Show, say: Show) -> int:
         )
         return USAGE
     try:
-        with _sources(options, options.since) as sources:
+        with _sources(options, options.since, say) as sources:
+            read = logsource.readable(sources, _warning(say))
             if options.failing:
-                return _failing(options, sources, show)
-            return _stories(options, sources, show, say)
-    except logsource.LogError as error:
+                return _failing(options, read, show, say)
+            return _stories(options, read or sources, show, say)
+    except LogError as error:
         say(str(error))
-        return NO
+        return BLIND
+
+
+def _take_from_logs(options: argparse.Namespace, name: str) -> None:
+    """Let what is looked for also follow a file of --log, which takes several."""
+    logs = options.log or []
+    if getattr(options, name) is None and len(logs) > 1:
+        for number, path in enumerate(map(str, logs)):
+            if not Path(path).exists() and ("@" in path or is_queue_id(_sought(path))):
+                setattr(options, name, path)
+                options.log = [*logs[:number], *logs[number + 1 :]]
+                return
+
+
+def _sought(text: str) -> str:
+    """Return a queue id or an address as a person copies it: from mailq, a header or a link."""
+    text = text.strip().removeprefix("mailto:")
+    if text.endswith(">") and "<" in text:
+        text = text[text.rindex("<") :]
+    found = strip_path(text).rstrip(":;,")
+    return found if "@" in found else found.rstrip("*!#")
+
+
+def _warning(say: Show) -> Show:
+    return lambda text: say(f"warning: {text}")
 
 
 def _stories(
@@ -208,8 +236,15 @@ def _stories(
     return GOOD if story else NO
 
 
-def _failing(options: argparse.Namespace, sources: list[logsource.Source], show: Show) -> int:
+def _failing(
+    options: argparse.Namespace, sources: list[logsource.Source], show: Show, say: Show
+) -> int:
+    if not sources:
+        raise LogError("no line in the log")
     failed = failing.failing(sources, options.what)
+    if not any(each.holds(failing.is_ours) for each in sources):
+        names = ", ".join(each.name for each in sources)
+        say(f"warning: no decision of crm-milter in {names}: is its log being read? see --log")
     if options.json:
         show(json.dumps(failing.as_json(failed), indent=2))
     else:
@@ -218,9 +253,9 @@ def _failing(options: argparse.Namespace, sources: list[logsource.Source], show:
 
 
 def _sources(
-    options: argparse.Namespace, since: datetime | None
+    options: argparse.Namespace, since: datetime | None, say: Show
 ) -> AbstractContextManager[list[logsource.Source]]:
     if options.log:
-        return logsource.given(options.log, since)
+        return logsource.given(options.log, since, _warning(say))
     start = since or datetime.now().astimezone() - WINDOW
-    return logsource.found(start, options.config_directory)
+    return logsource.found(start, options.config_directory, _warning(say))

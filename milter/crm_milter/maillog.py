@@ -7,29 +7,23 @@ What clients choose, such as a message id, stands behind the queue id and never 
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from crm_milter.decision import WOULD, Action
+from crm_milter.logframe import QUEUE_ID, unframed
+from crm_milter.logstamp import Clock
 
-_STAMP = re.compile(
-    r"(?:(?P<iso>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?)"
-    r"|(?P<old>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d)) +"
-)
-_CONTAINER = re.compile(r"std(?:out|err) [FP] ")  # Kubernetes puts it behind its time stamp
-_WRITER = re.compile(r"\S*[^\s:] (?P<program>[^\s\[\]:<>]+)(?:\[\d+\])?: ")
-_PRIORITY = re.compile(r"<\d{1,3}>")
-_QUEUE_ID = r"(?![a-z]+:|NOQUEUE:)[0-9A-Za-z]{6,20}"
-_ENTRY = re.compile(rf"(?P<id>{_QUEUE_ID}): ")
+_ENTRY = re.compile(rf"(?P<id>{QUEUE_ID}): ")
 _WHOLE_ID = re.compile(r"[0-9A-Za-z]{6,20}", re.ASCII)
 
 _DELIVERY = re.compile(
     r"to=<(?P<to>.*?)>, (?:orig_to=<(?P<original>.*?)>, )?relay=(?P<relay>\S+), .*?"
-    r"status=(?P<status>[a-z-]+)(?: \((?P<words>.*)\))?$"
+    r"status=(?P<status>[a-z-]+)(?: \((?P<words>.*?)\)?)?$"  # Postfix cuts at some 2,000 octets
 )
 _TESTED = {word: action.value for action, word in WOULD.items()}
 _ACTIONS = "|".join([*(action.value for action in Action), *_TESTED])
 _DECISION = re.compile(
-    rf"(?P<action>{_ACTIONS}): to=<(?P<to>.*?)>(?: new=<(?P<new>.*?)>)? rule=(?P<rule>\S+)"
+    rf"(?P<action>{_ACTIONS}): to=<(?P<to>.*?)>(?: new=<(?P<new>.*?)(?:> rule=(?P<rule>\S+)|$))?"
     r"(?P<rest>.*)"
 )
 # Other messages of the same mail: re-injected by a filter, forwarded, requeued, bounced.
@@ -37,6 +31,18 @@ _LINK = re.compile(
     r"(?:queued as |forwarded as |notification: |orig_id=|orig_queue_id=)"
     r"(?P<id>[0-9A-Za-z]{6,20})\b"
 )
+
+
+# Programs of Postfix that write to its log, and this one.
+# fmt: off
+_PROGRAMS = frozenset((
+    "anvil", "bounce", "cleanup", "crm-milter", "defer", "discard", "dnsblog", "error", "flush",
+    "lmtp", "local", "master", "nqmgr", "oqmgr", "pickup", "pipe", "postdrop", "postfix-script",
+    "postlog", "postlogd", "postmulti", "postqueue", "postscreen", "postsuper", "proxymap", "qmgr",
+    "qmqpd", "scache", "sendmail", "showq", "smtp", "smtpd", "spawn", "tlsmgr", "tlsproxy", "trace",
+    "trivial-rewrite", "verify", "virtual",
+))
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,14 @@ class Line:
     program: str  # "smtpd", without "postfix/" and the service before it
     queue_id: str
     text: str  # what follows the queue id
+    pid: int | None = None
+    host: str = ""
+    source: str = ""  # where the line was read
+
+    @property
+    def is_of_mail(self) -> bool:
+        """Tell whether Postfix or crm-milter wrote it, as far as that can be seen."""
+        return bool(self.queue_id) or self.program in _PROGRAMS
 
     @property
     def links(self) -> list[str]:
@@ -93,52 +107,25 @@ def is_queue_id(text: str) -> bool:
 
 
 class Parser:
-    """Reads lines of one source. ``newest`` is when it was written to last.
+    """Reads lines of one source. ``newest`` is when it was written to last."""
 
-    Traditional time stamps have no year: theirs is the last one that is not after ``newest``.
-    Without a zone a time is local.
-    """
-
-    def __init__(self, newest: datetime) -> None:
-        self._limit = newest.astimezone() + timedelta(days=1)
+    def __init__(self, newest: datetime, source: str = "") -> None:
+        self._clock = Clock(newest)
+        self._source = source
 
     def line(self, octets: bytes) -> Line:
         """Return what a line says; one that cannot be understood is all text."""
-        text = octets.decode("utf-8", "replace")
-        time = None
-        at = 0
-        if stamp := _STAMP.match(text):
-            time = self._time(stamp)
-            at = stamp.end()
-            if container := _CONTAINER.match(text, at):
-                at = container.end()
-        program = ""
-        if stamp and (writer := _WRITER.match(text, at)):
-            program = writer["program"].rpartition("/")[2]
-            at = writer.end()
-        if priority := _PRIORITY.match(text, at):
-            at = priority.end()
-        entry = _ENTRY.match(text, at)
-        queue_id = entry["id"] if entry else ""
-        return Line(time, program, queue_id, text[entry.end() if entry else at :])
-
-    def _time(self, stamp: re.Match[str]) -> datetime | None:
-        try:
-            if stamp["iso"]:
-                return datetime.fromisoformat(stamp["iso"].replace(",", ".")).astimezone()
-            return self._with_year(stamp["old"])
-        except (ValueError, OverflowError):
-            return None
-
-    def _with_year(self, old: str) -> datetime | None:
-        for year in range(self._limit.year, self._limit.year - 9, -1):
-            try:
-                time = datetime.strptime(f"{year} {old}", "%Y %b %d %H:%M:%S").astimezone()
-            except ValueError:  # 29 February
-                continue
-            if time <= self._limit:
-                return time
-        return None
+        frame = unframed(octets.decode("utf-8", "replace"))
+        entry = _ENTRY.match(frame.text)
+        return Line(
+            self._clock.read(frame.stamps) if frame.stamps else None,
+            frame.program,
+            entry["id"] if entry else "",
+            frame.text[entry.end() if entry else 0 :],
+            frame.pid,
+            frame.host,
+            self._source,
+        )
 
 
 def delivery(line: Line) -> Delivery | None:
@@ -162,12 +149,15 @@ def decided(line: Line) -> Decided | None:
     if found is None or not line.queue_id:
         return None
     words = dict(word.partition("=")[::2] for word in found["rest"].split() if "=" in word)
+    new = found["new"].split(">,<") if found["new"] else []
+    if new and not found["rule"]:  # cut: the last one is perhaps not whole
+        new.pop()
     return Decided(
         line.time,
         _TESTED.get(found["action"], found["action"]),
         found["to"],
-        tuple(found["new"].split(">,<")) if found["new"] else (),
-        found["rule"],
+        tuple(new),
+        found["rule"] or words.get("rule", ""),
         words.get("reason", ""),
         words.get("verdict", ""),
         found["action"] in _TESTED,

@@ -159,7 +159,8 @@ def verify_address(options: argparse.Namespace) -> int:
 def trace_mail(options: argparse.Namespace) -> int:
     """Follow messages through the mail log: what crm-milter decided and what Postfix did.
 
-    The exit status is 1 if nothing was found or, with --failing, if a target is failing.
+    The exit status is 1 if nothing was found or, with --failing, if a target is failing; it is 2 if
+    the log cannot be read.
     """
     return mailcommands.trace_mail(options, print, say)
 

@@ -79,7 +79,7 @@ def test_a_pipe(lab: Lab, trace: Trace) -> None:
     ("content", "said"),
     [
         (None, "no such file or directory"),
-        (b"\x28\xb5\x2f\xfd\0\0", "zstd is not supported; use --log <(zstdcat "),
+        (b"\x28\xb5\x2f\xfd\0\0garbage", "zstd"),
         (b"\x1f\x8bnot gzip", "unknown compression method"),
         (b"\xfd7zXZ\0garbage", "corrupt input data"),
     ],
@@ -91,8 +91,8 @@ def test_files_that_cannot_be_read(
     if content is not None:
         path.write_bytes(content)
     status, text = trace("171EB2103A4", logs=(path,))
-    assert status == 1
-    assert text.startswith(f"crm-milter: {path}: ")
+    assert status == 2
+    assert f"{path}: " in text
     assert said in text
 
 
@@ -149,7 +149,7 @@ def test_a_journal_that_does_not_answer(
     monkeypatch.setattr(logsource, "_has_journal", lambda: True)
     monkeypatch.setattr(logsource, "_own_file", lambda _directory: None)
     monkeypatch.setattr(logsource, "PLACES", ())
-    assert cli.main(["trace", "171EB2103A4"]) == 1
+    assert cli.main(["trace", "171EB2103A4"]) == 2
     said = "crm-milter: journalctl: failed to search journal: no pcre2\n"
     assert capsys.readouterr().err == said
 
@@ -158,7 +158,7 @@ def test_no_log_at_all(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     monkeypatch.setattr(logsource, "_has_journal", lambda: False)
     monkeypatch.setattr(logsource, "_own_file", lambda _directory: None)
     monkeypatch.setattr(logsource, "PLACES", ("/nonexistent",))
-    assert cli.main(["trace", "171EB2103A4"]) == 1
+    assert cli.main(["trace", "171EB2103A4"]) == 2
     assert capsys.readouterr().err == (
         "crm-milter: no mail log found (tried /nonexistent and the journal); use --log\n"
     )
