@@ -22,7 +22,7 @@ from crm_milter.routing import NoVerdict
 from crm_milter.rules import Copy, Rule
 from crm_milter.schema import Place, Section
 from crm_milter.strangers import free_reference
-from crm_milter.values import Listener, spam_filter
+from crm_milter.values import Listener, UnixSocket, spam_filter
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,10 @@ def same(section: Section) -> Section:
 
 def milter(section: Section) -> MilterSettings:
     """Return the settings under ``milter``."""
+    mode = section["socket_mode"]
+    if mode & 0o007 and isinstance(section["listen"], UnixSocket):
+        message = f'"{mode:04o}" lets every user of the host connect; use "{mode & 0o770:04o}"'
+        section.place.warn(("socket_mode",), message)
     return MilterSettings(**section.values)
 
 

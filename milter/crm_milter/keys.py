@@ -46,7 +46,7 @@ MILTER = table(
     ),
     Key(
         "socket_mode",
-        Text("permissions", values.socket_mode, "^0?[0-7]{3}$", number=True),
+        Text("permissions", values.socket_mode, "^(0o?[0-7]{3}|[67][0-7]0)$", number=True),
         "0660",
         "permissions of a Unix socket, in octal",
     ),
@@ -64,8 +64,8 @@ MILTER = table(
     ),
     Key(
         "drain_timeout",
-        Whole("a number of seconds up to 86400", 0, 86400),
-        60,
+        Text("a time", values.drain_timeout, "^[0-9]+ ?[smhd]?$", number=True),
+        "60",
         "seconds allowed for open sessions to finish when the milter stops",
     ),
 )
@@ -161,7 +161,7 @@ RULE = table(
     Key("auto_submitted", Choice(AutoSubmitted), "route", "what happens to automatic mail"),
     Key(
         "max_size",
-        Text("a size", values.size, "^[0-9]+[kKmMgG]?$", number=True),
+        Text("a size", values.size, "^[0-9]+ ?([kKmMgG](i?[bB])?|[bB])?$", number=True),
         None,
         "largest message that is routed",
     ),

@@ -54,8 +54,12 @@ _HOST = re.compile(r"(?!-)[a-z0-9_-]+(?:\.[a-z0-9_-]+)*", re.ASCII | re.IGNORECA
 _FIELD_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322, section 2.2
 _RULE_NAME = re.compile(r"[a-z0-9._-]+", re.ASCII)
 _GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?", re.ASCII)
-_MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
-_SIZE = re.compile(r"([0-9]{1,12})([kKmMgG]?)", re.ASCII)
+_MODE = re.compile(r"(0o?)?([0-7]{3})", re.ASCII)
+_DECIMAL_MODE = re.compile(r"[1-9][0-9]{2}", re.ASCII)
+_SIZE = re.compile(r"([0-9]{1,12}) ?(?:([kKmMgG])(?:i?[bB])?|[bB])?", re.ASCII)
+_DURATION = re.compile(r"([0-9]{1,12}) ?([smhd]?)", re.ASCII)
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+LONGEST_DRAIN = 86400  # seconds
 _SHIFTS = {"": 0, "K": 10, "M": 20, "G": 30}
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 # RFC 5322, section 2.1.1, with room for a long recipient.
@@ -135,10 +139,29 @@ def exporter_address(text: str) -> tuple[str, int] | None:
 
 
 def socket_mode(text: str) -> int:
-    """Return the permissions of a socket: three octal digits."""
-    if not _MODE.fullmatch(text):
-        raise ValueError(f'expected permissions in octal, such as "0660", not "{text}"')
-    return int(text, 8)
+    """Return the permissions of a socket: three octal digits.
+
+    With a zero in front they are surely octal. Without one they may be what other tools make of
+    0660, which is 432: only permissions for the owner, and none for others, are taken then.
+    """
+    found = _MODE.fullmatch(text)
+    mode = int(found[2], 8) if found else 0
+    if found and found[1] and not mode & 0o222:
+        raise ValueError(f'no process could connect with "{text}"; write "0660"')
+    if not found or (not found[1] and mode & 0o600 != 0o600):
+        expected = f'expected permissions in octal, such as "0660", not "{text}"'
+        raise ValueError(f"{expected}{_meant_as_octal(text)}")
+    if not found[1] and mode & 0o007:
+        message = f'"{text}" lets every user of the host connect; write "{mode & 0o770:04o}"'
+        raise ValueError(message)
+    return mode
+
+
+def _meant_as_octal(text: str) -> str:
+    mode = int(text) if _DECIMAL_MODE.fullmatch(text) else 0
+    if not 0o600 <= mode <= 0o777:
+        return ""
+    return f' ({text} is octal {mode:04o} in decimal: write "{mode & 0o770:04o}")'
 
 
 def group(text: str) -> str:
@@ -198,13 +221,27 @@ def envelope_sender(text: str) -> str | None:
 
 
 def size(text: str) -> int:
-    """Return a size in bytes."""
+    """Return a size in bytes; k, M and G are powers of 1024, whatever follows them."""
     found = _SIZE.fullmatch(text)
     if not found:
-        raise ValueError(f'expected a size such as "25M" or "500k", not "{text}"')
+        raise ValueError(
+            f'expected bytes, or a number with k, M or G, such as "25M" or "500 kB", not "{text}"'
+        )
     if not int(found[1]):
         raise ValueError("a limit of 0 would exclude all mail; omit the key for no limit")
-    return int(found[1]) << _SHIFTS[found[2].upper()]
+    return int(found[1]) << _SHIFTS[(found[2] or "").upper()]
+
+
+def drain_timeout(text: str) -> int:
+    """Return a time in seconds, up to a day."""
+    found = _DURATION.fullmatch(text)
+    seconds = int(found[1]) * _SECONDS[found[2]] if found else -1
+    if not 0 <= seconds <= LONGEST_DRAIN:
+        raise ValueError(
+            "expected a number of seconds up to 86400, or one with s, m or h, such as"
+            f' "90s" or "5m", not "{text}"'
+        )
+    return seconds
 
 
 def spam_filter(text: str) -> verdict.SpamFilter:
