@@ -72,13 +72,17 @@ def _unified() -> list[str]:
     return ["-v", f"{unified}:{unified}:rw"] if unified.is_dir() else []
 
 
+# Without these systemd leaves out, and does not say so, what a sandbox does by mounting.
+_MOUNTING = ("--cap-add=SYS_ADMIN,NET_ADMIN,SYS_PTRACE", "--security-opt=seccomp=unconfined")
+
+
 class Container:
     """A container that runs until the block ends; ``booted`` with systemd as its first process."""
 
     def __init__(self, name: str, image: str, *command: str, booted: bool = False) -> None:
         self.name = f"crm-milter-tests-{name}-{os.getpid()}"
         self._booted = booted
-        options = ["--systemd=always", *_unified()] if booted else []
+        options = ["--systemd=always", *_MOUNTING, *_unified()] if booted else []
         self._arguments = [
             *(
                 "podman",

@@ -37,6 +37,18 @@ def test_may_do_little_and_only_postfix_may_connect(host: MailHost) -> None:
     assert host.run("id", "-nG", "crm-milter").split() == ["crm-milter"]
 
 
+def test_the_sandbox_is_in_force(host: MailHost) -> None:
+    """Each namespace is its own, and what the unit hides is hidden."""
+    pid = host.show("MainPID")
+    for kind in ("mnt", "user"):
+        own, first = (host.run("readlink", f"/proc/{each}/ns/{kind}") for each in (pid, "1"))
+        assert own != first
+    inside = ("nsenter", "--mount", "--target", pid)
+    assert host.run(*inside, "ls", "/home", "/root", check=False).split() == ["/home:", "/root:"]
+    assert host.status_of(*inside, "touch", "/etc/crm-milter/written") != 0
+    assert host.status_of(*inside, "touch", "/usr/written") != 0
+
+
 def test_systemd_finds_nothing_wrong_with_the_unit(host: MailHost) -> None:
     unit = "/lib/systemd/system/crm-milter.service"
     assert host.run("systemd-analyze", "verify", "--man=no", unit) == ""
