@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from crm_milter import own_filter, verdict
 from crm_milter.address import mailbox
+from crm_milter.clients import Network
 from crm_milter.pattern import (
     Everyone,
     Exact,
@@ -46,6 +47,7 @@ class SpamSettings:
 
     filters: tuple[verdict.SpamFilter, ...] = ()
     no_verdict: NoVerdict = NoVerdict.ROUTE
+    unfiltered: tuple[Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def spam(section: Section) -> SpamSettings:
         names = ", ".join(f'"{each.name}"' for each in filters)
         message = f"has no effect: with {names}, mail without a mark counts as ham"
         section.place.warn(("no_verdict",), message)
-    return SpamSettings(filters, section["no_verdict"])
+    return SpamSettings(filters, section["no_verdict"], section["unfiltered"])
 
 
 def header(section: Section) -> verdict.SpamFilter:

@@ -6,6 +6,7 @@ is refused comes as one ConfigError with all problems; what is only odd, in ``wa
 
 import gc
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,6 +27,10 @@ from crm_milter.tables import Files, opened, why
 from crm_milter.values import LONGEST_SOCKET_PATH, UnixSocket
 
 __all__ = ["Config", "ConfigError", "MilterSettings", "Problem", "load", "parse"]
+
+
+_SHORTEST_KEY = 16  # bytes
+_LONGEST_KEY = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +120,41 @@ def _checked(
     table = RuleTable(tuple(entry.rule for entry in entries), delimiter, known)
     lint.check(entries, table, section)
     problems.raise_errors()
+    marker_key = _marker_key(section, path)
     return Config(
         milter=milter,
         metrics_listen=section["metrics"],
         recipient_delimiter=delimiter,
         unrouted_to=section["unrouted_to"],
-        policy=Policy(table, spam.filters, spam.no_verdict),
+        policy=Policy(
+            table,
+            spam.filters,
+            spam.no_verdict,
+            spam.unfiltered,
+            marker_key,
+        ),
         warnings=problems.warnings(),
     )
+
+
+def _marker_key(section: Section, path: Path) -> bytes:
+    """Return the secret of the markers; mail does not wait for one, so a bad file is a warning."""
+    name: str = section["marker_key"]
+    try:
+        with opened(path.absolute().parent / name) as stream:
+            key = stream.read(_LONGEST_KEY).strip()
+            mode = os.fstat(stream.fileno()).st_mode
+    except OSError as error:
+        if name != keys.ROOT.defaults["marker_key"]:
+            section.place.warn(("marker_key",), f'"{name}": {why(error)}; the key is empty')
+        return b""
+    if len(key) < _SHORTEST_KEY:
+        message = f'"{name}" holds {len(key)} bytes; a key needs at least {_SHORTEST_KEY}'
+        section.place.warn(("marker_key",), message)
+    if mode & (stat.S_IROTH | stat.S_IWOTH):
+        message = f'"{name}" is open to every user of this host; run: chmod o= {name}'
+        section.place.warn(("marker_key",), message)
+    return key
 
 
 def _absolute(section: Section, path: Path) -> MilterSettings:

@@ -32,6 +32,8 @@ class Envelope(NamedTuple):
     recipients: tuple[Recipient, ...]
     by_smtp: bool = True
     size: int = 0
+    authenticated: bool = False  # a user of this host sent it (RFC 4954)
+    client: str = ""  # the address that it came from, "" if there is none
 
 
 class Action(Enum):

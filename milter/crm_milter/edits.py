@@ -9,15 +9,20 @@ from collections.abc import Iterable
 
 from crm_milter import address as addresses
 from crm_milter.decision import Action, Addition, Decision, Envelope, Outcome
-from crm_milter.rules import key, marker
+from crm_milter.marker import MARKER_FIELD, UNSIGNED, Signature
+from crm_milter.rules import key
 from crm_milter.verdict import Judgement
 from crm_milter.wording import printable
 
-MARKER_FIELD = "X-CRM-Milter"
 _PLACEHOLDER = re.compile(r"\{(?:recipient|rule|spam)\}")
 
 
-def edits(envelope: Envelope, outcomes: tuple[Outcome, ...], judgement: Judgement) -> Decision:
+def edits(
+    envelope: Envelope,
+    outcomes: tuple[Outcome, ...],
+    judgement: Judgement,
+    signature: Signature = UNSIGNED,
+) -> Decision:
     """Return the decision for outcomes that leave a message to be delivered.
 
     Raises RuntimeError if that would leave nobody in the envelope.
@@ -37,12 +42,17 @@ def edits(envelope: Envelope, outcomes: tuple[Outcome, ...], judgement: Judgemen
         raise RuntimeError("the decision would leave the envelope empty")
     kept = {each.raw for each in staying}
     bare, doubtful = _bare_spellings(envelope, leaving, kept)
-    # What all recipients see is said only where all of them are ours.
+    # What all recipients see is said only where all of them are ours; the marker also to those
+    # that a rule gives company.
     ours_alone = bool(wanted) and present <= wanted.keys()
+    known = present - wanted.keys() <= {each.recipient.address for each in changing}
     return Decision(
         add=add,
         remove=tuple(sorted(leaving | bare - kept)),
-        headers=_headers(changing, judgement) if ours_alone else (),
+        headers=(
+            *(_marks(changing, signature) if wanted and known else ()),
+            *(_added(changing, judgement) if ours_alone else ()),
+        ),
         envelope_sender=_sender(envelope, changing) if ours_alone else None,
         hold=any(each.action is Action.QUARANTINED for each in changing),
         judgement=judgement,
@@ -62,7 +72,8 @@ def _wanted(changing: list[Outcome]) -> dict[str, Addition]:
     wanted: dict[str, Addition] = {}
     for outcome in _in_order(changing):
         recipient = outcome.recipient
-        unwanted = recipient.notify == "NEVER"
+        # A client that lists something else than FAILURE wants no bounce (RFC 3461 section 4.1).
+        unwanted = bool(recipient.notify) and "FAILURE" not in recipient.notify.split(",")
         if outcome.action is not Action.DISCARDED:
             never = outcome.rule.suppress_bounces or unwanted
             orcpt = recipient.orcpt or f"rfc822;{addresses.xtext(recipient.raw)}"
@@ -133,22 +144,21 @@ def _bare_spellings(
     return bare, doubtful
 
 
-def _headers(changing: list[Outcome], judgement: Judgement) -> tuple[tuple[str, str], ...]:
-    """Return the markers, and of the rules' own fields those that all recipients agree on.
+def _marks(changing: list[Outcome], signature: Signature) -> list[tuple[str, str]]:
+    rules = {each.rule.name for each in changing if each.action is not Action.DISCARDED}
+    return [(MARKER_FIELD, signature.of(rules))] if rules else []
+
+
+def _added(changing: list[Outcome], judgement: Judgement) -> list[tuple[str, str]]:
+    """Return, of the rules' own fields, those that all recipients agree on.
 
     Where one says "{recipient}" and there are several, each CRM would learn of the others.
     """
-    marks = {
-        marker(each.rule.name, target)
-        for each in changing
-        for target in each.targets
-        if each.action is not Action.DISCARDED
-    }
-    fields = [(MARKER_FIELD, mark) for mark in sorted(marks)]
-    if changing[0].rule.add_headers:
-        first, *others = [_own_fields(each, judgement) for each in changing]
-        fields += [field for field in first if all(field in each for each in others)]
-    return tuple(fields)
+    if not changing[0].rule.add_headers:
+        return []
+    first, *others = [_own_fields(each, judgement) for each in changing]
+    shared = set(first).intersection(*others)
+    return [field for field in first if field in shared]
 
 
 def _own_fields(outcome: Outcome, judgement: Judgement) -> list[tuple[str, str]]:

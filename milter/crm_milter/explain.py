@@ -71,7 +71,7 @@ def _steps(table: RuleTable, address: str, sender: str) -> Iterator[Step]:
     considered: dict[str, Considered] = {}
     for each in table.considered(address, sender):
         considered.setdefault(each.match.rule.name, each)
-        if not each.failing:
+        if _acts(each):
             break
     spared = table.spares(address)
     passed_over = 0
@@ -82,12 +82,19 @@ def _steps(table: RuleTable, address: str, sender: str) -> Iterator[Step]:
             if passed_over <= MOST_PASSED_OVER:
                 yield Step(rule.name, False, _not_taken(spared))
             continue
-        yield Step(rule.name, not found.failing, _condition(found.failing, sender))
-        if not found.failing:
+        why = _condition(found.failing, sender)
+        if rule.is_test and not found.failing:
+            why = "applies in mode test: logged, not done"
+        yield Step(rule.name, not found.failing, why)
+        if _acts(found):
             break
     if passed_over > MOST_PASSED_OVER:
         more = passed_over - MOST_PASSED_OVER
         yield Step("", False, f"{more} more rules do not match")
+
+
+def _acts(considered: Considered) -> bool:
+    return not considered.failing and not considered.match.rule.is_test
 
 
 def _not_taken(spared: bool) -> str:
@@ -105,6 +112,12 @@ def _condition(failing: str, sender: str) -> str:
     return reasons[failing]
 
 
+def acting_rule(recipient: Recipient) -> str | None:
+    """Return the name of the rule that acts on a recipient; one in mode test does not."""
+    matches = recipient.match.chain() if recipient.match else ()
+    return next((each.rule.name for each in matches if not each.rule.is_test), None)
+
+
 def lines(story: Story) -> Iterator[str]:
     """Yield the story as text."""
     yield f"from <{printable(story.envelope.sender)}>, {story.envelope.size} bytes"
@@ -118,7 +131,7 @@ def lines(story: Story) -> Iterator[str]:
         yield f"to <{printable(recipient.address)}>"
         for step in steps:
             yield f"  rule {step.rule}: {step.why}" if step.rule else f"  {step.why}"
-        if recipient.match is None:
+        if acting_rule(recipient) is None:
             yield "  no rule applies"
     yield ""
     yield from _end(decision)
@@ -152,7 +165,7 @@ def as_json(story: Story) -> dict[str, Any]:
         "recipients": [
             {
                 "to": recipient.address,
-                "rule": recipient.match.rule.name if recipient.match else None,
+                "rule": acting_rule(recipient),
                 "rules": [
                     {"rule": step.rule, "applies": step.applies, "why": step.why} for step in steps
                 ],

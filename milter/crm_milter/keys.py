@@ -6,7 +6,7 @@ and the annotated example is tested against it.
 
 from dataclasses import replace
 
-from crm_milter import build, values
+from crm_milter import build, clients, values
 from crm_milter.address import mailbox
 from crm_milter.pattern import template
 from crm_milter.presets import PRESETS
@@ -106,6 +106,12 @@ SPAM = table(
         Choice(NoVerdict),
         "route",
         "what to do with mail that has no verdict, if the filter marks ham",
+    ),
+    Key(
+        "unfiltered",
+        Several(Text("a network", clients.network, "^[0-9a-fA-F:.]+(/[0-9]+)?$")),
+        (),
+        "clients whose mail the filter does not look at",
     ),
     needs=(("filter", "headers"),),
 )
@@ -222,6 +228,12 @@ ROOT = table(
         Either(Text("a preset", build.preset, PRESET.shape), SPAM),
         None,
         "which spam filters to trust",
+    ),
+    Key(
+        "marker_key",
+        Text("a file"),
+        "marker.key",
+        "file with the secret key of the marker, the same on all hosts",
     ),
     Key("include", Several(Text("a file")), (), "files with more rules, such as rules.d/*.yaml"),
     Key("rules", Several(RULE, one=False), (), "the first rule that matches a recipient applies"),

@@ -1,29 +1,31 @@
 """The decision: what happens to one message, as data, before anything is done.
 
 ``decide`` takes the policy, the envelope and the header fields that ``wanted_fields`` names,
-and returns what to add, what to remove, what to answer, and why. It promises that
+and returns what to add, what to remove, what to answer, and why: it works out the facts of the
+message, once, and then what they mean for each recipient (``resolve``). It promises that
 
 - unmatched recipients stay as they are, and recipients in any order come to the same;
 - the envelope is never empty, except where every recipient is discarded by its rule;
-- no address is added twice, nor one that is in the envelope; adds and removes are disjoint.
+- no address is added twice, nor one that is in the envelope; adds and removes are disjoint;
+- a rule in mode test changes nothing: the others decide as if it were not there;
+- mail that did not come by SMTP is not put off: it would stay in maildrop forever.
 
 Whatever would break a promise raises, and the caller answers 451.
 """
 
-import re
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
 
-from crm_milter import address as addresses
+from crm_milter import facts as gathered
+from crm_milter.clients import Network, is_local, is_within
 from crm_milter.decision import Action, Decision, Envelope, Outcome, Reason, Recipient, Reply
-from crm_milter.edits import MARKER_FIELD, edits
-from crm_milter.rules import AutoSubmitted, Mode, OnOversize, OnSpam, Rule, key, marker
+from crm_milter.edits import edits
+from crm_milter.facts import Facts, Gathering
+from crm_milter.loopguard import LoopGuard
+from crm_milter.marker import Signature
+from crm_milter.rules import AutoSubmitted, Match, OnOversize, OnSpam, Rule
 from crm_milter.table import RuleTable
-from crm_milter.verdict import Fields, Judge, Judgement, SpamFilter, Verdict, field_names
-
-_AUTOMATIC = "auto-submitted"
-_MARKER = MARKER_FIELD.lower()
+from crm_milter.verdict import Fields, Judge, Judgement, SpamFilter, Stands, Verdict, field_names
 
 
 class NoVerdict(Enum):
@@ -41,6 +43,8 @@ class Policy:
     table: RuleTable
     filters: tuple[SpamFilter, ...] = ()
     no_verdict: NoVerdict = NoVerdict.ROUTE
+    unfiltered: tuple[Network, ...] = ()  # clients that the filter is told not to look at
+    marker_key: bytes = field(default=b"", repr=False)
     judge: Judge = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -49,29 +53,71 @@ class Policy:
     def wanted_fields(self) -> frozenset[str]:
         """Return the names, in lower case, of the header fields that ``decide`` reads."""
         leaves = any(each.auto_submitted is AutoSubmitted.LEAVE for each in self.table.rules)
-        automatic = {_AUTOMATIC} if leaves else set()
-        return field_names(self.filters) | {_MARKER, "from"} | automatic
+        automatic = {gathered.AUTOMATIC} if leaves else set()
+        return field_names(self.filters) | gathered.READ | automatic
 
     @property
     def measures_size(self) -> bool:
         """Tell whether some rule depends on the size of a message."""
         return any(each.max_size is not None for each in self.table.rules)
 
+    @property
+    def depends_on_client(self) -> bool:
+        """Tell whether it matters who hands a message in."""
+        missed = any(each.marks_ham for each in self.filters)
+        return missed and self.no_verdict is not NoVerdict.ROUTE
+
+    def gathering(self) -> Gathering:
+        """Return what gathers the facts of one message."""
+        return Gathering(self.judge)
+
+    def facts(self, fields: Fields) -> Facts:
+        """Return the facts of a message with these header fields."""
+        gathering = self.gathering()
+        for name, value in fields:
+            gathering.add(name, value)
+        return gathering.facts()
+
+    def is_filtered(self, envelope: Envelope) -> bool:
+        """Tell whether the spam filter looks at such mail, so that its silence is a fault.
+
+        It does not look at mail of this host's users, nor, where it stands before us, at mail from
+        this host; what a content filter hands back comes from this host, too.
+        """
+        if not self.filters or envelope.authenticated:
+            return False
+        hands_back = any(Stands.REINJECTION in each.stands for each in self.filters)
+        if envelope.by_smtp and not hands_back and is_local(envelope.client):
+            return False
+        return not is_within(envelope.client, self.unfiltered)
+
 
 Fate = tuple[Action, Reason | None]
 
 
-def decide(policy: Policy, envelope: Envelope, fields: tuple[tuple[str, str], ...]) -> Decision:
+def decide(policy: Policy, envelope: Envelope, fields: Fields | Facts) -> Decision:
     """Return what happens to a message with at least one matched recipient.
 
-    ``fields`` are the wanted header fields in the order of the message, names in lower case.
-    Raises RuntimeError where the result would break a promise of this module.
+    ``fields`` are the wanted header fields in the order of the message, names in lower case, or
+    the facts that were gathered from them. Raises RuntimeError where the result would break a
+    promise of this module.
     """
-    judgement = policy.judge(fields)
-    message = _Message(envelope, fields, judgement)
-    outcomes = _settled(
-        [_wished(policy, message, each) for each in envelope.recipients if each.match], envelope
-    )
+    if not isinstance(fields, Facts):
+        fields = policy.facts(fields)
+    return resolve(policy, envelope, fields)
+
+
+def resolve(policy: Policy, envelope: Envelope, facts: Facts) -> Decision:
+    """Return what the facts of a message mean for its recipients."""
+    judgement = facts.judgement
+    message = _Message(policy, envelope, facts)
+    wished = [
+        message.wished(each, match)
+        for each in envelope.recipients
+        if each.match
+        for match in each.match.chain()
+    ]
+    outcomes = _settled(wished, envelope)
     discarded = 0
     for outcome in outcomes:
         if outcome.test:
@@ -85,7 +131,8 @@ def decide(policy: Policy, envelope: Envelope, fields: tuple[tuple[str, str], ..
         discarded += outcome.action is Action.DISCARDED
     if discarded == len(envelope.recipients):
         return Decision(reply=Reply.DISCARD, judgement=judgement, outcomes=outcomes)
-    return edits(envelope, outcomes, judgement)
+    signature = Signature(policy.marker_key, facts.identities[0])
+    return edits(envelope, outcomes, judgement, signature)
 
 
 def _refusal(
@@ -93,81 +140,72 @@ def _refusal(
 ) -> Decision:
     """Return a decision that refuses the whole message, whatever its other recipients wished."""
     refused = tuple(
-        each if each.action is action else each._replace(action=action, copies=())
+        each if each.test or each.action is action else each._replace(action=action, copies=())
         for each in outcomes
     )
     return Decision(reply=reply, judgement=judgement, outcomes=refused)
 
 
-class _Message(NamedTuple):
-    envelope: Envelope
-    fields: Fields
-    judgement: Judgement
+class _Message:
+    """One message before its rules; what concerns the message is asked once."""
 
-    def comes_from(self, target: str) -> bool:
-        """Tell whether the envelope sender or From is the target."""
-        normal = key(target)
-        if self.envelope.sender == normal:
+    def __init__(self, policy: Policy, envelope: Envelope, facts: Facts) -> None:
+        self._envelope = envelope
+        self._facts = facts
+        self._table = policy.table
+        self._guard = LoopGuard(policy.marker_key, envelope, facts)
+        self._is_spam = facts.judgement.verdict.is_spam
+        self._unjudged: Action | None = None
+        if facts.judgement.verdict is Verdict.NONE and policy.is_filtered(envelope):
+            self._unjudged = _unjudged(policy.no_verdict, envelope)
+
+    def wished(self, recipient: Recipient, match: Match) -> Outcome:
+        """Return what one rule alone comes to for a recipient."""
+        rule = match.rule
+        made = match.targets()
+        # A sender among several targets must not keep the mail from the others.
+        targets = tuple([each for each in made or () if not self._guard.is_sender(each)])
+        action, reason = self._fate(recipient, rule, made, targets)
+        routed = action in (Action.REROUTED, Action.COPIED)
+        copies = rule.copies if routed or action is Action.QUARANTINED else ()
+        if routed and copies and self._is_spam:
+            copies = tuple(copy for copy in copies if copy.deliver_spam)
+        withheld = len(rule.copies) - len(copies) if routed else 0
+        return Outcome(recipient, rule, action, reason, targets, copies, withheld, rule.is_test)
+
+    def _fate(
+        self,
+        recipient: Recipient,
+        rule: Rule,
+        made: tuple[str, ...] | None,
+        targets: tuple[str, ...],
+    ) -> Fate:
+        """Return the first reason not to route a recipient, and what it leads to."""
+        if not _is_text(recipient.raw):
+            return Action.LEFT, Reason.UNDECODABLE
+        if made is None:
+            return Action.LEFT, Reason.NO_TARGET
+        if (made and not targets) or self._is_loop(rule, targets):
+            return Action.LEFT, Reason.LOOP
+        if rule.auto_submitted is AutoSubmitted.LEAVE and self._facts.is_automatic:
+            return Action.LEFT, Reason.AUTO_SUBMITTED
+        if rule.max_size is not None and self._envelope.size > rule.max_size:
+            reject = rule.on_oversize is OnOversize.REJECT
+            return (Action.REJECTED if reject else Action.LEFT), Reason.OVERSIZE
+        if not rule.bypass_spam_filter:
+            if self._is_spam:
+                return _ON_SPAM[rule.on_spam], Reason.SPAM
+            if self._unjudged:
+                return self._unjudged, Reason.NO_VERDICT
+        return (Action.REROUTED if targets else Action.COPIED), None
+
+    def _is_loop(self, rule: Rule, targets: tuple[str, ...]) -> bool:
+        if self._guard.has_passed(rule):
             return True
-        return any(_names(value, normal) for name, value in self.fields if name == "from")
-
-    def carries(self, mark: str) -> bool:
-        """Tell whether a marker is in the message."""
-        return mark in [value.strip() for name, value in self.fields if name == _MARKER]
-
-    def is_automatic(self) -> bool:
-        """Tell whether Auto-Submitted says other than "no" (RFC 3834 section 5)."""
-        return any(_keyword(value) != "no" for name, value in self.fields if name == _AUTOMATIC)
-
-
-def _keyword(value: str) -> str:
-    """Return the keyword of Auto-Submitted, without comments and parameters."""
-    words = _without_comments(value).partition(";")[0].split()
-    return words[0].lower() if words else "no"
-
-
-def _without_comments(value: str) -> str:
-    """Return a value without its comments, nested ones as well (RFC 5322 section 3.2.2)."""
-    kept: list[str] = []
-    depth = 0
-    for part in re.split(r"([()])", value):
-        if part == "(":
-            depth += 1
-        elif part == ")":
-            depth = max(depth - 1, 0)
-        elif depth == 0:
-            kept.append(part)
-    return " ".join(kept)
-
-
-def _names(value: str, address: str) -> bool:
-    """Tell whether an address stands in the value of From, in time linear in its length.
-
-    A parser of RFC 5322 would be more exact about comments and display names; only whoever
-    knows the target could make use of the difference.
-    """
-    folded = value.casefold()
-    if address not in folded:
-        return False
-    return bool(re.search(rf"(?<![\w.@+=-]){re.escape(address)}(?![\w@-]|\.\w)", folded))
-
-
-def _wished(policy: Policy, message: _Message, recipient: Recipient) -> Outcome:
-    """Return what this recipient's rule alone comes to."""
-    match = recipient.match
-    if match is None:
-        raise RuntimeError("a recipient without a match has no rule")
-    rule = match.rule
-    made = match.targets()
-    targets = made or ()
-    action, reason = _fate(policy, message, recipient, rule, made)
-    routed = action in (Action.REROUTED, Action.COPIED)
-    copies = rule.copies if routed or action is Action.QUARANTINED else ()
-    if routed and copies and message.judgement.verdict.is_spam:
-        copies = tuple(copy for copy in copies if copy.deliver_spam)
-    withheld = len(rule.copies) - len(copies) if routed else 0
-    test = rule.mode is Mode.TEST
-    return Outcome(recipient, rule, action, reason, targets, copies, withheld, test)
+        # Constant targets were checked when the file was read; only the others can surprise.
+        if rule.has_constant_target:
+            return False
+        return any(self._guard.leads_on(self._table, target) for target in targets)
 
 
 _ON_SPAM = {
@@ -178,39 +216,11 @@ _ON_SPAM = {
 }
 
 
-def _fate(
-    policy: Policy,
-    message: _Message,
-    recipient: Recipient,
-    rule: Rule,
-    targets: tuple[str, ...] | None,
-) -> Fate:
-    """Return the first reason that keeps a recipient from being routed, and what it leads to."""
-    if not _is_text(recipient.raw):
-        return Action.LEFT, Reason.UNDECODABLE
-    if targets is None:
-        return Action.LEFT, Reason.NO_TARGET
-    if _is_loop(policy.table, message, rule, targets):
-        return Action.LEFT, Reason.LOOP
-    if rule.auto_submitted is AutoSubmitted.LEAVE and message.is_automatic():
-        return Action.LEFT, Reason.AUTO_SUBMITTED
-    if rule.max_size is not None and message.envelope.size > rule.max_size:
-        reject = rule.on_oversize is OnOversize.REJECT
-        return (Action.REJECTED if reject else Action.LEFT), Reason.OVERSIZE
-    if not rule.bypass_spam_filter:
-        if message.judgement.verdict.is_spam:
-            return _ON_SPAM[rule.on_spam], Reason.SPAM
-        if message.judgement.verdict is Verdict.NONE and policy.filters:
-            unjudged = _unjudged(policy.no_verdict)
-            if unjudged:
-                return unjudged, Reason.NO_VERDICT
-    return (Action.REROUTED if targets else Action.COPIED), None
-
-
-def _unjudged(no_verdict: NoVerdict) -> Action | None:
+def _unjudged(no_verdict: NoVerdict, envelope: Envelope) -> Action | None:
     if no_verdict is NoVerdict.ROUTE:
         return None
-    return Action.LEFT if no_verdict is NoVerdict.LEAVE else Action.TEMPFAILED
+    leaves = no_verdict is NoVerdict.LEAVE or not envelope.by_smtp
+    return Action.LEFT if leaves else Action.TEMPFAILED
 
 
 def _is_text(raw: str) -> bool:
@@ -218,33 +228,45 @@ def _is_text(raw: str) -> bool:
     return raw.isascii() or not any("\udc80" <= each <= "\udcff" for each in raw)
 
 
-def _is_loop(table: RuleTable, message: _Message, rule: Rule, targets: tuple[str, ...]) -> bool:
-    for target in targets or ("",):
-        if message.carries(marker(rule.name, target)) or (target and message.comes_from(target)):
-            return True
-    # Constant targets were checked when the file was read; only the others can surprise.
-    if rule.has_constant_target:
-        return False
-    return any(table.reroutes(addresses.normalise(target)) for target in targets)
-
-
 _WHOLE_MESSAGE = (Action.REJECTED, Action.QUARANTINED)
 
 
 def _settled(wished: list[Outcome], envelope: Envelope) -> tuple[Outcome, ...]:
-    """Leave what rejects or quarantines the whole message unless all its recipients agree."""
+    """Reject, quarantine and discard act on a message: only if all its recipients come to it.
+
+    What a test rule would come to is told as if it were enforced, the first of each recipient.
+    """
     if not any(each.action in _WHOLE_MESSAGE for each in wished):
         return tuple(wished)
+    number = len(envelope.recipients)
+    acting = [each for each in wished if not each.test]
+    tested = _as_if_enforced(wished) if len(acting) < len(wished) else acting
+    agreed = _agreement(acting, number)
+    agreed_in_test = _agreement(tested, number)
+    return tuple(
+        _settle(each, envelope, agreed_in_test if each.test else agreed) for each in wished
+    )
+
+
+def _as_if_enforced(wished: list[Outcome]) -> list[Outcome]:
+    first: list[Outcome] = []
+    for each in wished:
+        if not first or first[-1].recipient is not each.recipient:
+            first.append(each)
+    return first
+
+
+def _agreement(wished: list[Outcome], recipients: int) -> Fate | None:
+    """Return what all recipients come to, None if they differ."""
     fates = {(each.action, each.reason) for each in wished}
-    agreed = len(fates) == 1 and len(wished) == len(envelope.recipients)
-    all_act = not any(each.test for each in wished)
-    return tuple(_settle(each, envelope, agreed and (all_act or each.test)) for each in wished)
+    agreed = len(fates) == 1 and len(wished) == recipients
+    return fates.pop() if agreed else None
 
 
-def _settle(outcome: Outcome, envelope: Envelope, unanimous: bool) -> Outcome:
+def _settle(outcome: Outcome, envelope: Envelope, agreed: Fate | None) -> Outcome:
     # A refusal of mail from sendmail(1) would be a bounce after acceptance.
     impossible = outcome.action is Action.REJECTED and not envelope.by_smtp
-    divided = outcome.action in _WHOLE_MESSAGE and not unanimous
+    divided = outcome.action in _WHOLE_MESSAGE and (outcome.action, outcome.reason) != agreed
     if impossible or divided:
         return outcome._replace(action=Action.LEFT, copies=())
     return outcome

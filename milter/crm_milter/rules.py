@@ -1,7 +1,6 @@
 """Rules: what the configuration says of one, the conditions of one, and the target it gives."""
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -95,8 +94,13 @@ class Rule:
 
     @property
     def is_conditional(self) -> bool:
-        """Tell whether the rule may pass over an address that it matches."""
-        return self.depends_on_sender or self.apply_to is not ApplyTo.ALL
+        """Tell whether the rule may pass over an address that it matches; in mode test it does."""
+        return self.depends_on_sender or self.apply_to is not ApplyTo.ALL or self.is_test
+
+    @property
+    def is_test(self) -> bool:
+        """Tell whether the rule only says what it would do."""
+        return self.mode is Mode.TEST
 
     @property
     def depends_on_sender(self) -> bool:
@@ -124,6 +128,16 @@ class Match(NamedTuple):
     extension: str = ""  # as the client spelt it, with its delimiter; "" where all was taken
     mapped: tuple[str, ...] = ()  # the targets, where the rule has a table
     typed: str = ""  # the address as the client spelt it; "" for the normal form
+    behind: "Match | None" = (
+        None  # behind a rule in mode test: what applies as if it were not there
+    )
+
+    def chain(self) -> "Iterator[Match]":
+        """Yield the matches of test rules, then that of the rule that acts, if there is one."""
+        match: Match | None = self
+        while match is not None:
+            yield match
+            match = match.behind
 
     def targets(self) -> tuple[str, ...] | None:
         """Return what replaces the recipient: () for nothing, None if no mailbox can have it."""
@@ -154,9 +168,3 @@ def _extended(target: str, extension: str) -> str | None:
 def key(address: str) -> str:
     """Return the normal form of a target or copy: kept, since the same come again and again."""
     return addresses.normalise(address)
-
-
-@lru_cache(maxsize=4096)
-def marker(rule: str, target: str) -> str:
-    """Return the opaque mark of a rule and its target, the same on every host: 16 hex digits."""
-    return hashlib.sha256(f"{rule}\0{target.casefold()}".encode()).hexdigest()[:16]

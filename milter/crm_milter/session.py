@@ -4,7 +4,8 @@ Callbacks are registered with the low-level ``milter`` module: ``Milter.Base`` w
 third of the throughput (tests/bench). libmilter calls those of one session in turn, but in
 any of its threads, so all state hangs on the session's context. Recipients are matched as they
 come; a message without a match is accepted at DATA and none of its header fields is fetched.
-A fault never lets a message pass unrouted: it is logged and answered with 451.
+A fault never lets a message pass unrouted: it is logged and answered with 451. Only mail that did
+not come by SMTP is left as it is then, for it would stay in maildrop forever.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from crm_milter.arguments import parameters as esmtp
 from crm_milter.carry_out import carry_out
 from crm_milter.decision import Envelope, Recipient
 from crm_milter.log import Log, fault_line
+from crm_milter.message import Message
 from crm_milter.routing import Policy, decide
 from crm_milter.tally import Counting
 from crm_milter.threadstate import stack_protection
@@ -39,7 +41,7 @@ UNWANTED_STEPS: int = milter.P_NOHELO | milter.P_NOUNKNOWN
 SILENT_STEPS: int = (
     milter.P_NR_CONN | milter.P_NR_MAIL | milter.P_NR_RCPT | milter.P_NR_HDR | milter.P_NR_EOH
 )
-_MOST_DIGITS = 20  # of SIZE (RFC 1870 section 3)
+_AROUND_A_FIELD = 4  # bytes: ": " and CRLF
 FAULT = ("451", "4.3.0", "internal error, try again later")
 
 
@@ -51,50 +53,9 @@ class Service:
         self.log = log
         self.tally = tally
         self.judges = bool(policy.filters)
+        self.asks_for_users = policy.depends_on_client
         body = 0 if policy.measures_size else milter.P_NOBODY
         self.steps = UNWANTED_STEPS | SILENT_STEPS | body  # to leave out, or not to answer
-
-
-class Message:
-    """The state of one message: new at MAIL, gone at its end.
-
-    Most messages have no match, so the arguments of MAIL are looked at when they are needed.
-    """
-
-    __slots__ = (
-        "_argument", "_parameters", "_sender", "body", "fault", "fields", "largest_limit",
-        "matched", "recipients",
-    )  # fmt: skip
-
-    def __init__(self, argument: bytes, parameters: tuple[bytes, ...]) -> None:
-        self._argument = argument
-        self._parameters = parameters
-        self._sender: str | None = None
-        self.recipients: list[Recipient] = []
-        self.fields: list[tuple[str, str]] = []
-        self.body = 0  # bytes of it that were seen
-        self.largest_limit = 0  # bytes; above it every rule's answer is known
-        self.matched = False
-        self.fault = False
-
-    @property
-    def sender(self) -> str:
-        """The envelope sender in normal form."""
-        if self._sender is None:
-            self._sender = addresses.normalise(addresses.strip_path(text(self._argument)))
-        return self._sender
-
-    @property
-    def size(self) -> int:
-        """Bytes: what MAIL declared (RFC 1870) or what of the body was seen, if more."""
-        declared = esmtp(self._parameters).get("SIZE", "") if self._parameters else ""
-        valid = declared.isdecimal() and len(declared) <= _MOST_DIGITS
-        return max(int(declared) if valid else 0, self.body)
-
-    @property
-    def is_bracketed(self) -> bool:
-        """Tell whether the sender came with ``<>``: always, by SMTP; never, by sendmail(1)."""
-        return self._argument.startswith(b"<")
 
 
 class Session:
@@ -109,6 +70,7 @@ class Session:
         self._spent = 0.0  # seconds in our callbacks, for this message
         self._message: Message | None = None
         self._has_port = True
+        self._client = ""
         self._can_edit = True
         self._enough_answer = milter.CONTINUE
 
@@ -127,13 +89,17 @@ class Session:
         self._enough_answer = milter.SKIP if steps & milter.P_SKIP else milter.CONTINUE
         if actions & milter.SETSYMLIST:
             ctx.setsymlist(milter.M_ENVRCPT, "{rcpt_addr}")
-            for stage in (milter.M_CONNECT, milter.M_ENVFROM, milter.M_DATA, milter.M_EOM):
+            user = " {auth_authen}" if self._service.asks_for_users else ""
+            ctx.setsymlist(milter.M_ENVFROM, f"i{user}")
+            for stage in (milter.M_CONNECT, milter.M_DATA, milter.M_EOM):
                 ctx.setsymlist(stage, "i")
         return milter.CONTINUE
 
     def connect(self, peer: object) -> int:
-        """Remember whether the client has a port: sendmail(1) has none."""
-        self._has_port = not (isinstance(peer, tuple) and len(peer) > 1 and peer[1] == 0)
+        """Remember the client, and whether it has a port: sendmail(1) has none."""
+        is_inet = isinstance(peer, tuple) and len(peer) > 1
+        self._has_port = not (is_inet and peer[1] == 0)  # type: ignore[index]
+        self._client = str(peer[0] if is_inet else peer or "")  # type: ignore[index]
         return milter.NOREPLY
 
     def mail(self, argument: bytes, parameters: tuple[bytes, ...]) -> int:
@@ -170,7 +136,8 @@ class Session:
         if match is None:
             return Recipient(raw, address)
         message.matched = True
-        message.largest_limit = max(message.largest_limit, match.rule.max_size or 0)
+        limits = (each.rule.max_size or 0 for each in match.chain())
+        message.largest_limit = max(message.largest_limit, *limits)
         notify = orcpt = ""
         if parameters:
             values = esmtp(parameters)
@@ -183,38 +150,52 @@ class Session:
         """Let go of a message without a match."""
         began = clock()
         message = self._message
-        if message is None or message.fault:
-            return self._fail(ctx)
+        if message is None or message.fault or (message.matched and not self._can_edit):
+            return self._fail(ctx, message)
         if message.matched:
             self._spent += clock() - began
-            return milter.CONTINUE if self._can_edit else self._fail(ctx)
+            return milter.CONTINUE
         self._message = None
         self._tally.passed(self._spent + clock() - began)
         return milter.ACCEPT
 
     def keep(self, name: str, value: bytes) -> None:
-        """Keep a header field that the decision reads; the name is in lower case."""
+        """Gather the facts of a header field; the name is in lower case. No answer is read here."""
+        message = self._message
+        if message is None:
+            return
+        try:
+            if message.gathering is None:
+                message.gathering = self._service.policy.gathering()
+            message.gathering.add(name, text(value))
+        except Exception as fault:  # kept until the end of the message
+            if not message.fault:
+                self._log(fault_line("header", fault))
+                self._tally.error("end_of_message")
+            message.fault = True
+
+    def count(self, octets: int) -> None:
+        """Count bytes of the header."""
         if self._message is not None:
-            self._message.fields.append((name, text(value)))
+            self._message.seen += octets
 
     def body(self, chunk: bytes) -> int:
-        """Count the body, until it is known to be larger than every limit."""
+        """Count the body, until the message is known to be larger than every limit."""
         message = self._message
         if message is None:
             return self._enough_answer
-        message.body += len(chunk)
-        return self._enough_answer if message.body > message.largest_limit else milter.CONTINUE
+        message.seen += len(chunk)
+        return self._enough_answer if message.seen > message.largest_limit else milter.CONTINUE
 
     def eom(self, ctx: milter.Context) -> int:
         """Decide, then do what was decided."""
         began = clock()
         message, self._message = self._message, None
         if message is None or message.fault:
-            return self._fail(ctx)
+            return self._fail(ctx, message)
         try:
-            by_smtp = self._has_port or message.is_bracketed
-            envelope = Envelope(message.sender, tuple(message.recipients), by_smtp, message.size)
-            decision = decide(self._service.policy, envelope, tuple(message.fields))
+            facts = (message.gathering or self._service.policy.gathering()).facts()
+            decision = decide(self._service.policy, self._envelope(ctx, message), facts)
             answer = carry_out(ctx, decision)
             queue_id = _macro(ctx, "i") or "NOQUEUE"
             for outcome in decision.outcomes:
@@ -223,8 +204,21 @@ class Session:
         except Exception as fault:  # whatever it is, the sender tries again
             self._log(fault_line("end of message", fault))
             self._tally.error("end_of_message")
-            return self._fail(ctx)
+            return self._fail(ctx, message)
         return answer
+
+    def _envelope(self, ctx: milter.Context, message: Message) -> Envelope:
+        return Envelope(
+            message.sender,
+            tuple(message.recipients),
+            self._is_by_smtp(message),
+            message.size,
+            bool(_macro(ctx, "{auth_authen}")),
+            self._client,
+        )
+
+    def _is_by_smtp(self, message: Message | None) -> bool:
+        return self._has_port or (message is not None and message.is_bracketed)
 
     def abort(self) -> int:
         """Forget a message that the client gave up; one that we answered is forgotten already."""
@@ -239,9 +233,17 @@ class Session:
         self._tally.closed()
         return milter.CONTINUE
 
-    def _fail(self, ctx: milter.Context) -> int:
+    def _fail(self, ctx: milter.Context, message: Message | None) -> int:
+        """Have the sender try again; mail that did not come by SMTP cannot, and goes on.
+
+        Edits that were sent double it at worst, for additions come first.
+        """
         self._message = None
-        self._tally.failed(self._spent)
+        by_smtp = self._is_by_smtp(message)
+        self._tally.failed(self._spent, by_smtp)
+        if not by_smtp:
+            self._log("warning: the message did not come by SMTP and is left as it is")
+            return milter.ACCEPT
         ctx.setreply(*FAULT)
         return milter.TEMPFAIL
 
@@ -276,7 +278,11 @@ def register(service: Service) -> None:
 
     wanted = service.policy.wanted_fields()
 
+    measures_size = service.policy.measures_size
+
     def header(ctx: milter.Context, name: str, value: bytes) -> int:
+        if measures_size:
+            ctx.getpriv().count(len(name) + len(value) + value.count(b"\n") + _AROUND_A_FIELD)
         name = name.lower()
         if name in wanted:  # most are not, and cost no more than this look
             ctx.getpriv().keep(name, value)

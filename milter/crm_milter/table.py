@@ -148,6 +148,8 @@ class RuleTable:
         """Return the first rule that applies to an address, or None.
 
         Address and sender are in normal form; ``typed`` is the address as the client spelt it.
+
+        If the rule is in mode test, the match of the next one is behind it, and so on.
         """
         if self._is_plain:
             rank = self._exact.get(address)
@@ -156,10 +158,17 @@ class RuleTable:
             found = self._only(address, rank, typed)
             if found:
                 return found
+        tested: list[Match] = []
+        applying: Match | None = None
         for considered in self.considered(address, sender, typed):
             if not considered.failing:
-                return considered.match
-        return None
+                if not considered.match.rule.is_test:
+                    applying = considered.match
+                    break
+                tested.append(considered.match)
+        for match in reversed(tested):
+            applying = match._replace(behind=applying)
+        return applying
 
     def _only(self, address: str, rank: Ranks, typed: str = "") -> Match | None:
         """Return the match of the one rule that takes an address, None if it has conditions."""
@@ -169,7 +178,10 @@ class RuleTable:
         return Match(self.rules[self._owners[rank]], (), address, typed=spelt)
 
     def possible(self, address: str) -> Iterator[Match]:
-        """Yield the matches of which one applies, whoever the sender is; the last is for all."""
+        """Yield the matches of which one applies, whoever the sender is; the last is for all.
+
+        Rules in mode test are passed over: they change nothing.
+        """
         if self._is_plain:
             rank = self._exact.get(address)
             if rank is None:
@@ -179,7 +191,7 @@ class RuleTable:
                 yield found
                 return
         for considered in self.considered(address, None):
-            if not considered.failing:
+            if not considered.failing and not considered.match.rule.is_test:
                 yield considered.match
                 if not considered.match.rule.depends_on_sender:
                     return

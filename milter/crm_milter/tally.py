@@ -29,8 +29,8 @@ from crm_milter.metrics import (
 from crm_milter.rules import Rule
 from crm_milter.verdict import Verdict
 
-_PASSED, _TEMPFAILED, _ABORTED = (
-    MESSAGES + MESSAGE_OUTCOMES.index(each) for each in ("passed", "tempfailed", "aborted")
+_PASSED, _TEMPFAILED, _ABORTED, _LEFT = (
+    MESSAGES + MESSAGE_OUTCOMES.index(each) for each in ("passed", "tempfailed", "aborted", "left")
 )
 _REPLACED, _TEST = (RECIPIENT_OUTCOMES.index(each) for each in ("replaced", "test"))
 _ADDED, _WITHHELD = COPIES, COPIES + 1
@@ -58,8 +58,8 @@ class Counting(Protocol):
     def decided(self, decision: Decision, judged: bool, seconds: float) -> None:
         """Count a message with a match; ``judged`` tells whether a spam filter was asked."""
 
-    def failed(self, seconds: float) -> None:
-        """Count a message that was answered 451 after an error."""
+    def failed(self, seconds: float, by_smtp: bool = True) -> None:
+        """Count a message that was answered 451 after an error, or left if it came otherwise."""
 
     def aborted(self) -> None:
         """Count a message that the client gave up."""
@@ -112,10 +112,10 @@ class Tally:
                 self._cells[VERDICT + _verdict(decision.judgement.verdict)] += 1
             self._finish(MESSAGES + message_outcome(decision), seconds)
 
-    def failed(self, seconds: float) -> None:
-        """Count a message that was answered 451 after an error."""
+    def failed(self, seconds: float, by_smtp: bool = True) -> None:
+        """Count a message that was answered 451 after an error, or left if it came otherwise."""
         with self._lock:
-            self._finish(_TEMPFAILED, seconds)
+            self._finish(_TEMPFAILED if by_smtp else _LEFT, seconds)
 
     def aborted(self) -> None:
         """Count a message that the client gave up."""

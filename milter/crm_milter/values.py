@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from crm_milter import pattern as patterns
 from crm_milter import presets, tables, verdict
 from crm_milter.address import mailbox
-from crm_milter.edits import MARKER_FIELD
+from crm_milter.marker import MARKER_FIELD
 from crm_milter.problem import suggestion
 from crm_milter.rules import AddressMap
 from crm_milter.tables import Files

@@ -65,8 +65,6 @@ UNJUDGED = Judgement(Verdict.NONE)
 
 Fields = Iterable[tuple[str, str]]  # names in lower case, values as received
 
-_FOLD = re.compile(r"\s*[\r\n]+\s*")
-
 
 class Judge:
     """The configured filters, ready to say what they said of a message."""
@@ -80,21 +78,57 @@ class Judge:
 
     def __call__(self, fields: Fields) -> Judgement:
         """Return the verdict on a message with these header fields."""
-        spam = ham = ""
+        hearing = Hearing(self)
         for name, value in fields:
-            for test in self._tests.get(name, ()):
-                unfolded = _unfolded(value)
-                said = test.says(unfolded)
-                if said is Verdict.SPAM:
-                    spam = spam or f"{name}: {unfolded}"
-                elif said is Verdict.HAM:
-                    ham = ham or f"{name}: {unfolded}"
-        if spam:
-            return Judgement(Verdict.CONFLICTING if ham else Verdict.SPAM, spam)
-        return Judgement(Verdict.HAM, ham) if ham else self._silence
+            hearing.add(name, value)
+        return hearing.judgement()
+
+    def tests(self, name: str) -> list[FieldTest]:
+        """Return the tests of a header field."""
+        return self._tests.get(name, _NO_TESTS)
+
+    @property
+    def silence(self) -> Judgement:
+        """What it means that no filter said anything."""
+        return self._silence
+
+
+# Only the start of white space is tried, and nothing of it twice.
+_FOLD = re.compile(r"(?<!\s)[^\S\r\n]*+[\r\n]\s*+")
+_NO_TESTS: list[FieldTest] = []
+_LONGEST_QUOTE = 1000  # characters of the field that decided
+
+
+class Hearing:
+    """What the filters said so far of one message; keeps two short texts."""
+
+    __slots__ = ("_ham", "_judge", "_spam")
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+        self._spam = self._ham = ""
+
+    def add(self, name: str, value: str) -> None:
+        """Hear a header field, in time linear in its length."""
+        if self._spam and self._ham:
+            return  # nothing more can change that
+        for test in self._judge.tests(name):
+            whole = _unfolded(value)
+            said = test.says(whole)
+            if said is Verdict.SPAM:
+                self._spam = self._spam or f"{name}: {whole[:_LONGEST_QUOTE]}"
+            elif said is Verdict.HAM:
+                self._ham = self._ham or f"{name}: {whole[:_LONGEST_QUOTE]}"
+
+    def judgement(self) -> Judgement:
+        """Return the verdict."""
+        if self._spam:
+            return Judgement(Verdict.CONFLICTING if self._ham else Verdict.SPAM, self._spam)
+        return Judgement(Verdict.HAM, self._ham) if self._ham else self._judge.silence
 
 
 def _unfolded(value: str) -> str:
+    """Return a value as one line (RFC 5322 section 2.2.3), in time linear in its length."""
     folded = "\n" in value or "\r" in value
     return (_FOLD.sub(" ", value) if folded else value).strip()
 

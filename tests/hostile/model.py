@@ -201,7 +201,7 @@ class Plan:
 
 def _fate(clause: Clause, letter: Letter) -> str:
     """The first reason of the design's list, or "route"."""
-    if {letter.sender.lower(), letter.author.lower()} & {*clause.targets}:
+    if clause.targets and {*clause.targets} <= {letter.sender.lower(), letter.author.lower()}:
         return "leave"
     if clause.automatic == "leave" and letter.automatic:
         return "leave"
@@ -225,15 +225,19 @@ def plan(letter: Letter) -> Plan:
         return Plan(reply=_REFUSALS[only], gone=Counter(box.lands for box, _ in letter.boxes))
     result = Plan(held=only == "quarantine")
     wanted: set[str] = set()
+    kept: set[str] = set()  # where a rule only gives company
     for box, clause, wish in wishes:
         acts = wish in ("route", "discard") or result.held
         leaves = acts and (wish == "discard" or bool(clause and clause.targets))
         (result.gone if leaves else result.stay)[box.lands] += 1
+        if clause and acts and not clause.targets:
+            kept.add(box.lands)
         if clause and acts and wish != "discard":
             spam = letter.verdict == "spam" and not result.held
-            wanted |= {*clause.targets, *clause.spam_copies, *(() if spam else clause.copies)}
+            targets = {*clause.targets} - {letter.sender.lower(), letter.author.lower()}
+            wanted |= {*targets, *clause.spam_copies, *(() if spam else clause.copies)}
     result.add = wanted - {*result.stay}
-    result.marked = bool(wanted) and {*result.stay} <= wanted
+    result.marked = bool(wanted) and {*result.stay} <= wanted | kept
     return result
 
 

@@ -7,6 +7,8 @@ so that an exception cannot grow unseen. Single cases in detail: tests/postfix/t
 test_privacy.py.
 """
 
+import hashlib
+import itertools
 import re
 import urllib.error
 import urllib.request
@@ -14,11 +16,15 @@ from contextlib import ExitStack
 
 import pytest
 
+from crm_milter.marker import marker
+from crm_milter.routing import Policy
+from crm_milter.table import RuleTable
 from lab import smtp
 from lab.base import free_port, is_free, wait_for
 from lab.sink import Sink
 
 CONFIG = """
+marker_key: {key}
 milter:
   listen: LISTEN
   socket_mode: "0666"
@@ -44,6 +50,7 @@ rules:
 MATCHED = ("help", "sales", "open", "list", "case-1", "reject", "drop")
 FAR = ("crm.example", "old.example", "copies.example")
 SECRET = re.compile(rb"(?i)secret-|(crm|old|copies)\.example|X-CRM-Milter|X-Original")
+_ALONE = ("list@solarmora.com",)  # sees the marker, if a rule copies its mail and nobody else's
 _OUR_FIELDS = re.compile(rb"(?m)^(X-CRM-Milter: [0-9a-f]{16}|X-Original: [\w@.]+)\r$")
 POSTMASTER = "postmaster@mail.lab.example"
 BOUNCES = "bounces@solarmora.com"
@@ -53,15 +60,18 @@ ASKED = ("", " NOTIFY=SUCCESS,DELAY,FAILURE", " NOTIFY=SUCCESS ORCPT=rfc822;x@y.
 
 
 @pytest.fixture(scope="module")
-def world(make_module_lab):
+def world(make_module_lab, tmp_path_factory):
     """A lab, the servers of the far side (one without DSN), and the port of the metrics."""
     with ExitStack() as stack:
         sinks = {name: stack.enter_context(Sink(dsn=name != "old.example")) for name in FAR}
         port = free_port()
+        key = tmp_path_factory.mktemp("secret") / "marker.key"
+        key.write_text("4bXq1Z-a-secret-that-is-on-no-wire\n")
+        key.chmod(0o644)
         aliases = {f"{name}@solarmora.com": "it@solarmora.com" for name in (*MATCHED, "loud")}
         del aliases["list@solarmora.com"]
         lab = make_module_lab(
-            CONFIG.format(port=port),
+            CONFIG.format(port=port, key=key),
             virtual_alias_maps=aliases,
             transport_maps=sinks,
             main={"notify_classes": "bounce", "delay_warning_time": "1s"},
@@ -109,7 +119,8 @@ def read_by_others(lab, sinks):
         yield entry.recipient, f"{entry.rcpt.raw} {entry.delivery.mail_from}".encode()
         report = entry.sender == "" and entry.recipient in (JOE, BOUNCES)
         # Postfix quotes the header of a message in a report on it, our fields included.
-        yield entry.recipient, _OUR_FIELDS.sub(b"", entry.data) if report else entry.data
+        sees = report or entry.recipient in _ALONE
+        yield entry.recipient, _OUR_FIELDS.sub(b"", entry.data) if sees else entry.data
     for sink in sinks.values():  # a target or copy must not learn of another one
         for entry in sink.received:
             raw = f"{entry.rcpt.raw} {entry.delivery.mail_from}"
@@ -209,6 +220,50 @@ def test_the_page_of_metrics(world, lab):
         assert b'rule="support"' in answer.read()
 
 
+def marks_in_reports(lab, rcpts, text):
+    """Who asks for a report gets the header of the message in it, after our edits."""
+    lab.sink.clear()
+    asked = lab.send(f"<{JOE}> RET=HDRS", [f"{each} NOTIFY=SUCCESS" for each in rcpts], text)
+    reports = [each.data for each in asked.received if each.recipient == JOE]
+    assert reports
+    return [re.findall(rb"(?m)^X-CRM-Milter: (\S+)\r$", each) for each in reports]
+
+
+OPEN, GLOB = "<open@solarmora.com>", "<case-1@solarmora.com>"
+
+
+def test_nothing_can_be_guessed_from_a_marker(lab):
+    """Not by whoever knows all but the key: the rules, the targets and this program."""
+    text = b"Message-ID: <%d@x.example>\nFrom: joe@customer.example\nX-Spam-Flag: NO\n\nhello\n"
+    (mark,), *_ = marks_in_reports(lab, [OPEN], text % 1)
+    assert re.fullmatch(rb"[0-9a-f]{16}", mark)
+    rules = ("", "open", "glob", "support", "list")
+    targets = (
+        "",
+        "secret-open@crm.example",
+        "secret-1@crm.example",
+        "<1@x.example>",
+        "1@x.example",
+    )
+    facts = Policy(RuleTable()).facts
+    identity = facts([("message-id", "<1@x.example>")]).identities[0]
+    for rule, what in itertools.product(rules, (*targets, identity)):
+        octets = f"{rule}\0{what}".encode()
+        guesses = {hashlib.sha256(octets).hexdigest()[:16], marker(b"", rule, what)}
+        assert mark.decode() not in guesses
+
+
+def test_markers_of_different_messages_and_recipients_cannot_be_compared(lab):
+    text = b"Message-ID: <%d@x.example>\nFrom: joe@customer.example\nX-Spam-Flag: NO\n\nhello\n"
+    envelopes = ([OPEN], [GLOB], [OPEN, GLOB], [GLOB, "<list@solarmora.com>"])
+    seen = set()
+    for number, rcpts in enumerate([*envelopes, *envelopes]):
+        for marks in marks_in_reports(lab, rcpts, text % number):
+            assert len(marks) == 1  # a second would tell that there is another recipient
+            seen |= {*marks}
+    assert len(seen) == 2 * len(envelopes)
+
+
 def test_the_exceptions(world, lab):
     """Who was asked for in so many words knows, and so does who reads the local logs."""
     _, sinks, _ = world
@@ -217,9 +272,6 @@ def test_the_exceptions(world, lab):
     loud = lab.send(f"<{JOE}>", ["<loud@solarmora.com>"], text)
     assert b"loud-target@crm.example" in loud.of(JOE).data  # suppress_bounces: false
     lab.sink.clear()
-    # Who asks for a report gets the header of the message in it, and there the opaque marker.
-    asked = lab.send(f"<{JOE}> RET=HDRS", ["<open@solarmora.com> NOTIFY=SUCCESS"], text)
-    assert re.search(rb"(?m)^X-CRM-Milter: [0-9a-f]{16}\r$", asked.of(JOE).data)
     lab.sink.clear()
     quiet = lab.send(f"<{JOE}>", ["<help@solarmora.com>"], text)
     assert quiet.recipients == [POSTMASTER]

@@ -66,7 +66,7 @@ def test_a_fault_is_answered_with_451_and_nothing_is_delivered(faulty, fault):
     with smtp.Session(faulty.postfix.port) as session:
         sent = session.transaction(sender, rcpts, TEXT)
         assert sent.reply.code == 451
-        assert "local problem" in sent.reply.text
+        assert "internal error" in sent.reply.text
         session.cmd("RSET")
         faulty.postfix.wait_empty_queue()
         assert faulty.sink.received == []

@@ -163,7 +163,7 @@ def test_a_client_that_lies_about_the_size_is_caught(lab):
 
 def test_oversize_is_refused_where_the_rule_says_so(lab):
     outcome = lab.send(JOE, ["<smaller@solarmora.com>"], mail(LINE * 20))
-    assert outcome.sent.reply == (552, "5.3.4 message too big for its recipient")
+    assert outcome.sent.reply == (552, "5.3.4 message size exceeds limit for this recipient")
     mixed = lab.send(JOE, ["<smaller@solarmora.com>", "<alice@x.example>"], mail(LINE * 20))
     assert mixed.recipients == ["alice@x.example", "it@solarmora.com"]
 

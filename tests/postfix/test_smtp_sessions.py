@@ -4,9 +4,8 @@ facts/postfix-milter.md: 1.11 (what gives ABORT), 1.1 (recipients that Postfix r
 """
 
 import pytest
-from letter import HAM, JOE, SPAM, letter
+from letter import HAM, JOE, SPAM, letter, looping
 
-from crm_milter.rules import marker
 from lab.smtp import Session
 
 CONFIG = """
@@ -22,7 +21,7 @@ rules:
   - {name: hold, match: hold@solarmora.com, replace_with: hold@crm.example, on_spam: quarantine}
   - {name: drop, match: drop@solarmora.com, replace_with: drop@crm.example, on_spam: discard}
 """
-LOOP = f"X-CRM-Milter: {marker('help', 'help@crm.example')}"
+LOOP = looping("help")
 HELP = "help@crm.example team@solarmora.com"
 
 

@@ -2,6 +2,7 @@
 
 from crm_milter.address import normalise, strip_path
 from crm_milter.decision import Envelope, Recipient
+from crm_milter.marker import marker
 from crm_milter.pattern import parse, template
 from crm_milter.presets import PRESETS
 from crm_milter.routing import NoVerdict, Policy, decide
@@ -11,6 +12,7 @@ from crm_milter.table import RuleTable
 CRM = "support@v1su.case.my-crm.com"
 YES = ("x-spam-flag", "YES")
 NO = ("x-spam-flag", "NO")
+ID = ("message-id", "<1@customer.example>")
 
 
 def rule(name, match="", target=None, **settings):
@@ -22,6 +24,11 @@ def rule(name, match="", target=None, **settings):
     )
     patterns = tuple(parse(each) for each in match.split())
     return Rule(name, patterns, template(target) if target else None, **settings)
+
+
+def mark(name, *fields, key=b""):
+    """The marker of a rule, "" for several, on a message with these fields."""
+    return marker(key, name, policy().facts(fields).identities[0])
 
 
 def parse_sender(text):

@@ -1,7 +1,7 @@
 """Conditions and limits: whom a rule is for, and what it does not route."""
 
 import pytest
-from rows import CRM, HELP, NO, YES, added, applying, fates, policy, recipient, rule, run, targets
+from rows import CRM, HELP, NO, YES, applying, fates, policy, recipient, rule, run, targets
 
 from crm_milter.decision import Action, Reason, Reply
 from crm_milter.pattern import AddressList
@@ -273,18 +273,35 @@ def test_a_placeholder_in_an_address_is_no_placeholder():
     assert own(decision)[0] == ("X-Gm-Original-To", "{rule}@solarmora.com")
 
 
-def test_every_target_has_its_marker_and_its_log():
+def test_a_message_has_one_marker_however_many_targets_it_has():
     decision = run(policy(TABLE), "<many@a.example>")
-    assert len(decision.headers) == 2
+    assert len(decision.headers) == 1
     assert outcome_line("q", decision.outcomes[0], decision.judgement) == (
         "q: rerouted: to=<many@a.example> new=<one@crm.example>,<two@crm.example>"
         " rule=table copies=0 verdict=ham"
     )
-    looping = run(policy(TABLE), "<many@a.example>", fields=[("from", "two@crm.example")])
-    assert fates(looping) == [(Action.LEFT, Reason.LOOP)]
+
+
+@pytest.mark.parametrize(
+    ("sender", "author", "left"),
+    [
+        ("joe@x.example", "two@crm.example", "one@crm.example"),
+        ("one@crm.example", "joe@x.example", "two@crm.example"),
+        ("one@crm.example", "TWO@crm.example", ""),
+        ("joe@x.example", "one@crm.example, two@CRM.example", ""),
+        ("joe@x.example", "three@crm.example", "one@crm.example two@crm.example"),
+    ],
+)
+def test_of_several_targets_only_the_sender_is_passed_over(sender, author, left):
+    decision = run(policy(TABLE), "<many@a.example>", sender=sender, fields=[("from", author)])
+    assert targets(decision) == left.split()
+    assert fates(decision) == [(Action.REROUTED, None) if left else (Action.LEFT, Reason.LOOP)]
+    assert decision.remove == (("many@a.example",) if left else ())
 
 
 def test_conditions_and_copies_hold_in_test_mode_as_well():
     tested = rule("t", "help@solarmora.com", CRM, mode=Mode.TEST, copies=(Copy("a@x.example"),))
     rules = policy(tested, HELP)
-    assert added(run(rules, recipient(rules, "<help@solarmora.com>"))) == []
+    decision = run(rules, recipient(rules, "<help@solarmora.com>"))
+    assert targets(decision) == [CRM]
+    assert [each.test for each in decision.outcomes] == [True, False]

@@ -5,8 +5,7 @@ import subprocess
 import sys
 
 import pytest
-
-from crm_milter.rules import marker
+from rows import mark
 
 CONFIG = r"""
 unrouted_to: it@solarmora.com
@@ -69,7 +68,7 @@ def test_each_rule_that_was_looked_at_is_named(crm_milter):
         "add <support@crm.example> NOTIFY=NEVER ORCPT=rfc822;Help@SolarMora.com",
         "add <team@solarmora.com> NOTIFY=NEVER",
         "remove <Help@SolarMora.com>",
-        f"header X-CRM-Milter: {marker('support', 'support@crm.example')}",
+        f"header X-CRM-Milter: {mark('support', ('from', 'joe@x.example'))}",
         "reply 250 2.0.0 accepted",
     ]
 

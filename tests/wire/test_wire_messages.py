@@ -4,13 +4,18 @@ import pytest
 from miltertest import constants as c
 from mta import Mta
 
+from crm_milter.marker import marker
+from crm_milter.routing import Policy
+from crm_milter.table import RuleTable
+
 HAM = [("Subject", "kaputt"), ("X-Spam-Flag", "NO")]
 SPAM = [("X-Spam-Flag", "YES"), ("Subject", "cheap")]
 HELP = "<help@solarmora.com>"
 ALICE = "<alice@solarmora.com>"
 
-# Opaque: the first 16 hex digits of SHA-256 of the rule's name, NUL and the target.
-SUPPORT_MARK = ("header", "X-CRM-Milter", "4319bf3ab4934258")
+# HAM has neither Message-ID nor From nor Date.
+NAMELESS = Policy(RuleTable()).facts(()).identities[0]
+SUPPORT_MARK = ("header", "X-CRM-Milter", marker(b"", "support", NAMELESS))
 TEAM = ("add", "<team@solarmora.com>", "NOTIFY=NEVER")
 
 

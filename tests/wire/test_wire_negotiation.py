@@ -32,6 +32,13 @@ def test_asks_for_just_what_it_uses(milter):
         assert names == {"i", "{rcpt_addr}"}
 
 
+def test_asks_for_the_user_only_where_silence_of_the_spam_filter_matters(shared):
+    for policy, asked in (("route", False), ("leave", True), ("tempfail", True)):
+        config = SIZED.replace("spam: amavis", f"spam: {{filter: amavis, no_verdict: {policy}}}")
+        with Mta(shared(config).address) as mta:
+            assert ("{auth_authen}" in mta.macro_lists[c.SMFIM_ENVFROM]) is asked
+
+
 SIZED = """
 unrouted_to: it@solarmora.com
 spam: amavis

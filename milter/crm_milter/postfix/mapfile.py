@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crm_milter.aliases import AliasError
-from crm_milter.postfix.files import write_atomically
 from crm_milter.postfix.postconf import PostfixError, last_line, split_list
 from crm_milter.postfix.site import Site
+from crm_milter.postfix.staging import write_atomically
 from crm_milter.postfix.tables import INDEXED, plain
 from crm_milter.tables import why
 
@@ -164,14 +164,7 @@ def missing(site: Site) -> list[str]:
     asked = _askable(site)
     for each in maps:
         site.tables.look_up(each, asked)
-    return [key for key, mailbox in asked.items() if _is_missing(site, maps, key, mailbox)]
-
-
-def _is_missing(site: Site, maps: list[str], key: str, mailbox: str) -> bool:
-    answer = _answer(site, maps, key)
-    if answer and _same(mailbox) == _same(key):
-        return False  # an account that is to keep its mail may be an alias
-    return answer != _same(mailbox)
+    return [key for key, mailbox in asked.items() if _answer(site, maps, key) != _same(mailbox)]
 
 
 def _askable(site: Site) -> dict[str, str]:
