@@ -16,7 +16,6 @@ from typing import Protocol
 
 from crm_milter.logfile import FEW, LogError, LogFile, Warn
 from crm_milter.maillog import Line, Parser
-from crm_milter.postfix.postconf import Postconf, PostfixError
 
 PLACES = ("/var/log/mail.log", "/var/log/maillog")
 UNIT = "crm-milter.service"
@@ -154,14 +153,14 @@ def _once(paths: Iterable[Path]) -> Iterator[Path]:
 
 @contextmanager
 def found(
-    since: datetime, config_directory: Path | None = None, warn: Warn = lambda _: None
+    since: datetime, maillog_file: str = "", warn: Warn = lambda _: None
 ) -> Iterator[list[Source]]:
     """Return where the lines of Postfix and ours are since a time; raises LogError.
 
     What Postfix writes itself (``maillog_file``), or the file of syslog unless the journal is
     ahead of it, or the journal. Ours may be in the journal alone, so that is asked in any case.
     """
-    live = _own_file(config_directory) or _syslog_file()
+    live = _own_file(maillog_file) or _syslog_file()
     with ExitStack() as opened:
         paths = _with_rotated(live, since) if live else []
         sources, errors = _files(paths, since, warn, opened)
@@ -193,11 +192,8 @@ def _is_of_mail(line: Line) -> bool:
     return line.is_of_mail
 
 
-def _own_file(config_directory: Path | None) -> Path | None:
-    with suppress(PostfixError):
-        name = Postconf(config_directory).value("maillog_file")
-        return Path(name) if name and not name.startswith("/dev/") else None
-    return None
+def _own_file(name: str) -> Path | None:
+    return Path(name) if name and not name.startswith("/dev/") else None
 
 
 def _syslog_file() -> Path | None:

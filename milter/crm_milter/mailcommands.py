@@ -5,9 +5,10 @@
 
 import argparse
 import json
+import socket
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from crm_milter.address import mailbox, strip_path
 from crm_milter.config import Config
 from crm_milter.logfile import LogError
 from crm_milter.maillog import is_queue_id
+from crm_milter.postfix.postconf import Postconf, PostfixError
 
 GOOD, NO, USAGE = 0, 1, 2
 BLIND = 2  # nothing can be said: the log cannot be read
@@ -143,7 +145,7 @@ def _since(text: str) -> datetime:
 
 def verify_address(options: argparse.Namespace, config: Config, show: Show, say: Show) -> int:
     """Send a probe and return the exit status: 0 only if it arrived, or provably stayed."""
-    sender = options.sender or verify.default_sender(options.config_directory)
+    sender = options.sender or _default_sender(options)
     spam_line = options.spam_line if options.spam else ""
     sent = probe.Probe(probe.new_token(), sender, options.address, spam_line)
     try:
@@ -258,4 +260,16 @@ def _sources(
     if options.log:
         return logsource.given(options.log, since, _warning(say))
     start = since or datetime.now().astimezone() - WINDOW
-    return logsource.found(start, options.config_directory, _warning(say))
+    return logsource.found(start, _of_postfix(options, "maillog_file"), _warning(say))
+
+
+def _default_sender(options: argparse.Namespace) -> str:
+    """Return postmaster at this mail server."""
+    return f"postmaster@{_of_postfix(options, 'myhostname') or socket.getfqdn()}"
+
+
+def _of_postfix(options: argparse.Namespace, parameter: str) -> str:
+    """Return the value of a parameter of Postfix, "" if there is none to ask."""
+    with suppress(PostfixError):
+        return Postconf(options.config_directory).value(parameter)
+    return ""

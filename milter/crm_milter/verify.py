@@ -4,10 +4,8 @@ The only command that makes something happen elsewhere: the CRM opens a case. Wh
 is said before anything is sent.
 """
 
-import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +14,6 @@ from crm_milter import address as addresses
 from crm_milter.config import Config
 from crm_milter.journey import journeys
 from crm_milter.logsource import Source
-from crm_milter.postfix.postconf import Postconf, PostfixError
 from crm_milter.probe import Probe, Reply
 from crm_milter.proof import Evidence, Expected, Outcome, Result, judge
 from crm_milter.rules import Match, Mode
@@ -114,14 +111,6 @@ def announcement(planned: Plan) -> Iterator[str]:
         )
     else:
         yield f"this sends a real message: {targets or copies} will open a case"
-
-
-def default_sender(config_directory: Path | None) -> str:
-    """Return postmaster at this mail server."""
-    host = ""
-    with suppress(PostfixError):
-        host = Postconf(config_directory).value("myhostname")
-    return f"postmaster@{host or socket.getfqdn()}"
 
 
 def run(
