@@ -6,11 +6,10 @@ from the command line and a file in place of Postfix.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from email.parser import BytesHeaderParser
-from email.policy import compat32
 from typing import Any
 
 from crm_milter import address as addresses
+from crm_milter import header
 from crm_milter.decision import Decision, Envelope, Recipient
 from crm_milter.routing import Policy, decide
 from crm_milter.table import Considered, RuleTable
@@ -41,23 +40,16 @@ class Story:
 
 def explain(policy: Policy, sender: str, recipients: list[str], message: bytes) -> Story:
     """Return the story of a message; addresses are as a client would send them."""
-    fields, body = _fields(message, policy.wanted_fields())
+    wanted = policy.wanted_fields()
+    fields = tuple(each for each in header.fields(message) if each[0] in wanted)
     normal_sender = addresses.normalise(addresses.strip_path(sender))
     parsed = tuple(_recipient(policy.table, each, normal_sender) for each in recipients)
-    envelope = Envelope(normal_sender, parsed, size=body)
+    envelope = Envelope(normal_sender, parsed, size=len(message))
     looked_at = tuple(
         (each, tuple(_steps(policy.table, each.address, normal_sender))) for each in parsed
     )
     matched = any(each.match for each in parsed)
     return Story(envelope, looked_at, decide(policy, envelope, fields) if matched else None)
-
-
-def _fields(message: bytes, wanted: frozenset[str]) -> tuple[tuple[tuple[str, str], ...], int]:
-    parsed = BytesHeaderParser(policy=compat32).parsebytes(message)
-    fields = tuple(
-        (name.lower(), str(value)) for name, value in parsed.raw_items() if name.lower() in wanted
-    )
-    return fields, len(message)
 
 
 def _recipient(table: RuleTable, argument: str, sender: str) -> Recipient:

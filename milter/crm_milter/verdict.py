@@ -130,7 +130,7 @@ class Hearing:
 def _unfolded(value: str) -> str:
     """Return a value as one line (RFC 5322 section 2.2.3), in time linear in its length."""
     folded = "\n" in value or "\r" in value
-    return (_FOLD.sub(" ", value) if folded else value).strip()
+    return (_FOLD.sub(" ", value) if folded else value).strip(" \t")  # not what Unicode calls blank
 
 
 def field_names(filters: tuple[SpamFilter, ...]) -> frozenset[str]:
