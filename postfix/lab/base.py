@@ -175,3 +175,15 @@ def _processes() -> list[tuple[int, int]]:
         if fields[0] != "Z":
             found.append((int(stat.parent.name), int(fields[2])))
     return found
+
+
+def postfix_version() -> tuple[int, ...]:
+    """Return the version of the installed Postfix, such as (3, 7, 11)."""
+    said = subprocess.run(
+        ["postconf", "-dh", "mail_version"],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=True,
+    )
+    return tuple(int(part) for part in re.findall(r"\d+", said.stdout)[:3])

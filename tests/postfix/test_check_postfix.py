@@ -281,8 +281,8 @@ def test_a_table_that_the_rules_would_empty(site, rest):
     site.yaml.write_text(head + rest)
     (found,) = site.findings()
     assert found["check"] == "map-stale"
-    assert "check that no rule is missing" in found["mend"]
-    assert "from 9 to" in found["mend"]
+    assert "check that no rule is missing" in found["fix"]
+    assert "from 9 to" in found["fix"]
     site.mend()
     assert site.checks() == []
 
