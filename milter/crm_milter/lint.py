@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from crm_milter import address as addresses
-from crm_milter import deadends, loops, traps
+from crm_milter import deadends, letters, loops, traps
 from crm_milter.build import Entry, SpamSettings, named
 from crm_milter.crm import crm_of
 from crm_milter.pattern import AddressList, Everyone, Exact, Glob, InDomain, Pattern, Regex
@@ -41,6 +41,7 @@ def check(entries: tuple[Entry, ...], table: RuleTable, root: Section) -> None:
         _public_domains(entry)
         _secrets(entry)
     traps.check(entries)
+    letters.check(entries, root)
 
 
 def _names(entries: tuple[Entry, ...]) -> None:

@@ -82,6 +82,30 @@ def _is_allowed(text: str, at: int) -> bool:
     return unicodedata.normalize("NFKC", character) == character
 
 
+_WORD = re.compile(r"[^\W_]+")
+# Scripts that are written together, also with Latin letters (UTS 39 section 5.2).
+_EAST_ASIAN = frozenset({"CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO"})
+
+
+def mixed(text: str) -> str:
+    """Return what is odd about a text with a word in letters of two scripts, "" if there is none.
+
+    Such letters look alike: a Cyrillic one in a Latin word makes another address of it.
+    """
+    for word in () if text.isascii() else _WORD.findall(text):
+        scripts = {_script(each): each for each in reversed(word) if each.isalpha()}
+        if len(scripts) > 1 and not scripts.keys() <= {"EAST ASIAN", "LATIN"}:
+            foreign = next(each for name, each in scripts.items() if name != "LATIN")
+            return f'"{word}" mixes letters of different scripts: {named(foreign)}'
+    return ""
+
+
+def _script(letter: str) -> str:
+    """Return the script of a letter, which its name begins with."""
+    name = unicodedata.name(letter, "").replace("-", " ").partition(" ")[0]
+    return "EAST ASIAN" if name in _EAST_ASIAN else name
+
+
 def named(character: str) -> str:
     """Return a character for a message: ``U+200B ZERO WIDTH SPACE``."""
     name = unicodedata.name(character, "")

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any
 
 from crm_milter.document import Mapping, Node, Refused, Scalar, Sequence
+from crm_milter.precis import complaint, invisible
 from crm_milter.problem import Path, Problems, Reported, suggestion
 from crm_milter.schema import (
     Choice,
@@ -89,6 +90,9 @@ class Reader:
         if node.plain and not node.text:
             return self._fail(node, path, f"the value is missing, expected {_expected(kind)}")
         try:
+            wrong = invisible(node.text)
+            if wrong:
+                raise ValueError(complaint(node.text, wrong))
             if isinstance(kind, FileText):
                 return kind.parse(_plain_text(kind.what, node), self._files)
             return _scalar(kind, node)

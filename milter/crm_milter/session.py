@@ -143,7 +143,7 @@ class Session:
             values = esmtp(parameters)
             notify = values.get("NOTIFY", "").upper()
             orcpt = orcpt_to_pass_on(values.get("ORCPT", ""))
-        bracketed = typed.lstrip().startswith("<")
+        bracketed = typed.lstrip(" \t").startswith("<")
         return Recipient(raw, address, match, notify, orcpt, bracketed)
 
     def data(self, ctx: milter.Context) -> int:

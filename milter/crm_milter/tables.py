@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from crm_milter import address as addresses
+from crm_milter import international, precis
 from crm_milter.problem import Problems, Reported, Severity
 
 # Problems of one file: a wrong one is bad in every line.
@@ -23,6 +24,8 @@ MOST_TARGETS = 100
 T = TypeVar("T", bound=Sized)
 Read = Callable[[BinaryIO, Problems], T]
 
+# As postmap(1) has it (isspace(3)); any other blank of Unicode is part of an address.
+_BLANKS = " \t\n\v\f\r"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _TABLE_TYPE = re.compile(r"(?:file|hash|btree|lmdb|dbm|sdbm|cdb|texthash|static|proxy):")
 _SIGHT = 4096
@@ -101,28 +104,35 @@ def _lines(stream: BinaryIO, problems: Problems) -> Iterator[tuple[int, str]]:
     """Yield the lines that say something, without white space at their end."""
     for number, data in enumerate(stream, 1):
         try:
-            line = data.removeprefix(_BYTE_ORDER_MARK).decode().rstrip()
+            text = data.removeprefix(_BYTE_ORDER_MARK) if number == 1 else data
+            line = text.decode().rstrip(_BLANKS)
         except UnicodeDecodeError as error:
             problems.add(number, (), f"byte 0x{error.object[error.start]:02x} is not valid UTF-8")
             continue
-        start = line.lstrip()
+        start = line.lstrip(_BLANKS)
         if start and start[0] != "#":
             yield number, line
 
 
-_COMMENT = re.compile(r"\s+#.*")
+_COMMENT = re.compile(r"\s+#.*", re.ASCII)
 
 
 def address_list(stream: BinaryIO, problems: Problems) -> frozenset[str]:
     """Return the addresses of a list, one a line, in normal form."""
     listed = set()
     for number, line in _lines(stream, problems):
-        text = line.strip() if line[0] == '"' else _COMMENT.sub("", line).strip()
+        text = line if line[0] == '"' else _COMMENT.sub("", line).strip(_BLANKS)
         try:
             listed.add(_one(text))
+            _warn(number, problems, precis.mixed(text))
         except addresses.AddressError as error:
             problems.add(number, (), str(error))
     return frozenset(listed)
+
+
+def _warn(line: int, problems: Problems, *messages: str) -> None:
+    for message in filter(None, messages):
+        problems.add(line, (), message, Severity.WARNING)
 
 
 def _one(text: str) -> str:
@@ -140,7 +150,7 @@ def _one(text: str) -> str:
     return addresses.normalise(addresses.mailbox(text))
 
 
-_QUOTED_KEY = re.compile(r'"((?:[^"\\]|\\.)*)"(\S*)(?:\s+(.*))?')
+_QUOTED_KEY = re.compile(r'"((?:[^"\\]|\\.)*)"(\S*)(?:\s+(.*))?', re.ASCII)
 
 
 def _entries(stream: BinaryIO, problems: Problems) -> Iterator[tuple[int, str, str]]:
@@ -156,7 +166,7 @@ def _entries(stream: BinaryIO, problems: Problems) -> Iterator[tuple[int, str, s
                 yield (first, *_parted(entry))
             first, entry = number, line
         elif entry:
-            entry = f"{entry} {line.lstrip()}"
+            entry = f"{entry} {line.lstrip(_BLANKS)}"
         else:
             problems.add(
                 number,
@@ -175,7 +185,7 @@ def _parted(entry: str) -> tuple[str, str]:
         whole = re.sub(r"\\(.)", r"\1", inside)
         return (f'"{inside}"{rest}' if rest else addresses.written(whole)), value
     key, _, value = entry.replace("\t", " ").partition(" ")
-    return key, value.strip()
+    return key, value.strip(_BLANKS)
 
 
 def address_map(stream: BinaryIO, problems: Problems) -> dict[str, tuple[str, ...]]:
@@ -189,6 +199,7 @@ def address_map(stream: BinaryIO, problems: Problems) -> dict[str, tuple[str, ..
         try:
             normal = _key(key)
             targets = _targets(value)
+            _warn(number, problems, precis.mixed(key), *map(international.risk, targets))
         except addresses.AddressError as error:
             problems.add(number, (), str(error))
             continue
@@ -211,7 +222,7 @@ def _key(text: str) -> str:
     return addresses.normalise(addresses.mailbox(text))
 
 
-_TARGET = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^\s,])+')
+_TARGET = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^\s,])+', re.ASCII)
 
 
 def _targets(value: str) -> tuple[str, ...]:
@@ -255,6 +266,7 @@ def accounts(stream: BinaryIO, problems: Problems) -> frozenset[str]:
                 raise addresses.AddressError(message)
             else:
                 listed.add(addresses.normalise(addresses.mailbox(key)))
+                _warn(number, problems, precis.mixed(key))
         except addresses.AddressError as error:
             problems.add(number, (), str(error))
     domains = {addresses.domain_of(each) for each in listed} if bare else set()

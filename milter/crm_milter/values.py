@@ -10,6 +10,7 @@ from crm_milter import pattern as patterns
 from crm_milter import presets, tables, verdict
 from crm_milter.address import mailbox
 from crm_milter.marker import MARKER_FIELD
+from crm_milter.precis import named
 from crm_milter.problem import suggestion
 from crm_milter.rules import AddressMap
 from crm_milter.tables import Files
@@ -167,7 +168,7 @@ def _meant_as_octal(text: str) -> str:
 def group(text: str) -> str:
     """Return the name of a group of the system."""
     if not _GROUP.fullmatch(text):
-        raise ValueError(f'"{text}" is not a valid group name')
+        raise ValueError(f'"{text}" is not a valid group name{_foreign(text)}')
     return text
 
 
@@ -182,8 +183,16 @@ def delimiters(text: str) -> str:
 def rule_name(text: str) -> str:
     """Return the name of a rule: a label in logs and metrics."""
     if not _RULE_NAME.fullmatch(text):
-        raise ValueError(f'"{text}" is not a valid name; use only a-z, 0-9, ".", "_" and "-"')
+        raise ValueError(
+            f'"{text}" is not a valid name{_foreign(text)}; use only a-z, 0-9, ".", "_" and "-"'
+        )
     return text
+
+
+def _foreign(text: str) -> str:
+    """Return which character is not ASCII, since many look as if they were."""
+    found = next((each for each in text if not each.isascii()), "")
+    return f" because of {named(found)}" if found else ""
 
 
 def pattern(text: str, files: Files) -> patterns.Pattern:
@@ -264,7 +273,7 @@ def spam_filter(text: str) -> verdict.SpamFilter:
 def field_name(text: str) -> str:
     """Return the name of a header field."""
     if not _FIELD_NAME.fullmatch(text):
-        raise ValueError(f'"{text}" is not a valid header field name')
+        raise ValueError(f'"{text}" is not a valid header field name{_foreign(text)}')
     return text
 
 

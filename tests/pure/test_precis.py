@@ -97,3 +97,24 @@ def test_named(character, name):
 )
 def test_what_was_meant(text, meant):
     assert precis.without(text) == meant
+
+
+@pytest.mark.parametrize(
+    ("text", "foreign"),
+    [
+        ("support@solarmora.com", ""),
+        ("grüße-привет@solarmora.com", ""),
+        ("поддержка@пример.example", ""),
+        ("サポートchat支援@例え.example", ""),
+        ("s\u043elarmora", "U+043E CYRILLIC SMALL LETTER O"),
+        ("suppor\u03c4@x.example", "U+03C4 GREEK SMALL LETTER TAU"),
+        ("\u0430ll@x.example", "U+0430 CYRILLIC SMALL LETTER A"),
+        ("\u043f\u0261\u0438\u0432\u0435\u0442", "U+043F CYRILLIC SMALL LETTER PE"),
+        ("例\u0430", "U+0430"),
+        ("help\u0663", ""),
+    ],
+)
+def test_letters_of_two_scripts_in_a_word(text, foreign):
+    message = precis.mixed(text)
+    assert bool(message) is bool(foreign)
+    assert foreign in message
