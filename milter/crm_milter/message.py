@@ -39,7 +39,7 @@ class Message:
     def size(self) -> int:
         """Bytes: what MAIL declared (RFC 1870) or what was seen, if more."""
         declared = esmtp(self._parameters).get("SIZE", "") if self._parameters else ""
-        valid = declared.isdecimal() and len(declared) <= _MOST_DIGITS
+        valid = declared.isascii() and declared.isdigit() and len(declared) <= _MOST_DIGITS
         return max(int(declared) if valid else 0, self.seen)
 
     @property
