@@ -143,7 +143,11 @@ def as_typed(argument: str, address: str) -> str:
 
     The case of a local part is for its own host to judge (RFC 5321 section 2.4).
     """
+    if argument == address:
+        return address
     local = local_of(address)
+    if argument.isascii() and argument.lower() == address:  # nothing else to resolve
+        return argument[: len(local)] + address[len(local) :]
     typed = split(_without_comment(argument))[0]
     if folded(typed) != local:  # Postfix resolved a route, such as "Help%x.example@localhost"
         typed = _spelling(argument, local)

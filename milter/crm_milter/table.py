@@ -241,19 +241,19 @@ class RuleTable:
             return _Look(whole, whole, "", self._is_spared(address, address))
         base = addresses.without_extension(address, self.recipient_delimiter)
         spared = self._is_spared(address, base)
-        start, end = len(addresses.local_of(base)), len(addresses.local_of(address))
-        if start == end:
+        if base == address:
             return _Look(whole, whole, "", spared)
+        start, end = len(addresses.local_of(base)), len(addresses.local_of(address))
         extension = addresses.part(typed, address, start, end)
         local = addresses.part(typed, address, 0, start)
         spelt = addresses.join(local, addresses.domain_of(address))
         return _Look(whole, _Spelt(base, spelt), extension, spared)
 
     def _found(self, form: "_Spelt", extension: str, spared: bool) -> list[tuple[int, Match]]:
-        ranks = self._exact.get(form.normal, ())
-        taken: list[tuple[int, Groups]] = [
-            (rank, ()) for rank in ((ranks,) if isinstance(ranks, int) else ranks)
-        ]
+        taken: list[tuple[int, Groups]] = []
+        ranks = self._exact.get(form.normal)
+        if ranks is not None:
+            taken = [(rank, ()) for rank in ((ranks,) if isinstance(ranks, int) else ranks)]
         if self._has_wildcards and not spared:
             taken += self._wild.takers(form.normal, form.typed)
         rules, owners = self.rules, self._owners
