@@ -198,7 +198,7 @@ FAULTS = {
     ),
     "a table that is not there": (
         {"main": {"virtual_mailbox_maps": "hash:/nowhere/mailboxes"}},
-        ["table", "unrouted"],
+        "table",
     ),
 }
 # Whose mending is left to a person.

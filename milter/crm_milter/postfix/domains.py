@@ -7,8 +7,9 @@ from pathlib import Path
 
 from crm_milter import address as addresses
 from crm_milter.postfix.postconf import Postconf, split_list
-from crm_milter.postfix.tables import Tables
+from crm_milter.postfix.tables import Tables, plain
 
+_MOST_ON_THE_WAY = 1000
 _DEEPEST = 20  # virtual aliases of virtual aliases that are followed
 
 
@@ -20,6 +21,10 @@ class Kind(Enum):
     MAILBOX = "virtual_mailbox_domains"
     RELAY = "relay_domains"
     REMOTE = ""
+    UNSURE = "a table that cannot be read"
+
+
+_OURS = (Kind.LOCAL, Kind.ALIAS, Kind.MAILBOX, Kind.RELAY)
 
 
 # The parameter that lists the valid recipients of a class; empty: all are valid.
@@ -60,9 +65,13 @@ class Domains:
     def kind(self, domain: str) -> Kind:
         """Return the class of a domain (in lower case)."""
         if domain not in self._kinds:
-            ours = (kind for kind in Kind if kind is not Kind.REMOTE and self._has(kind, domain))
-            self._kinds[domain] = next(ours, Kind.REMOTE)
+            ours = (kind for kind in _OURS if self._has(kind, domain))
+            self._kinds[domain] = next(ours, None) or self._no_kind()
         return self._kinds[domain]
+
+    def _no_kind(self) -> Kind:
+        items = (item for kind in _OURS for item in split_list(self._postconf.value(kind.value)))
+        return Kind.UNSURE if self._tables.has_failed(items) else Kind.REMOTE
 
     def _has(self, kind: Kind, domain: str) -> bool:
         parents = self._postconf.value("parent_domain_matches_subdomains")
@@ -81,6 +90,17 @@ class Domains:
         if item == domain or (item.startswith(".") and domain.endswith(item)):
             return True
         return with_subdomains and domain.endswith(f".{item}")
+
+    def listed(self) -> list[str]:
+        """Return the domains that main.cf, or a file that it names, lists one by one."""
+        items = [item for kind in _OURS for item in split_list(self._postconf.value(kind.value))]
+        return [each.lower() for each in _read(items) if each[:1] not in "!./" and ":" not in each]
+
+    def tool(self, table: str) -> str:
+        """Return the command that lists a table: the format of aliases(5) has its own."""
+        names = ("alias_maps", "alias_database")
+        local = (each for name in names for each in split_list(self._postconf.value(name)))
+        return "postalias" if plain(table) in map(plain, local) else "postmap"
 
     def recipient_tables(self, kind: Kind) -> list[str]:
         """Return the tables that list the valid recipients of a class."""
@@ -126,14 +146,10 @@ class Domains:
         if found is None:
             return None
         _, key, value = found
-        domain = addresses.domain_of(address)
         local = addresses.local_of(address)
-        members = (addresses.normalise(member) for member in split_list(value))
         return key, [
-            f"{local}{each}"
-            if each.startswith("@")
-            else (each if "@" in each else addresses.join(each, domain))
-            for each in members
+            f"{local}{each}" if each.startswith("@") else each
+            for each in members_of(value, self._postconf.origin)
         ]
 
     def keys(self, address: str) -> list[str]:
@@ -142,7 +158,7 @@ class Domains:
         delimiter = self._postconf.value("recipient_delimiter")
         base = addresses.without_extension(address, delimiter)
         keys = [address, base]
-        if self.kind(domain) is Kind.LOCAL or domain == self._postconf.value("myorigin").lower():
+        if self.kind(domain) is Kind.LOCAL or domain == self._postconf.origin:
             keys += [addresses.local_of(address), addresses.local_of(base)]
         return list(dict.fromkeys([*keys, f"@{domain}"]))
 
@@ -150,7 +166,48 @@ class Domains:
         """Return what becomes of mail that is not routed; the worst, where it goes to several."""
         fates = {self._fate(member) for member in self._final(address, routed, _DEEPEST)}
         order = (Fate.LOOP, Fate.UNKNOWN, Fate.UNCHECKED, Fate.REMOTE, Fate.MAILBOX)
-        return next((each for each in order if each in fates), Fate.UNKNOWN)
+        worst = next((each for each in order if each in fates), Fate.UNKNOWN)
+        aliases = split_list(self._postconf.value("virtual_alias_maps"))
+        if worst is Fate.UNKNOWN and self._tables.has_failed(aliases):
+            return Fate.UNCHECKED  # an alias that cannot be seen may lead elsewhere
+        return worst
+
+    def on_the_way(self, address: str) -> set[str]:
+        """Return an address and all that mail for it is sent on to by tables on this host."""
+        seen: set[str] = set()
+        waiting = [address]
+        while waiting and len(seen) < _MOST_ON_THE_WAY:
+            now = waiting.pop()
+            if now not in seen:
+                seen.add(now)
+                waiting += self._next(now)
+        return seen
+
+    def _next(self, address: str) -> list[str]:
+        rewritten = self.rewritten(address)
+        aliases = self.aliases(rewritten or address)
+        found = [rewritten] if rewritten else []
+        found += aliases[1] if aliases else []
+        if not aliases and self.kind(addresses.domain_of(address)) is Kind.LOCAL:
+            tables = split_list(self._postconf.value("alias_maps"))
+            local = self._tables.first(tables, self._locals(address))
+            found += members_of(local[2], self._postconf.origin) if local else []
+        return found
+
+    def _locals(self, address: str) -> list[str]:
+        delimiter = self._postconf.value("recipient_delimiter")
+        base = addresses.without_extension(address, delimiter)
+        return list(dict.fromkeys([addresses.local_of(address), addresses.local_of(base)]))
+
+    def rewritten(self, address: str) -> str:
+        """Return what canonical(5) makes of a recipient, "" if it stays."""
+        for name in ("recipient_canonical_maps", "canonical_maps"):
+            found = self._tables.first(split_list(self._postconf.value(name)), self.keys(address))
+            if found:
+                (member, *_) = members_of(found[2], self._postconf.origin) or [""]
+                local = addresses.local_of(address)
+                return f"{local}{member}" if member.startswith("@") else member
+        return ""
 
     def _final(self, address: str, routed: frozenset[str], depth: int) -> list[str]:
         """Return where an address ends up; "" stands for a loop."""
@@ -171,6 +228,8 @@ class Domains:
         kind = self.kind(addresses.domain_of(address))
         if kind is Kind.REMOTE:
             return Fate.REMOTE
+        if kind is Kind.UNSURE:
+            return Fate.UNCHECKED
         if kind is Kind.ALIAS:
             return Fate.UNKNOWN
         tables = self.recipient_tables(kind)
@@ -179,7 +238,18 @@ class Domains:
         keys = self.keys(address)
         if kind is Kind.LOCAL:
             keys.append(addresses.local_of(address))
-        return Fate.MAILBOX if self._tables.first(tables, keys) else Fate.UNKNOWN
+        if self._tables.first(tables, keys):
+            return Fate.MAILBOX
+        return Fate.UNCHECKED if self._tables.has_failed(tables) else Fate.UNKNOWN
+
+
+def members_of(value: str, origin: str) -> list[str]:
+    """Return the addresses in the value of an alias, in normal form with a domain.
+
+    Commands, files and lists of aliases(5) are left out; ``@domain`` stays as it is.
+    """
+    listed = (addresses.normalise(each) for each in split_list(value) if each[:1] not in '"|/:')
+    return [each if "@" in each else addresses.join(each, origin) for each in listed]
 
 
 def _read(items: list[str]) -> list[str]:

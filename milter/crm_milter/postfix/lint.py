@@ -4,15 +4,18 @@ from collections.abc import Callable, Iterator
 
 from crm_milter.postfix import (
     lint_addresses,
+    lint_after_queue,
     lint_headers,
+    lint_known,
     lint_map,
     lint_milters,
+    lint_routes,
     lint_settings,
     lint_socket,
     mapfile,
+    mend,
 )
 from crm_milter.postfix.findings import Finding
-from crm_milter.postfix.postconf import split_list
 from crm_milter.postfix.site import Site
 from crm_milter.postfix.tables import INDEXED, plain
 
@@ -23,6 +26,15 @@ CHECKS: tuple[Check, ...] = (
     lint_addresses.copied,
     lint_addresses.accounts,
     lint_addresses.members,
+    lint_routes.foreign,
+    lint_routes.tested,
+    lint_routes.dead_ends,
+    lint_routes.copies,
+    lint_routes.rewritten,
+    lint_routes.alias_domains,
+    lint_routes.canonical,
+    lint_routes.bcc,
+    lint_known.accounts,
     lint_addresses.unrouted,
     lint_addresses.targets,
     lint_map.attached,
@@ -44,6 +56,7 @@ CHECKS: tuple[Check, ...] = (
     lint_settings.message_size,
     lint_settings.unverified,
     lint_headers.verdict_headers,
+    lint_after_queue.rejects,
 )
 
 
@@ -63,8 +76,8 @@ def _unreadable(site: Site) -> Iterator[Finding]:
         if table != own:  # a missing table of ours was found before
             yield Finding(
                 "table",
-                f"{table} cannot be read: {reason}",
-                "Postfix may also be unable to read it; its contents were not checked",
+                f"{table} cannot be checked: {reason}",
+                "Postfix may also be unable to read it; what depends on it was not checked",
                 _command(site, table),
             )
 
@@ -74,5 +87,5 @@ def _command(site: Site, table: str) -> str:
     kind, _, path = plain(table).partition(":")
     if kind not in INDEXED:
         return site.postconf.command("postmap", "-q", "postmaster", table)
-    is_local = table in split_list(site.postconf.value("alias_maps"))
-    return site.postconf.command("postalias" if is_local else "postmap", f"{kind}:{path}")
+    tool = "postalias" if mend.is_local_aliases(site, table) else "postmap"
+    return site.postconf.command(tool, f"{kind}:{path}")

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Iterator
 from crm_milter import address as addresses
 from crm_milter.aliases import AliasError
 from crm_milter.postfix import mapfile, mend
-from crm_milter.postfix.domains import Fate, Kind
+from crm_milter.postfix.domains import Fate, Kind, members_of
 from crm_milter.postfix.findings import Finding, Severity, names
 from crm_milter.postfix.postconf import split_list
 from crm_milter.postfix.site import Site
 from crm_milter.postfix.tables import plain
 from crm_milter.rules import Rule
+from crm_milter.strangers import is_public
 
 
 def domains(site: Site) -> Iterator[Finding]:
@@ -19,7 +20,7 @@ def domains(site: Site) -> Iterator[Finding]:
     for address in [*site.routed, *site.copied]:
         by_domain.setdefault(addresses.domain_of(address), []).append(address)
     for domain, listed in by_domain.items():
-        if site.domains.kind(domain) is not Kind.REMOTE:
+        if site.domains.kind(domain) is not Kind.REMOTE or is_public(domain):
             continue
         name = "virtual_alias_domains"
         value = ", ".join([*split_list(site.postconf.raw(name)), domain])
@@ -73,26 +74,26 @@ def members(site: Site) -> Iterator[Finding]:
     """No other alias leads to a routed address: the milter would only see the alias."""
     own = mapfile.listed(site)
     maps = [each for each in split_list(site.postconf.value("virtual_alias_maps")) if each != own]
-    origin = site.postconf.value("myorigin").lower()
     tables = [(each, "postmap") for each in maps]
     tables += [(each, "postalias") for each in split_list(site.postconf.value("alias_maps"))]
     for table, tool in tables:
         for key, value in (site.tables.entries(table, tool) or {}).items():
-            for member in _members(value, origin):
+            for member in members_of(value, site.postconf.origin):
                 if member in site.routed and addresses.normalise(key) not in site.routed:
                     yield Finding(
                         "alias-member",
                         f'the alias "{key}" in {table} expands to "{member}"',
                         f'milters see the address before alias expansion: mail for "{key}"'
                         " is never rerouted and goes to unrouted_to",
-                        f'add "{key}" to the rule for "{member}" in {site.path}, then: '
-                        + mend.drop_entry(site, table, key),
+                        _add_to_rule(site, key, member, value) + mend.drop_entry(site, table, key),
                     )
 
 
-def _members(value: str, origin: str) -> list[str]:
-    listed = (addresses.normalise(each) for each in split_list(value) if each[:1] not in '"|/:')
-    return [each if "@" in each else addresses.join(each, origin) for each in listed]
+def _add_to_rule(site: Site, key: str, member: str, value: str) -> str:
+    """Return how a rule takes the place of an alias, whose other members get a copy then."""
+    others = [each for each in split_list(value) if addresses.normalise(each) != member]
+    copies = f", {names(others)} to its also_deliver_to," if others else ""
+    return f'add "{key}" to the rule for "{member}"{copies} in {site.path}, then: '
 
 
 def unrouted(site: Site) -> Iterator[Finding]:
@@ -113,22 +114,22 @@ def unrouted(site: Site) -> Iterator[Finding]:
                 "unrouted",
                 f'"{mailbox}" (unrouted_to) {fate.value}',
                 "mail that is not rerouted bounces after Postfix has accepted it",
-                _new_mailbox(site, normal),
+                new_mailbox(site, normal),
             )
 
 
-def _new_mailbox(site: Site, address: str) -> str:
+def new_mailbox(site: Site, address: str, key: str = "unrouted_to") -> str:
     """Return the command that makes a mailbox, by the class of its domain."""
     local, domain = addresses.local_of(address), addresses.domain_of(address)
     kind = site.domains.kind(domain)
     tables = site.domains.recipient_tables(kind)
     table = next((each for each in tables if plain(each).startswith(("hash:", "lmdb:"))), "")
-    other = f"set unrouted_to to another mailbox in {site.path}"
+    other = f"set {key} to another mailbox in {site.path}"
     if kind is Kind.LOCAL and any(each.endswith("unix:passwd.byname") for each in tables):
         return f"useradd --create-home {local}"
     values = {Kind.MAILBOX: f"{domain}/{local}/", Kind.RELAY: "OK", Kind.LOCAL: "x"}
     table = table or next(iter(tables), "")
-    if table and kind in values:
+    if table and kind in values and not mend.is_local_aliases(site, table):
         return mend.add_entry(site, table, address, values[kind])
     return other
 
@@ -143,7 +144,7 @@ def targets(site: Site) -> Iterator[Finding]:
             domain = addresses.domain_of(normal)
             kind = site.domains.kind(domain) if normal not in seen else Kind.REMOTE
             seen.add(normal)
-            if kind is Kind.REMOTE:
+            if kind in (Kind.REMOTE, Kind.UNSURE):
                 continue
             fate = site.domains.fate(normal, routed) if addresses.local_of(normal) else Fate.UNKNOWN
             yield Finding(

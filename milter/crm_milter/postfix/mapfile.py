@@ -164,7 +164,14 @@ def missing(site: Site) -> list[str]:
     asked = _askable(site)
     for each in maps:
         site.tables.look_up(each, asked)
-    return [key for key, mailbox in asked.items() if _answer(site, maps, key) != _same(mailbox)]
+    return [key for key, mailbox in asked.items() if _is_missing(site, maps, key, mailbox)]
+
+
+def _is_missing(site: Site, maps: list[str], key: str, mailbox: str) -> bool:
+    answer = _answer(site, maps, key)
+    if answer and _same(mailbox) == _same(key):
+        return False  # an account that is to keep its mail may be an alias
+    return answer != _same(mailbox)
 
 
 def _askable(site: Site) -> dict[str, str]:

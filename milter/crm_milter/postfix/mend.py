@@ -1,5 +1,6 @@
 """Commands for a person's shell that mend a finding."""
 
+import re
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -40,24 +41,70 @@ def add_entry(site: Site, table: str, key: str, value: str) -> str:
     kind, _, path = plain(table).partition(":")
     if kind not in INDEXED and kind != "texthash":
         return f'add "{key}" to {table}'
-    command = f"printf '%s\\n' {shlex.quote(f'{key} {value}')} >> {shlex.quote(path)}"
-    return f"{command} && {_compiled(site, kind, path)}"
+    entry = f"{key}: {value}" if is_local_aliases(site, table) else f"{key} {value}"
+    # The file may not end in a newline.
+    command = f"printf '\\n%s\\n' {shlex.quote(entry)} >> {shlex.quote(path)}"
+    return f"{command} && {_compiled(site, table)}"
 
 
 def drop_entry(site: Site, table: str, key: str) -> str:
-    """Return the commands that take an entry out of a table that is a file."""
+    """Return the commands that take an entry out of a table that is a file.
+
+    Only where that is one line: what continues it would become part of the entry before.
+    """
     kind, _, path = plain(table).partition(":")
     if kind not in INDEXED and kind != "texthash":
         return f'remove "{key}" from {table}'
-    escaped = "".join(f"\\{each}" if each in ".*[]^$/\\" else each for each in key)
-    command = f"sed -i {shlex.quote(f'/^{escaped}[[:space:]]/Id')} {shlex.quote(path)}"
-    return f"{command} && {_compiled(site, kind, path)}"
+    end = ":" if is_local_aliases(site, table) else ""
+    expression = f"^{_escaped(key)}[[:space:]]{f'*{end}' if end else ''}"
+    if not _is_one_line(Path(path), key, end):
+        return f'remove "{key}" from {path} in an editor, then run {_compiled(site, table)}'
+    command = f"sed -i {shlex.quote(f'/{expression}/Id')} {shlex.quote(path)}"
+    return f"{command} && {_compiled(site, table)}"
 
 
-def _compiled(site: Site, kind: str, path: str) -> str:
-    return (
-        reload(site) if kind == "texthash" else site.postconf.command("postmap", f"{kind}:{path}")
+def replace_entry(site: Site, table: str, key: str, value: str) -> str:
+    """Return the commands that give an entry of a postmap(1) table another value."""
+    kind, _, path = plain(table).partition(":")
+    is_file = kind in INDEXED or kind == "texthash"
+    if not is_file or not _is_one_line(Path(path), key, ""):
+        return f'set the value of "{key}" in {table} to "{value}"'
+    new = f"{key} {value}".replace("\\", r"\\").replace("/", r"\/").replace("&", r"\&")
+    command = (
+        f"sed -i {shlex.quote(f's/^{_escaped(key)}[[:space:]].*/{new}/I')} {shlex.quote(path)}"
     )
+    return f"{command} && {_compiled(site, table)}"
+
+
+def is_local_aliases(site: Site, table: str) -> bool:
+    """Tell whether a table has the format of aliases(5): postmap would destroy it."""
+    return site.domains.tool(table) == "postalias"
+
+
+def _escaped(key: str) -> str:
+    return "".join(f"\\{each}" if each in ".*[]^$/\\" else each for each in key)
+
+
+def _is_one_line(path: Path, key: str, end: str) -> bool:
+    """Tell whether a file has a single entry for a key, on a line of its own."""
+    try:
+        lines = path.read_text("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return False
+    entry = re.compile(rf"{re.escape(key)}\s{'*' + end if end else ''}", re.IGNORECASE)
+    found = [at for at, line in enumerate(lines) if entry.match(line)]
+    if len(found) != 1:
+        return False
+    after = next((line for line in lines[found[0] + 1 :] if line.strip() and line[0] != "#"), "")
+    return not after[:1].isspace()
+
+
+def _compiled(site: Site, table: str) -> str:
+    kind, _, path = plain(table).partition(":")
+    if kind == "texthash":
+        return reload(site)
+    tool = "postalias" if is_local_aliases(site, table) else "postmap"
+    return site.postconf.command(tool, f"{kind}:{path}")
 
 
 def origin(name: str, service: Service) -> str:

@@ -114,6 +114,17 @@ class Postconf:
             self._expanded[key] = dict(_settings(text))
         return self._expanded[key].get(name, "")
 
+    @cached_property
+    def origin(self) -> str:
+        """Return the domain of addresses without one: myorigin, or what the file there says."""
+        value = self.value("myorigin")
+        if value.startswith("/"):
+            try:
+                value = Path(value).read_text("utf-8", "replace").strip()
+            except OSError:
+                return ""
+        return value.split("\n", 1)[0].strip().lower()
+
     def is_on(self, name: str, service: Service | None = None) -> bool:
         """Return a boolean parameter."""
         return self.value(name, service).lower() == "yes"
@@ -129,7 +140,12 @@ class Postconf:
         return shlex.join([tool, *arguments, *chosen])
 
     def run(
-        self, tool: str, *arguments: str, stdin: str = "", stderr: int = subprocess.PIPE
+        self,
+        tool: str,
+        *arguments: str,
+        stdin: str = "",
+        stderr: int = subprocess.PIPE,
+        timeout: float = TIMEOUT,
     ) -> "subprocess.CompletedProcess[str]":
         """Run a command of Postfix for this instance; raises PostfixError if it cannot run."""
         path = shutil.which(tool, path=f"{os.environ.get('PATH', '')}{os.pathsep}{_PLACES}")
@@ -144,12 +160,12 @@ class Postconf:
                 stderr=stderr,
                 encoding="utf-8",
                 errors="surrogateescape",
-                timeout=TIMEOUT,
+                timeout=timeout,
                 check=False,
             )
         except subprocess.TimeoutExpired:
             message = (
-                f'"{self.command(tool, *arguments)}" did not finish within {TIMEOUT:g} seconds'
+                f'"{self.command(tool, *arguments)}" did not finish within {timeout:g} seconds'
             )
             raise PostfixError(message) from None
         except OSError as error:

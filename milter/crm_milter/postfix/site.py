@@ -12,7 +12,8 @@ from crm_milter.postfix.domains import Domains
 from crm_milter.postfix.milters import Entry, OurSocket, parse
 from crm_milter.postfix.postconf import Postconf, Service
 from crm_milter.postfix.tables import Tables
-from crm_milter.rules import Rule
+from crm_milter.rules import Mode, Rule
+from crm_milter.table import RuleTable
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,18 @@ class Site:
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """Return the rules."""
-        return self.config.policy.table.rules
+        """Return the rules that act: one in test mode changes nothing."""
+        return self.table.rules
+
+    @property
+    def tested(self) -> tuple[Rule, ...]:
+        """Return the rules in test mode."""
+        return tuple(each for each in self.config.policy.table.rules if each.mode is Mode.TEST)
+
+    @cached_property
+    def table(self) -> RuleTable:
+        """Return the table of the rules that act."""
+        return self.config.policy.table.enforced()
 
     @cached_property
     def alias_lines(self) -> list[str] | AliasError:

@@ -4,14 +4,20 @@ A table that cannot be asked counts as empty; ``failures`` says which those were
 """
 
 import re
+import subprocess
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from crm_milter.postfix.postconf import Postconf, last_line
+from crm_milter.postfix.postconf import TIMEOUT, Postconf, PostfixError, last_line
 
 # postmap -s can list these; of the others only texthash is a file that we can read ourselves.
 _LISTABLE = frozenset({"hash", "btree", "lmdb", "cdb", "dbm", "sdbm"})
 INDEXED = {"hash": ".db", "btree": ".db", "lmdb": ".lmdb", "cdb": ".cdb"}
+# These ask nobody: all others may be silent, and postmap waits for them.
+_FILES = _LISTABLE | {"texthash", "regexp", "pcre", "cidr", "static", "inline", "fail", "unix"}
+_SILENCE = 3.0  # seconds for one table that asks somebody
+_PATIENCE = 6.0  # seconds for all that do not answer
 _FAILED = re.compile(r"(?:fatal|error|panic): (.*)")
 
 
@@ -22,6 +28,7 @@ class Tables:
         self._postconf = postconf
         self._found: dict[str, dict[str, str | None]] = {}
         self._listed: dict[tuple[str, str], dict[str, str] | None] = {}
+        self._patience = _PATIENCE
         self.failures: dict[str, str] = {}
 
     def look_up(self, table: str, keys: Iterable[str]) -> dict[str, str]:
@@ -45,6 +52,10 @@ class Tables:
                     return table, key, value
         return None
 
+    def has_failed(self, tables: Iterable[str]) -> bool:
+        """Tell whether one of these tables could not be asked."""
+        return any(table in self.failures for table in tables)
+
     def entries(self, table: str, tool: str = "postmap") -> dict[str, str] | None:
         """Return all entries, None where the table cannot be listed (LDAP, patterns, ...).
 
@@ -55,20 +66,33 @@ class Tables:
         return self._listed[table, tool]
 
     def _ask(self, table: str, keys: list[str], found: dict[str, str | None]) -> None:
-        text = "".join(f"{key}\n" for key in keys)
-        done = self._postconf.run("postmap", "-q", "-", plain(table), stdin=text)
-        failed = _FAILED.search(done.stderr)
-        if failed:
-            self.failures[table] = failed[1]
-            return
-        if done.returncode not in (0, 1):
-            self.failures[table] = last_line(done.stderr) or f"postmap: status {done.returncode}"
+        started = time.monotonic()
+        try:
+            done = self._query(plain(table), keys)
+        except PostfixError as error:
+            self.failures[table] = str(error)
+            self._patience -= time.monotonic() - started
             return
         found.update(dict.fromkeys(keys))
         for line in done.stdout.splitlines():
             key, tab, value = line.partition("\t")
             if tab:
                 found[key] = value
+
+    def _query(self, table: str, keys: list[str]) -> "subprocess.CompletedProcess[str]":
+        """Return what postmap says of these keys; raises PostfixError if it cannot tell."""
+        text = "".join(f"{key}\n" for key in keys)
+        is_file = table.partition(":")[0] in _FILES
+        if self._patience <= 0 and not is_file:
+            raise PostfixError("not asked, because other tables did not answer in time")
+        timeout = TIMEOUT if is_file else min(_SILENCE, self._patience)
+        done = self._postconf.run("postmap", "-q", "-", table, stdin=text, timeout=timeout)
+        failed = _FAILED.search(done.stderr)
+        if failed:
+            raise PostfixError(failed[1])
+        if done.returncode not in (0, 1):
+            raise PostfixError(last_line(done.stderr) or f"postmap: status {done.returncode}")
+        return done
 
     def _list(self, table: str, tool: str) -> dict[str, str] | None:
         kind, _, path = table.partition(":")
