@@ -136,14 +136,22 @@ def attach_milter(options: argparse.Namespace) -> int:
     """Configure Postfix to use the milter: show the changes, ask, apply and test them.
 
     This sets smtpd_milters, non_smtpd_milters, virtual_alias_maps (the table that "map" prints) and
-    notify_classes, and receive_override_options where needed. If the test fails, everything is
-    rolled back.
+    notify_classes, and receive_override_options and enable_original_recipient where needed. If the
+    test or the command itself fails, everything is rolled back, except what others changed since.
+    With --when-down accept it may also be run while the milter is down: mail then goes to
+    unrouted_to instead of being deferred, until "crm-milter attach" is run again.
     """
     return postfix.attach_milter(options, load_config(options.config), print, say)
 
 
 def detach_milter(options: argparse.Namespace) -> int:
-    """Undo what attach changed in Postfix; changes made by others since are kept."""
+    """Undo what attach changed in Postfix; changes made by others since are kept.
+
+    It also removes crm-milter where it was configured by hand, in all Postfix instances unless one
+    is chosen. Mail for addresses that only the table of virtual aliases knows is refused (550)
+    afterwards: while the milter is down it is only deferred (451), so do not detach to get mail
+    flowing, but run "crm-milter attach --when-down accept".
+    """
     return postfix.detach_milter(options, print, say)
 
 

@@ -4,95 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from planted import HELP, IT, RULES, Done, Planted
-
-from lab.milter import Milter
-from lab.sink import Sink
-from lab.whole import Lab
-
-CONFIG = f"unrouted_to: {IT}\nspam: rspamd\n{RULES}"
-CRM = "support@v1.case.my-crm.com"
-MESSAGE = b"Subject: kaputt\n\nhelp\n"
-OTHER = "{ inet:127.0.0.1:9, default_action=accept, connect_timeout=1s }"
-
-# main.cf as people write it.
-FOLDED = f"""
-# milters of ours
-smtpd_milters =
-    # signs
-    $opendkim,
-    {OTHER}
-opendkim = inet:127.0.0.1:9
-milter_default_action = accept
-non_smtpd_milters = $smtpd_milters
-# the end"""
-
-
-class Site(Planted):
-    """A Postfix, and a real milter to attach to it."""
-
-    def __init__(self, lab: Lab, milter: Milter) -> None:
-        self.lab, self.postfix, self.milter, self.yaml = lab, lab.postfix, milter, milter.config
-        self.folder = milter.folder
-        self._texts = self.texts()
-
-    def texts(self) -> dict[str, bytes]:
-        return {
-            path.name: path.read_bytes() for path in self.postfix.config.iterdir() if path.is_file()
-        }
-
-    def _put(self, name: str, data: bytes) -> None:
-        # At once: a daemon that starts just then and finds no main.cf, or half of it, dies, and
-        # master waits a minute before it starts the next.
-        new = self.postfix.config / f"{name}.new"
-        new.write_bytes(data)
-        new.replace(self.postfix.config / name)
-
-    def restore(self, text: str = CONFIG, main: str = "") -> dict[str, bytes]:
-        """The first configuration, with more lines of main.cf; what it is."""
-        for path in [*self.postfix.config.rglob("*")][::-1]:
-            if path.is_dir():
-                path.rmdir()
-            elif path.parent != self.postfix.config or path.name not in self._texts:
-                path.unlink()
-        for name, data in self._texts.items():
-            self._put(name, data)
-        if main:
-            names = {line.split(" =")[0] for line in main.splitlines()}
-            lines = self._texts["main.cf"].decode().splitlines(keepends=True)
-            kept = [line for line in lines if line.split(" =")[0] not in names]
-            self._put("main.cf", ("".join(kept) + main).encode())
-        self.milter.configure(text)
-        if not self.milter.running():
-            self.milter.start()
-        self.age()
-        self.lab.fresh()
-        return self.texts()
-
-    def arrives(self) -> list[str]:
-        return self.lab.send("<anna@customer.example>", [f"<{HELP}>"], MESSAGE).recipients
+from attaching import CONFIG, CRM, FOLDED, MESSAGE, OTHER, Site, attach, attachable, main_cf
+from planted import HELP, IT, RULES
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    with (
-        Sink() as sink,
-        Milter(CONFIG) as milter,
-        Lab(
-            sink=sink,
-            main={"mydestination": "solarmora.com"},
-            services={"submission": {"smtpd_milters": OTHER, "mynetworks": "127.0.0.0/8"}},
-        ) as lab,
-    ):
-        yield Site(lab, milter)
-
-
-def attach(site: Site, *arguments: str) -> Done:
-    return site.run("attach", "--yes", *arguments)
-
-
-def main_cf(site: Site) -> str:
-    return site.texts()["main.cf"].decode()
+    services = {"submission": {"smtpd_milters": OTHER, "mynetworks": "127.0.0.0/8"}}
+    with attachable(services=services) as site:
+        yield site
 
 
 def test_attach_then_detach_leaves_both_files_byte_identical(site):
@@ -130,7 +50,10 @@ def test_attach_again_changes_nothing_but_when_down(site):
     attach(site)
     attached = site.texts()
     done = attach(site)
-    assert (done.returncode, done.stdout) == (0, "already attached, nothing to do\n")
+    assert (done.returncode, done.stdout) == (
+        0,
+        "test session reached the milter\nalready attached, nothing to do\n",
+    )
     assert site.texts() == attached
     done = attach(site, "--when-down", "accept")
     assert done.returncode == 0, done
@@ -243,7 +166,7 @@ def test_detach_without_attach(site):
     before = site.restore()
     done = site.run("detach", "--yes")
     assert done.returncode == 0
-    assert done.stdout.startswith("nothing to detach")
+    assert done.stdout.startswith("nothing to detach: ")
     assert site.texts() == before
 
 

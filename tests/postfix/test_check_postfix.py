@@ -346,7 +346,7 @@ def test_twelve_planted_mistakes_are_twelve_findings(site):
         unrouted_to="nobody@solarmora.com",
         mailboxes=f"{IT} x\nsales@solarmora.com x\n",
         aliases=f"info@solarmora.com {HELP}\n",
-        services={"submission": {"smtpd_milters": ""}},
+        services={"submission": {"smtpd_milters": OTHER}},
     )
     assert site.checks() == sorted(
         [

@@ -5,16 +5,22 @@
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from crm_milter.config import Config
-from crm_milter.postfix import findings, lint, mapfile
-from crm_milter.postfix.attach import Terminal, attach, detach
+from crm_milter import keys, values
+from crm_milter.config import Config, ConfigError, load
+from crm_milter.postfix import findings, instances, lint, mapfile
+from crm_milter.postfix.attach import Terminal, Wish, attach
+from crm_milter.postfix.detach import detach
 from crm_milter.postfix.findings import Finding, Severity
+from crm_milter.postfix.interrupt import Interrupted, interruptible
 from crm_milter.postfix.postconf import Postconf, PostfixError
 from crm_milter.postfix.site import Site
+from crm_milter.values import Listener
 
 GOOD, NO = 0, 1
 
@@ -48,8 +54,18 @@ def attach_arguments(command: argparse.ArgumentParser) -> None:
         "--when-down",
         choices=("tempfail", "accept"),
         default="tempfail",
-        help="what Postfix does while the milter is down: tempfail (the sender retries) or"
-        " accept (mail goes to unrouted_to) (default: %(default)s)",
+        help="what Postfix does while the milter is down: tempfail (the sender retries) or accept"
+        " (mail goes to unrouted_to), which may be chosen while it is down"
+        " (default: %(default)s)",
+    )
+    command.add_argument(
+        "--discard-dsn",
+        action=argparse.BooleanOptionalAction,
+        help="do not offer DSN to strangers, who could ask for the header after the edits"
+        " (default: as before)",
+    )
+    command.add_argument(
+        "--no-proof", action="store_true", help="keep the change without trying a session"
     )
     detach_arguments(command)
 
@@ -129,22 +145,55 @@ def write_map(options: argparse.Namespace, config: Config, show: Show, say: Show
 
 def attach_milter(options: argparse.Namespace, config: Config, show: Show, say: Show) -> int:
     """Attach the milter to Postfix."""
-    try:
-        done = attach(_site(options, config), options.when_down, _terminal(options, show, say))
-    except PostfixError as error:
-        say(str(error))
-        return NO
-    return GOOD if done else NO
+    wish = Wish(options.when_down, options.discard_dsn, proof=not options.no_proof)
+    site = _site(options, config)
+    return _carry_out(lambda: attach(site, wish, _terminal(options, show, say)), say)
 
 
 def detach_milter(options: argparse.Namespace, show: Show, say: Show) -> int:
     """Detach the milter from Postfix, whatever the configuration of ours says."""
+    chosen = options.config_directory
+    found = [Postconf(chosen)] if chosen else instances.all_instances()
+    if not found:
+        show("nothing to detach: there is no configured Postfix")
+    listeners, terminal = _listeners(options.config), _terminal(options, show, say)
+    return _carry_out(lambda: _detach_all(found, listeners, terminal, say), say)
+
+
+def _detach_all(
+    found: list[Postconf], listeners: list[Listener], terminal: Terminal, say: Show
+) -> bool:
+    done = True
+    for each in found:
+        try:
+            done = detach(each, listeners, terminal) and done
+        except PostfixError as error:  # what one refuses must not keep the next
+            say(str(error))
+            done = False
+    return done
+
+
+def _carry_out(action: Callable[[], bool], say: Show) -> int:
     try:
-        done = detach(Postconf(options.config_directory), _terminal(options, show, say))
+        with interruptible():
+            return GOOD if action() else NO
     except PostfixError as error:
         say(str(error))
-        return NO
-    return GOOD if done else NO
+    except Interrupted as error:
+        with suppress(OSError):  # the terminal may be gone
+            say(f"interrupted by {error}")
+    return NO
+
+
+def _listeners(path: Path) -> list[Listener]:
+    """Return where crm-milter may listen, as far as a file says that may have errors."""
+    found = [values.listener(str(keys.MILTER.keys["listen"].default))]
+    with suppress(ConfigError, OSError, UnicodeError):
+        return [*found, load(path).milter.listen]
+    with suppress(ValueError, OSError):
+        texts = re.findall(r"listen:\s*[\"']?((?:unix|inet6?):[^\"'\s#,}]+)", path.read_text())
+        found += [values.listener(each) for each in texts]
+    return found
 
 
 def _site(options: argparse.Namespace, config: Config) -> Site:
@@ -152,10 +201,16 @@ def _site(options: argparse.Namespace, config: Config) -> Site:
 
 
 def _terminal(options: argparse.Namespace, show: Show, say: Show) -> Terminal:
-    def agrees(question: str) -> bool:
-        if options.yes:
-            return True
+    def tell(line: str) -> None:
+        with suppress(OSError):  # a reader that has gone must not stop what was begun
+            show(line)
+
+    def asks(question: str) -> bool:
         say(f"{question}? [y/N]")
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
-    return Terminal(show, agrees)
+    return Terminal(
+        tell,
+        agrees=lambda question: bool(options.yes) or asks(question),
+        consents=lambda question: not options.yes and asks(question),
+    )

@@ -44,6 +44,7 @@ CHECKS: tuple[Check, ...] = (
     lint_socket.listens,
     lint_socket.chroot,
     lint_milters.missing,
+    lint_milters.opted_out,
     lint_milters.early,
     lint_milters.bypassed,
     lint_milters.overrides,

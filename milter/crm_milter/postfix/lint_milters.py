@@ -36,6 +36,18 @@ def missing(site: Site) -> Iterator[Finding]:
                 )
 
 
+def opted_out(site: Site) -> Iterator[Finding]:
+    """A service that master.cf deliberately gives no milter is at least known of."""
+    for service in placement(site).opted_out:
+        yield Finding(
+            "milter-missing",
+            f'smtpd_milters of "{service.label}" is empty in master.cf',
+            "mail accepted there is never rerouted, which may be intended: attach leaves it so",
+            mend.settings(site, plan.opted_in(site, service)),
+            Severity.WARNING,
+        )
+
+
 def _places(site: Site) -> list[tuple[str, tuple[Service, ...]]]:
     """Return both parameters, each with the services that have to find us there."""
     where = placement(site)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crm_milter.aliases import AliasError
+from crm_milter.postfix.files import write_atomically
 from crm_milter.postfix.postconf import PostfixError, last_line, split_list
 from crm_milter.postfix.site import Site
-from crm_milter.postfix.staging import write_atomically
 from crm_milter.postfix.tables import INDEXED, plain
 from crm_milter.tables import why
 

@@ -59,12 +59,10 @@ class OurSocket:
         """Return the path below the queue directory, None if the socket is elsewhere."""
         if not isinstance(self.listen, UnixSocket):
             return None
-        for path, queue in (
-            (Path(self.listen.path), self._queue),
-            (Path(os.path.realpath(self.listen.path)), Path(os.path.realpath(self._queue))),
-        ):
-            if path.is_relative_to(queue):
-                return str(path.relative_to(queue))
+        # A symbolic link that leads out of the queue directory leads nowhere in the chroot.
+        path, queue = Path(os.path.realpath(self.listen.path)), Path(os.path.realpath(self._queue))
+        if path.is_relative_to(queue):
+            return str(path.relative_to(queue))
         return None
 
     @property
@@ -98,6 +96,8 @@ class OurSocket:
         if not isinstance(self.listen, UnixSocket):
             return True
         path = entry.address.partition(":")[2]
+        if service.chroot and self.in_chroot is None:
+            return False
         if service.chroot or not path.startswith("/"):
             path = str(self._queue / path.lstrip("/"))
         return os.path.realpath(path) == os.path.realpath(self.listen.path)

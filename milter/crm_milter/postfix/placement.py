@@ -23,13 +23,15 @@ _TRAITS = frozenset(
 @dataclass(frozen=True, slots=True)
 class Placement:
     """``wanted``: the smtpd services that need ours; ``early``: those that a content filter
-    follows, where it would come too early; ``proxied``: those before a before-queue filter.
+    follows, where it would come too early; ``proxied``: those before a before-queue filter;
+    ``opted_out``: those that master.cf deliberately gives no milter.
     """  # noqa: D205
 
     wanted: tuple[Service, ...]
     early: tuple[Service, ...]
     proxied: tuple[Service, ...]
     non_smtpd: bool  # whether mail from sendmail(1) needs ours before it is queued
+    opted_out: tuple[Service, ...] = ()
 
 
 def placement(site: Site) -> Placement:
@@ -44,7 +46,9 @@ def placement(site: Site) -> Placement:
     if timely and not early and not proxied:
         # The filter hands back what ours has already dealt with.
         plain = [each for each in plain if not is_reinjection(each)]
-    wanted = {*plain, *timely}
+    is_behind = bool(early or proxied)
+    opted_out = [each for each in (*plain, *timely) if _opts_out(each, is_behind=is_behind)]
+    wanted = {*plain, *timely} - {*opted_out}
     pickups = postconf.running_as("pickup")
     local = [_is_early(site, _local(site)) for each in pickups if is_filtered(postconf, each)]
     return Placement(
@@ -52,7 +56,15 @@ def placement(site: Site) -> Placement:
         early=early,
         proxied=proxied,
         non_smtpd=not any(local),
+        opted_out=tuple(each for each in smtpds if each in opted_out),
     )
+
+
+def _opts_out(service: Service, *, is_behind: bool) -> bool:
+    """Tell whether a service has no milter on purpose; the stock one behind a filter has not."""
+    if is_behind and is_reinjection(service):
+        return False
+    return service.overrides.get("smtpd_milters", "-").strip() == ""
 
 
 def is_filtered(postconf: Postconf, service: Service) -> bool:

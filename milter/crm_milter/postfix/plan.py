@@ -4,26 +4,44 @@ The same edits are what ``attach`` does and what the findings of ``check --postf
 person to do. Each function looks at a site as it is and returns what is missing; [] is good.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 
 from crm_milter.postfix import mapfile, record
 from crm_milter.postfix.milters import Entry, parse
-from crm_milter.postfix.placement import Placement, is_filtered, options, placement
+from crm_milter.postfix.placement import (
+    Placement,
+    is_filtered,
+    is_reinjection,
+    options,
+    placement,
+)
 from crm_milter.postfix.postconf import PostfixError, Service, split_list
 from crm_milter.postfix.site import Site
 from crm_milter.postfix.staging import Edit, Staging
+from crm_milter.postfix.traces import expanded
 
 _NO_MAPPINGS = "no_address_mappings"
+_NON_SMTPD = re.compile(r"\$[({]?non_smtpd_milters\b")
+# Who comes there has an account, and may ask for reports.
+_FOR_ACCOUNTS = frozenset({"submission", "submissions", "smtps", "587", "465"})
+_DISCARDED = "smtpd_discard_ehlo_keywords"
+_ORIGINAL = "enable_original_recipient"
 
 
-def attached(site: Site, staging: Staging, when_down: str) -> tuple[record.Change, ...]:
+def attached(
+    site: Site, staging: Staging, when_down: str, *, discard_dsn: bool = False
+) -> tuple[record.Change, ...]:
     """Apply to a copy all that is missing, and return what that was."""
     steps: tuple[Callable[[Site], list[Edit]], ...] = (
         lambda now: smtpd_milters(now, when_down),
         lambda now: non_smtpd_milters(now, when_down),
+        lambda now: smtpd_milters(now, when_down),  # those that inherit non_smtpd_milters
         receive_overrides,
         virtual_aliases,
         notify_classes,
+        original_recipient,
+        *([discarded_dsn] if discard_dsn else []),
     )
     return tuple(
         record.change(staging, edit)
@@ -35,9 +53,32 @@ def attached(site: Site, staging: Staging, when_down: str) -> tuple[record.Chang
 def smtpd_milters(site: Site, when_down: str) -> list[Edit]:
     """Return the edits that put our milter last, once, with our settings, where it belongs."""
     where, name = placement(site), "smtpd_milters"
-    values = {each: _with_ours(site, name, each, when_down) for each in where.wanted}
+    values = {
+        each: _with_ours(site, name, each, when_down)
+        for each in where.wanted
+        if not _waits(site, where, each)
+    }
     values |= {each: _without_ours(site, name, each) for each in where.early}
     return _scoped(site, name, values)
+
+
+def opted_in(site: Site, service: Service) -> list[Edit]:
+    """Return the edit that gives ours to a service that deliberately has no milter."""
+    name = "smtpd_milters"
+    return [Edit(service.label, name, _with_ours(site, name, service, "tempfail"))]
+
+
+def _waits(site: Site, where: Placement, service: Service) -> bool:
+    """Tell whether a service has its milters of non_smtpd_milters, which will get ours."""
+    raw = expanded(site.postconf, site.postconf.raw("smtpd_milters", service), service, _NON_SMTPD)
+    return where.non_smtpd and bool(_NON_SMTPD.search(raw)) and not _has_ours_by_cleanup(site)
+
+
+def _has_ours_by_cleanup(site: Site) -> bool:
+    return any(
+        site.ours(site.milters(each, "non_smtpd_milters"))
+        for each in site.postconf.running_as("cleanup")
+    )
 
 
 def non_smtpd_milters(site: Site, when_down: str) -> list[Edit]:
@@ -66,6 +107,9 @@ def _with_ours(site: Site, name: str, service: Service, when_down: str) -> str:
         # non_smtpd_milters = $smtpd_milters inherits ours, and is right if that is.
         if is_last:
             return raw
+        rest = parse(expanded(site.postconf, ", ".join(others), service))
+        if site.ours(rest) == [len(rest) - 1]:
+            return ", ".join(others)
         raise PostfixError(
             f'{name} of "{service.label}" includes crm-milter through a variable in'
             f' "{raw}": remove it there first'
@@ -164,3 +208,52 @@ def suppresses_bounces(site: Site) -> bool:
         (rule.replaces and rule.suppress_bounces) or any(c.suppress_bounces for c in rule.copies)
         for rule in site.rules
     )
+
+
+def original_recipient(site: Site) -> list[Edit]:
+    """Return the edits without which a deletion could hit another recipient's copy."""
+    scopes = [
+        each.label for each in site.postconf.running_as("cleanup") if _ORIGINAL in each.overrides
+    ]
+    edits = [Edit(each, _ORIGINAL, "yes") for each in scopes if _is_off(site, each)]
+    return edits if site.postconf.is_on(_ORIGINAL) else [Edit("", _ORIGINAL, "yes"), *edits]
+
+
+def _is_off(site: Site, label: str) -> bool:
+    return any(
+        each.label == label and not site.postconf.is_on(_ORIGINAL, each)
+        for each in site.postconf.services
+    )
+
+
+def discarded_dsn(site: Site) -> list[Edit]:
+    """Return the edits that keep strangers from asking for a report with the edited header."""
+    values = {
+        each: ", ".join([*split_list(site.postconf.raw(_DISCARDED, each)), "dsn"])
+        for each in _offering_dsn(site)
+    }
+    return _scoped(site, _DISCARDED, values)
+
+
+def _offering_dsn(site: Site) -> list[Service]:
+    return [
+        each
+        for each in site.postconf.running_as("smtpd")
+        if not is_reinjection(each)
+        and each.name.rpartition(":")[2] not in _FOR_ACCOUNTS
+        and "dsn" not in split_list(site.postconf.value(_DISCARDED, each).lower())
+    ]
+
+
+def remarks(site: Site, *, discard_dsn: bool) -> Iterator[str]:
+    """Yield what a person should know of this Postfix, changed as it will be."""
+    for service in placement(site).opted_out:
+        yield f'"{service.label}" has smtpd_milters= in master.cf: its mail is not routed'
+    maps = {site.postconf.value("smtpd_milter_maps", each) for each in placement(site).wanted}
+    for table in sorted({item for value in maps for item in split_list(value)}):
+        yield f"smtpd_milter_maps has {table}: its clients are routed only if it names crm-milter"
+    if not discard_dsn and _offering_dsn(site):
+        yield (
+            "anyone may ask Postfix for a report with the header after the edits (NOTIFY=SUCCESS"
+            " RET=HDRS): attach --discard-dsn stops offering that to strangers"
+        )

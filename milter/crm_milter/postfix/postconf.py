@@ -162,6 +162,7 @@ class Postconf:
                 errors="surrogateescape",
                 timeout=timeout,
                 check=False,
+                process_group=0,  # ^C is for this program, which ends what it has begun
             )
         except subprocess.TimeoutExpired:
             message = (

@@ -2,77 +2,104 @@
 
 Postfix connects to its milters before it greets. On the Unix socket the kernel lists what was
 accepted, on TCP what our host has connected to. Together with a session that is not told to try
-again later this holds for tempfail and for accept alike.
+again later this holds for tempfail and for accept alike. Where a port does not talk to this host
+nothing is proved, which is not the same as a milter that cannot be reached.
 """
 
 import re
-import smtplib
-import socket
-import ssl
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
+from crm_milter.postfix.doors import Door, doors, talk
 from crm_milter.postfix.placement import placement
 from crm_milter.postfix.postconf import Service, split_list
 from crm_milter.postfix.site import Site
 from crm_milter.values import InetSocket
 
 PATIENCE = 5.0  # seconds; smtpd processes from before a reload end with their session
-_TIMEOUT = 15.0  # seconds for one reply; postscreen takes six to greet
+_AGAIN_LATER = (421, 451)
 _ESTABLISHED = "01"
 _CONNECTED = "03"
 
 
-def failure(site: Site) -> str:
-    """Open sessions until one reaches the milter; return why none did, "" for success."""
-    services = [each for each in placement(site).wanted if _is_asked(site, each)]
-    if not services:
-        return "no smtpd that listens on a TCP port uses crm-milter"
+class State(Enum):
+    """What sessions with a service showed."""
+
+    REACHED = "reached"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What was found out about a service, and why it is not good."""
+
+    service: Service
+    state: State
+    reason: str = ""
+
+
+def prove(site: Site, *, is_down: bool = False) -> list[Result]:
+    """Try each smtpd that has our milter; with ``is_down`` that it accepts mail without it."""
     deadline = time.monotonic() + PATIENCE
+    services = [each for each in placement(site).wanted if site.ours(site.milters(each))]
+    return [_prove(site, each, deadline, is_down) for each in services]
+
+
+def _prove(site: Site, service: Service, deadline: float, is_down: bool) -> Result:
+    result = Result(service, State.UNKNOWN, "no port leads to it")
     while True:
-        reason = _try(site, services[0])
-        if not reason or time.monotonic() > deadline:
-            return reason
+        for door in doors(site.postconf, service):
+            result = _try(site, service, door, is_down)
+            if result.state is State.REACHED:
+                return result
+        if time.monotonic() > deadline or not doors(site.postconf, service):
+            return result
         time.sleep(0.1)
 
 
-def _is_asked(site: Site, service: Service) -> bool:
-    return service.kind == "inet" and bool(site.ours(site.milters(service)))
-
-
-def _try(site: Site, service: Service) -> str:
-    host, port = _address(site, service)
+def _try(site: Site, service: Service, door: Door, is_down: bool) -> Result:
     before = _connections(site)
     try:
-        with _session(site, service, host, port) as session:
-            session.ehlo("localhost")
-            code, text = session.mail("")
-            reached = _connections(site) - before
-    except (OSError, smtplib.SMTPException) as error:
-        return f"no SMTP session with {host} port {port}: {error}"
-    if code in (421, 451):
-        return f'"{service.label}" answered {code} {text.decode(errors="replace")}'
-    return "" if reached else f'"{service.label}" did not connect to {site.socket.address}'
+        with door.open() as connection:
+            code, text = talk(connection)
+            reached = bool(_connections(site) - before)
+    except (OSError, ValueError) as error:
+        return Result(service, State.UNKNOWN, f"no SMTP session with {door.where}: {_words(error)}")
+    if code in _AGAIN_LATER:
+        return Result(service, State.FAILED, f'"{service.label}" answered {code} {text}')
+    if reached or (is_down and code == 250):
+        return Result(service, State.REACHED)
+    if code // 100 == 5:
+        return Result(service, State.UNKNOWN, f"{door.where} answered {code} {text} to this host")
+    return _missed(site, service, door)
 
 
-def _session(site: Site, service: Service, host: str, port: int) -> smtplib.SMTP:
-    if not site.postconf.is_on("smtpd_tls_wrappermode", service):
-        return smtplib.SMTP(host, port, timeout=_TIMEOUT)
-    context = ssl.create_default_context()
-    context.check_hostname = False  # we talk to ourselves, by a number
-    context.verify_mode = ssl.CERT_NONE
-    return smtplib.SMTP_SSL(host, port, timeout=_TIMEOUT, context=context)
+def _missed(site: Site, service: Service, door: Door) -> Result:
+    """Return why a session that went well did not come to the milter."""
+    exempt = next(_exemptions(site, service, door), "")
+    if exempt:
+        reason = f"smtpd_milter_maps ({exempt}) has milters of its own for {door.client}"
+        return Result(service, State.UNKNOWN, reason)
+    if door.label != service.label:
+        reason = f'"{door.label}" answered by itself and did not pass the session on'
+        return Result(service, State.UNKNOWN, reason)
+    reason = f'"{service.label}" did not connect to {site.socket.address}'
+    return Result(service, State.FAILED, reason)
 
 
-def _address(site: Site, service: Service) -> tuple[str, int]:
-    host, _, port = service.name.rpartition(":")
-    if not host:
-        interfaces = split_list(site.postconf.value("inet_interfaces", service))
-        loopback = {"all", "loopback-only", "localhost", "127.0.0.1"} & set(interfaces)
-        ipv6 = site.postconf.value("inet_protocols", service) == "ipv6"
-        host = ("::1" if ipv6 else "127.0.0.1") if loopback else next(iter(interfaces), "localhost")
-    number = int(port) if port.isdigit() else socket.getservbyname(port, "tcp")
-    return host.strip("[]"), number
+def _exemptions(site: Site, service: Service, door: Door) -> Iterator[str]:
+    for table in split_list(site.postconf.value("smtpd_milter_maps", service)):
+        if site.tables.look_up(table, [door.client]):
+            yield table
+
+
+def _words(error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return reason.lower()
 
 
 def _connections(site: Site) -> set[str]:

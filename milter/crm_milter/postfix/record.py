@@ -1,7 +1,8 @@
 """What attach changed, kept beside main.cf, so that detach can take back exactly that.
 
-The folder ``crm-milter-attached`` has copies of main.cf and master.cf as they were, and a
-record of the edits. Where nobody changed a file meanwhile, its copy is what it becomes again.
+The directory ``crm-milter-attached`` has copies of main.cf and master.cf as they were, and a
+record of the edits, which is on disk before the first file changes: whatever ends attach, the
+next attach or detach finds it. A file that still is what attach wrote becomes what it was before.
 Otherwise each edit is undone by itself: in the text, as long as its lines are still there, else
 in the parameter's list, where only the items that attach had added or removed are touched.
 """
@@ -9,9 +10,12 @@ in the parameter's list, where only the items that attach had added or removed a
 import difflib
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+from crm_milter.postfix.files import copy_as, real, write_atomically
 from crm_milter.postfix.milters import parse
 from crm_milter.postfix.postconf import PostfixError, split_list
 from crm_milter.postfix.staging import (
@@ -19,9 +23,7 @@ from crm_milter.postfix.staging import (
     Edit,
     Staging,
     Texts,
-    read_texts,
     without_blanks,
-    write_atomically,
 )
 
 FOLDER = "crm-milter-attached"
@@ -41,7 +43,9 @@ class Change:
 class Record:
     """All that attach did: the files before and after, each change, whether it made the map.
 
-    ``address`` is what main.cf calls our socket: detach needs no configuration of ours.
+    ``earlier`` is what the files were when this attach began, after an attach before it.
+    ``address`` is what main.cf calls our socket: detach needs no configuration of ours. An attach
+    that is not ``settled`` was interrupted, or Postfix was not running: the next one proves it.
     """
 
     before: Texts
@@ -49,6 +53,9 @@ class Record:
     changes: tuple[Change, ...] = field(default=())
     made_map: bool = False
     address: str = ""
+    earlier: Texts = field(default_factory=dict)
+    settled: bool = False
+    discards_dsn: bool = False
 
 
 def change(staging: Staging, edit: Edit) -> Change:
@@ -82,7 +89,7 @@ def reverted(record: Record, current: Texts, home: Path) -> dict[str, str]:
     """Return the files as they would be had attach never run, with what others did since."""
     texts = dict(current)
     for name in FILES:
-        if texts[name] == record.after[name]:
+        if texts[name] in (record.after[name], record.earlier.get(name)):
             texts[name] = record.before[name]
     for each in reversed(record.changes):
         if texts[each.file] == record.before[each.file]:
@@ -136,14 +143,17 @@ def _is_added(item: str, after: list[str], ours: str) -> bool:
 
 def load(directory: Path) -> Record | None:
     """Return the record in a configuration directory, None if there is none."""
-    folder = directory / FOLDER
+    path = directory / FOLDER / "record.json"
     try:
-        data = json.loads((folder / "record.json").read_text("utf-8"))
+        return _from_json(json.loads(path.read_text("utf-8")))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise PostfixError(f'cannot read "{folder}/record.json": {error}') from error
-    changes = tuple(
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise PostfixError(f'cannot read "{path}": {error}') from error
+
+
+def _from_json(data: Mapping[str, Any]) -> Record:
+    changes = (
         Change(
             each["file"],
             Edit(**each["edit"]),
@@ -152,27 +162,30 @@ def load(directory: Path) -> Record | None:
         )
         for each in data["changes"]
     )
-    return Record(read_texts(folder), data["after"], changes, data["made_map"], data["address"])
+    return Record(**{**data, "changes": tuple(changes)})
 
 
 def save(directory: Path, record: Record) -> None:
     """Keep a record; raises PostfixError."""
     folder = directory / FOLDER
-    data = {
-        "after": record.after,
-        "changes": [asdict(each) for each in record.changes],
-        "made_map": record.made_map,
-        "address": record.address,
-    }
     try:
         folder.mkdir(mode=0o755, exist_ok=True)
         for name, text in record.before.items():
-            write_atomically(folder / name, text)
-        write_atomically(folder / "record.json", json.dumps(data, indent=1) + "\n")
+            copy_as(real(directory / name), folder / name, text)
+        # The last: without it there is no record, with it a complete one. main.cf may hide
+        # passwords from other users.
+        write_atomically(folder / "record.json", json.dumps(asdict(record), indent=1) + "\n", 0o600)
     except OSError as error:
-        raise PostfixError(f'cannot write to "{folder}": {error.strerror}') from error
+        reason = (error.strerror or str(error)).lower()
+        raise PostfixError(f'cannot write to "{folder}": {reason}') from error
 
 
 def remove(directory: Path) -> None:
-    """Forget a record."""
-    shutil.rmtree(directory / FOLDER, ignore_errors=True)
+    """Forget a record; raises PostfixError."""
+    folder = directory / FOLDER
+    try:
+        (folder / "record.json").unlink(missing_ok=True)  # the first: see save()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise PostfixError(f'cannot remove "{folder}": {reason}') from error
+    shutil.rmtree(folder, ignore_errors=True)

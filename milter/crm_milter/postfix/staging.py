@@ -1,21 +1,20 @@
-"""Changes of main.cf and master.cf, tried by postconf on a copy before the real files see them."""
+"""Changes of main.cf and master.cf, tried on a copy before the real files see them.
 
-import os
-import shutil
+postconf edits the copy of main.cf; in master.cf only the option itself is replaced, so that the
+layout and the marked blocks of other tools stay as they are.
+"""
+
 import tempfile
-import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from crm_milter.postfix import mastercf
+from crm_milter.postfix.files import ChangedError, age, real, replace_if, write_atomically
 from crm_milter.postfix.postconf import Postconf, PostfixError, last_line, split_list
 
 FILES = ("main.cf", "master.cf")
-
-# Postfix waits until main.cf is two seconds old, since an editor may still be writing it. Ours
-# appear at once and complete, so nobody has to wait.
-_AGE = 3
 
 Texts = Mapping[str, str]  # by the name of the file
 
@@ -52,7 +51,7 @@ def without_blanks(value: str) -> str:
 
 
 class Staging(AbstractContextManager["Staging"]):
-    """A folder with a copy of the two files of ``home``, for postconf to edit."""
+    """A directory with a copy of the two files of ``home``, to be edited."""
 
     def __init__(self, texts: Texts, home: Path) -> None:
         self._home = home
@@ -75,15 +74,34 @@ class Staging(AbstractContextManager["Staging"]):
         return Postconf(self.path, self._home)
 
     def apply(self, edit: Edit) -> None:
-        """Change one parameter; raises PostfixError where postconf refuses."""
-        for name, text in self.texts.items():
-            if not text.endswith("\n"):  # postconf would append to the last line, a comment even
-                write_atomically(self.path / name, text + "\n")
+        """Change one parameter; raises PostfixError if that is impossible."""
+        if edit.scope:
+            self._apply_master(edit)
+        else:
+            self._apply_main(edit)
+        for name in FILES:
+            age(self.path / name)
+
+    def _apply_main(self, edit: Edit) -> None:
+        text = self.texts["main.cf"]
+        if not text.endswith("\n"):  # postconf would append to the last line, a comment even
+            write_atomically(self.path / "main.cf", text + "\n")
         done = self.postconf.run("postconf", *edit.arguments)
         if done.returncode != 0 or "unmatched" in done.stderr:
             raise PostfixError(last_line(done.stderr) or "postconf failed")
-        for name in FILES:
-            _age(self.path / name)
+
+    def _apply_master(self, edit: Edit) -> None:
+        value = None if edit.value is None else without_blanks(edit.value)
+        text = mastercf.with_option(self.texts["master.cf"], edit.scope, edit.name, value)
+        if text is not None:
+            write_atomically(self.path / "master.cf", text)
+        if text is None or self._explicit(edit) != value:
+            raise PostfixError(f'cannot change {edit.name} of "{edit.scope}" in master.cf')
+
+    def _explicit(self, edit: Edit) -> str | None:
+        found = (each for each in self.postconf.services if each.label == edit.scope)
+        value = next((each.overrides.get(edit.name) for each in found), None)
+        return None if value is None else without_blanks(value)
 
 
 def read_texts(folder: Path) -> dict[str, str]:
@@ -96,28 +114,15 @@ def read_texts(folder: Path) -> dict[str, str]:
         raise PostfixError(f'cannot read "{error.filename}": {error.strerror}') from error
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file in one step, keeping owner, mode and label; other readers see all or none."""
-    path = Path(os.path.realpath(path))
-    temporary = path.with_name(f".{path.name}.crm-milter")
-    with temporary.open("wb") as stream:
-        stream.write(text.encode("utf-8", "surrogateescape"))
-        stream.flush()
-        os.fsync(stream.fileno())
+def replace_text(path: Path, before: str, after: str) -> None:
+    """Replace a file of Postfix if it still has the text ``before``; raises PostfixError if not."""
     try:
-        if path.exists():
-            shutil.copystat(path, temporary)
-            status = path.stat()
-            os.chown(temporary, status.st_uid, status.st_gid)
-        else:
-            temporary.chmod(0o644)
-        _age(temporary)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _age(path: Path) -> None:
-    then = time.time() - _AGE
-    os.utime(path, (then, then))
+        replace_if(path, before, after)
+    except ChangedError:
+        raise PostfixError(
+            f'"{path}" changed in the meantime and was not touched; run the command again'
+        ) from None
+    except OSError as error:
+        raise PostfixError(
+            f'cannot write "{real(path)}": {(error.strerror or str(error)).lower()}'
+        ) from error
