@@ -52,6 +52,7 @@ _ANSWERS = {
     c.SMFIR_TEMPFAIL: "tempfail",
     c.SMFIR_REJECT: "reject",
     c.SMFIR_DISCARD: "discard",
+    c.SMFIR_SKIP: "skip",
 }
 _EDITS = {
     c.SMFIR_ADDRCPT: ("add", "rcpt"),
@@ -96,6 +97,7 @@ class Mta:
         self._with_macros = macros
         self.macro_lists: dict[int, list[str]] = {}  # by stage (SMFIM_...)
         self._values: dict[str, bytes] = {}
+        self.user = b""  # who has authenticated
         try:
             self._negotiate(version, actions, steps)
         except BaseException:
@@ -143,7 +145,7 @@ class Mta:
 
     def mail(self, sender: Text = "<joe@client.example>", *parameters: Text) -> str | None:
         """MAIL FROM, raw."""
-        self._values = {}
+        self._values = {"{auth_authen}": self.user} if self.user else {}
         return self._step(c.SMFIC_MAIL, _z(sender, *parameters))
 
     def rcpt(
@@ -171,10 +173,12 @@ class Mta:
         """One header field."""
         return self._step(c.SMFIC_HEADER, _z(name, value))
 
-    def end(self) -> Result:
-        """End of header, body and message."""
-        for command, data in ((c.SMFIC_EOH, b""), (c.SMFIC_BODY, b"hello\r\n")):
+    def end(self, body: Sequence[bytes] = (b"hello\r\n",)) -> Result:
+        """End of header, body (in chunks) and message."""
+        for command, data in ((c.SMFIC_EOH, b""), *((c.SMFIC_BODY, chunk) for chunk in body)):
             answer = self._step(command, data)
+            if answer == "skip":
+                break
             if answer not in (None, "continue"):
                 return Result(answer, command)
         self._macros(c.SMFIC_BODYEOB)
@@ -202,16 +206,22 @@ class Mta:
         rcpts: Iterable[Text],
         fields: Sequence[tuple[Text, Text]] = (),
         sender: Text = "<joe@client.example>",
+        body: Sequence[bytes] = (b"hello\r\n",),
     ) -> Result:
         """A message from MAIL to its end, and the ABORT that Postfix sends after it."""
         self.mail(sender)
         for recipient in rcpts:
             self.rcpt(recipient)
-        result = self.finish(fields)
+        result = self.finish(fields, body)
         self.abort()
         return result
 
-    def finish(self, fields: Sequence[tuple[Text, Text]] = (), **macros: Text | None) -> Result:
+    def finish(
+        self,
+        fields: Sequence[tuple[Text, Text]] = (),
+        body: Sequence[bytes] = (b"hello\r\n",),
+        **macros: Text | None,
+    ) -> Result:
         """DATA to the end, or to the first answer that is not to go on."""
         answer = self.data(**macros)
         if answer not in (None, "continue"):
@@ -220,7 +230,7 @@ class Mta:
             answer = self.field(name, value)
             if answer not in (None, "continue"):
                 return Result(answer, c.SMFIC_HEADER)
-        return self.end()
+        return self.end(body)
 
     def send(self, command: str, data: bytes = b"") -> None:
         """One packet."""
