@@ -91,7 +91,7 @@ HEADER = table(
         None,
         "spam if the value matches; * and ? are wildcards",
     ),
-    Key("at_least", Decimal(), None, "spam if the first number in the value is at least this"),
+    Key("at_least", Decimal(), None, "spam if the score in the value is at least this"),
     needs=(("value", "at_least"),),
     apart=(("value", "at_least"),),
 )

@@ -306,6 +306,6 @@ def new_field_value(text: str) -> str:
 
 def field_value(text: str) -> str:
     """Return a pattern for the value of a header field."""
-    if not text:
+    if not text.strip():
         raise ValueError("the value is empty")
     return text

@@ -6,7 +6,7 @@ import pytest
 
 from crm_milter.own_filter import by_score, by_value
 from crm_milter.presets import PRESETS, mailscanner
-from crm_milter.verdict import Judge, Verdict, field_names
+from crm_milter.verdict import Judge, Stands, Verdict, field_names
 
 SPAM, HAM, NONE, CONFLICTING = Verdict.SPAM, Verdict.HAM, Verdict.NONE, Verdict.CONFLICTING
 
@@ -189,6 +189,12 @@ def test_a_limit_may_be_negative():
     assert verdict([by_score("X-Our-Score", -5)], "X-Our-Score: -----") is SPAM
     assert verdict([by_score("X-Our-Score", -5)], "X-Our-Score: ------") is HAM
     assert verdict([by_score("X-Our-Score", 0)], "X-Our-Score: /") is SPAM
+    assert verdict([by_score("X-Our-Score", 0.1)], "X-Our-Score: /") is HAM
+
+
+def test_an_own_filter_stands_on_this_host():
+    for own in (by_value("X-F", "a"), by_score("X-F", 1)):
+        assert own.stands is Stands.MILTER | Stands.REINJECTION
 
 
 @pytest.mark.parametrize(
