@@ -10,8 +10,6 @@ from crm_milter.postfix.postconf import Postconf, Service, split_list
 
 _TIMEOUT = 15.0  # seconds for one reply; postscreen takes six to greet
 _LOOPBACK = {"all", "loopback-only", "localhost", "127.0.0.1"}
-# What HAProxy sends for a connection of its own, such as a health check (PROXY protocol, 2.1).
-_PROXY = b"PROXY UNKNOWN\r\n"
 _LONGEST = 4096  # bytes of a reply
 
 
@@ -46,11 +44,18 @@ class Door:
             connection = socket.create_connection((self.host, self.port), _TIMEOUT)
         try:
             if self.by_proxy:
-                connection.sendall(_PROXY)
+                connection.sendall(_proxied(connection))
             return _encrypted(connection) if self.by_tls else connection
         except BaseException:
             connection.close()
             raise
+
+
+def _proxied(connection: socket.socket) -> bytes:
+    """Return what HAProxy would say of this connection: the short "UNKNOWN" Postfix refuses."""
+    (host, port), (peer, target) = connection.getsockname()[:2], connection.getpeername()[:2]
+    family = "TCP6" if connection.family is socket.AF_INET6 else "TCP4"
+    return f"PROXY {family} {host} {peer} {port} {target}\r\n".encode()
 
 
 def _encrypted(connection: socket.socket) -> ssl.SSLSocket:
