@@ -13,7 +13,7 @@ from pathlib import Path
 
 from crm_milter import keys, values
 from crm_milter.config import Config, ConfigError, load
-from crm_milter.postfix import findings, instances, lint, mapfile
+from crm_milter.postfix import findings, instances, lint, mapfile, patternfile
 from crm_milter.postfix.attach import Terminal, Wish, attach
 from crm_milter.postfix.detach import detach
 from crm_milter.postfix.findings import Finding, Severity
@@ -137,6 +137,10 @@ def write_map(options: argparse.Namespace, config: Config, show: Show, say: Show
             site.postconf.run("postfix", "reload")
         state = "written" if changed else "unchanged"
         show(f"{mapfile.table(site)}: {state}, {len(site.aliases)} entries")
+        if patternfile.write(site):
+            show(f"{patternfile.kind(site)}:{patternfile.path(site)}: written")
+            if patternfile.listed(site):
+                site.postconf.run("postfix", "reload")  # a running smtpd read it once
     except PostfixError as error:
         say(str(error))
         return NO
