@@ -40,13 +40,15 @@ def alias_lines(table: RuleTable, unrouted_to: str | None) -> list[str]:
     table = table.enforced()
     mailboxes: dict[str, str] = {}
     for rule in table.rules:
-        if not diverts(rule):
+        if not _diverts(rule):
             continue
-        for address in exact(rule):
+        for address in _exact(rule):
             if address not in mailboxes:
-                first = next(filter(diverts, (each.rule for each in table.possible(address))), None)
+                first = next(
+                    filter(_diverts, (each.rule for each in table.possible(address))), None
+                )
                 if first:
-                    mailboxes[address] = mailbox_of(first, unrouted_to)
+                    mailboxes[address] = _mailbox(first, unrouted_to)
     domains = _domains(table, unrouted_to)
     for account in sorted(table.known) if domains else ():
         if addresses.domain_of(account) in domains:
@@ -61,18 +63,17 @@ def alias_lines(table: RuleTable, unrouted_to: str | None) -> list[str]:
         *(
             f"@{spelling}  {mailbox}"
             for domain, mailbox in domains.items()
-            for spelling in scripts(domain)
+            for spelling in _scripts(domain)
         ),
     ]
 
 
-def diverts(rule: Rule) -> bool:
+def _diverts(rule: Rule) -> bool:
     """Tell whether what a rule leaves goes to a mailbox other than the recipient's own."""
     return bool(rule.unrouted_to) or (rule.replaces and rule.apply_to is not ApplyTo.KNOWN)
 
 
-def exact(rule: Rule) -> Iterator[str]:
-    """Yield the addresses that a rule names one by one."""
+def _exact(rule: Rule) -> Iterator[str]:
     for pattern in rule.match:
         match pattern:
             case Exact(address):
@@ -87,17 +88,16 @@ def _domains(table: RuleTable, unrouted_to: str | None) -> dict[str, str]:
     """Return the mailbox by domain, for the rules that are for all its unknown addresses."""
     mailboxes: dict[str, str] = {}
     for rule in table.rules:
-        if rule.apply_to is ApplyTo.UNKNOWN and diverts(rule):
+        if rule.apply_to is ApplyTo.UNKNOWN and _diverts(rule):
             domains = [each.domain for each in rule.match if isinstance(each, InDomain)]
             if rule.address_map is not None:
                 domains += [key[1:] for key in rule.address_map.targets if key.startswith("@")]
             for domain in domains:
-                mailboxes.setdefault(domain, mailbox_of(rule, unrouted_to))
+                mailboxes.setdefault(domain, _mailbox(rule, unrouted_to))
     return mailboxes
 
 
-def mailbox_of(rule: Rule, unrouted_to: str | None) -> str:
-    """Return the mailbox for what a rule leaves; raises AliasError if there is none."""
+def _mailbox(rule: Rule, unrouted_to: str | None) -> str:
     mailbox = rule.unrouted_to or unrouted_to
     if mailbox is None:
         raise AliasError(
@@ -110,12 +110,11 @@ def mailbox_of(rule: Rule, unrouted_to: str | None) -> str:
 def _spellings(address: str) -> Iterator[str]:
     """Yield the keys for an address: Postfix knows A-labels and U-labels as two domains."""
     local = addresses.local_of(address)
-    for domain in scripts(addresses.domain_of(address)):
+    for domain in _scripts(addresses.domain_of(address)):
         yield addresses.written(f"{local}@{domain}")
 
 
-def scripts(domain: str) -> Iterator[str]:
-    """Yield the spellings of a domain: A-labels, and U-labels if it has some."""
+def _scripts(domain: str) -> Iterator[str]:
     yield domain
     if "xn--" in domain:
         with contextlib.suppress(idna.IDNAError):  # nobody can have registered such a domain

@@ -5,6 +5,7 @@ since libmilter takes them for itself, and they come to the whole group anyway (
 The channel also tells it, by its end, that the supervisor has died.
 """
 
+import math
 import os
 import signal
 import socket
@@ -20,9 +21,16 @@ from crm_milter.log import Log, fault_line
 READY = b"r"  # from a child: it does its work
 DRAIN = b"d"  # to a child: begin nothing new, and end
 CLOSED = b"c"  # from a child: what comes from now on is not for it
+PING = b"p"  # to a child, and back: it is alive
+
+# These words are heard by children of an earlier version, too, after a restart.
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_TAKEN_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD)
+REPLACE_SIGNAL = signal.SIGUSR2
+_TAKEN_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP, REPLACE_SIGNAL, signal.SIGCHLD)
+_PATIENCE = 2.0  # seconds in which a child has to say that it accepts nothing more
+_DEAF = 10.0  # seconds after which one that has not is killed
+_UNANSWERED = 3  # pings after which a child is killed
 _EX_SOFTWARE = 70  # sysexits.h
 
 
@@ -40,46 +48,82 @@ class Child:
     """A child process.
 
     ``generation`` is the one whose rules it has and ``place`` its number in that. ``slot`` is
-    the lowest number that no other living child has, so that few are ever in use.
+    the lowest number that no other living child has, so that few are ever in use; one that was
+    taken over from an earlier supervisor has none. Times are those of time.monotonic().
     """
 
     pid: int
     channel: socket.socket
-    slot: int
+    slot: int | None
     generation: int
     place: int
     state: State = State.STARTING
+    is_gone: bool = False
+    was_killed: bool = False
+    end_at: float = math.inf  # when it is killed
+    _told_at: float = math.inf
+    _pings: int = 0
 
     def __str__(self) -> str:
-        return f"worker w{self.slot} (pid {self.pid})"
-
-    @property
-    def owes_word(self) -> bool:
-        """Tell whether it will say something, if only by hanging up."""
-        return self.state in (State.STARTING, State.CLOSING)
+        name = "old worker" if self.slot is None else f"worker w{self.slot}"
+        return f"{name} (pid {self.pid})"
 
     def listen(self) -> None:
         """Read what it says."""
         word = read(self.channel)
-        if word != READY:
+        if word == PING:
+            self._pings = 0
+        elif word == READY:
+            if self.state is State.STARTING:
+                self.state = State.SERVING
+        else:
             self.state = State.ENDING
-        elif self.state is State.STARTING:
-            self.state = State.SERVING
+            self.is_gone = not word
 
-    def drain(self) -> None:
-        """Tell it to begin nothing new, and to end."""
+    def drain(self, now: float, seconds: float) -> None:
+        """Tell it to begin nothing new, and to end within so many seconds."""
         if self.state in (State.STARTING, State.SERVING):
             self.state = State.CLOSING
-            with suppress(OSError):  # it has ended: SIGCHLD is on its way
-                self.channel.send(DRAIN)
+            self._told_at, self.end_at = now, now + seconds
+            self._say(DRAIN)
+
+    def may_accept(self, now: float) -> bool:
+        """Tell whether it may still take a session: a frozen one is not waited for."""
+        return self.state is State.CLOSING and now < self._told_at + _PATIENCE
+
+    def is_deaf(self, now: float) -> bool:
+        """Tell whether it does not hear: it is stopped, or something worse."""
+        if self.was_killed:
+            return False
+        late = self.state is State.CLOSING and now >= self._told_at + _DEAF
+        return late or self._pings > _UNANSWERED
+
+    def wakes_at(self, now: float) -> float:
+        """Return when something is due next that nothing else will tell."""
+        closing = self.state is State.CLOSING
+        waits = (self._told_at + _PATIENCE, self._told_at + _DEAF) if closing else ()
+        times = () if self.was_killed else (self.end_at, *waits)
+        return min((each for each in times if each > now), default=math.inf)
+
+    def ping(self) -> None:
+        """Have it say that it is alive."""
+        if self.state is State.SERVING:
+            self._pings += 1
+            self._say(PING)
+
+    def _say(self, word: bytes) -> None:
+        with suppress(OSError):  # it has ended: SIGCHLD is on its way; or it is frozen
+            self.channel.send(word, socket.MSG_DONTWAIT)
 
     def kill(self) -> None:
         """End it at once. It is not buried yet, so that its number is still its own."""
-        os.kill(self.pid, signal.SIGKILL)
+        self.was_killed, self.end_at = True, math.inf
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
 
 
 def read(channel: socket.socket) -> bytes:
-    """Return the next word on a channel, nothing where the other side has ended."""
+    """Return the next word on a channel, nothing if the other side has ended."""
     try:
         return channel.recv(1)
     except ConnectionResetError:  # it had not read all of ours

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from crm_milter import __version__
 from crm_milter.config import ConfigError
-from crm_milter.console import EX_CONFIG, EX_NO, Command, add_command, load_config, say
+from crm_milter.console import EX_CONFIG, EX_NO, Command, add_command, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +36,15 @@ def _parser(command: str = "") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="crm-milter", description="Email-to-case for Postfix.")
     parser.add_argument("--version", action="version", version=f"crm-milter {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    add_command(commands, "serve", serve)
+    serving = add_command(commands, "serve", serve)
+    serving.add_argument(
+        "--hand-over",
+        action="store_true",
+        help="on SIGTERM leave socket and sessions to the service manager; for the systemd unit",
+    )
+    serving.add_argument(
+        "--dry-run", action="store_true", help="load everything, then exit instead of serving"
+    )
     if command != "serve":
         # Imported here, since the daemon would keep in memory what only the others need.
         from crm_milter import tools
@@ -46,21 +54,22 @@ def _parser(command: str = "") -> argparse.ArgumentParser:
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Run the milter in the foreground; SIGHUP reloads, SIGTERM and SIGINT stop it."""
-    # Imported here, since the other commands run where there is no libmilter.
-    from crm_milter import listener, log, supervisor, threadstate
+    """Run the milter in the foreground; SIGHUP reloads, SIGTERM and SIGINT stop it.
 
+    SIGUSR2 replaces the process with the program as it is installed now, without closing a session.
+    """
+    try:
+        # Imported here, since the other commands run where there is no libmilter.
+        from crm_milter import service, threadstate
+    except ImportError as error:
+        say(f"cannot load {error.name or 'a library'}: {error}; install python3-milter or pymilter")
+        return EX_CONFIG
     try:
         threadstate.stack_protection()
     except threadstate.UnsupportedPythonError as error:
         say(str(error))
         return EX_CONFIG
-    config = load_config(options.config)
-    try:
-        return supervisor.serve(options.config, config, log.stderr_log())
-    except listener.ListenError as error:
-        say(str(error))
-        return EX_NO
+    return service.serve(options.config, hand_over=options.hand_over, dry_run=options.dry_run)
 
 
 if __name__ == "__main__":

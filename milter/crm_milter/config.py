@@ -22,8 +22,9 @@ from crm_milter.problem import Path as Where
 from crm_milter.reader import INVALID, Reader
 from crm_milter.routing import Policy
 from crm_milter.schema import Section
+from crm_milter.sources import Disk, Sources
 from crm_milter.table import RuleTable
-from crm_milter.tables import Files, opened, why
+from crm_milter.tables import Files, why
 from crm_milter.values import LONGEST_SOCKET_PATH, UnixSocket
 
 __all__ = ["Config", "ConfigError", "MilterSettings", "Problem", "load", "parse"]
@@ -45,31 +46,35 @@ class Config:
     warnings: tuple[Problem, ...] = ()
 
 
-def load(path: Path) -> Config:
-    """Return the configuration in a file; raises ConfigError, also if it cannot be read."""
+def load(path: Path, sources: Sources | None = None) -> Config:
+    """Return the configuration in a file; raises ConfigError, also if it cannot be read.
+
+    ``sources`` has the file, and those that it names.
+    """
+    sources = sources or Disk()
     try:
-        with opened(path) as stream:
-            return _config(stream, path)
+        with sources.open(path, document.MOST_BYTES) as stream:
+            return _config(stream, path, sources)
     except OSError as error:
         raise ConfigError((Problem(str(path), 0, "", why(error)),)) from error
 
 
 def parse(text: str, path: Path) -> Config:
     """Return the configuration in a text; ``path`` names it and is where relative paths start."""
-    return _config(BytesIO(text.encode("utf-8", "surrogatepass")), path)
+    return _config(BytesIO(text.encode("utf-8", "surrogatepass")), path, Disk())
 
 
-def _config(stream: BinaryIO, path: Path) -> Config:
+def _config(stream: BinaryIO, path: Path, sources: Sources) -> Config:
     problems = Problems(str(path))
-    files = Files(problems)
+    files = Files(problems, sources)
     entries: list[Entry] = []
     with _uncollected():
         section = _section(stream, Reader(keys.ROOT, problems, files), problems, entries)
         if section is INVALID:
             problems.raise_errors()
-        for file in included(section, path):
-            _include(file, problems.beside(str(file)), files.seen_from(file), entries)
-        return _checked(section, tuple(entries), path, problems)
+        for file in included(section, path, sources):
+            _include(file, problems.beside(str(file)), files.seen_from(file), entries, sources)
+        return _checked(section, tuple(entries), path, problems, sources)
 
 
 def _section(stream: BinaryIO, reader: Reader, problems: Problems, entries: list[Entry]) -> Any:
@@ -84,10 +89,12 @@ def _section(stream: BinaryIO, reader: Reader, problems: Problems, entries: list
     return reader.read(reader.root, tree, ())
 
 
-def _include(file: Path, problems: Problems, files: Files, entries: list[Entry]) -> None:
+def _include(
+    file: Path, problems: Problems, files: Files, entries: list[Entry], sources: Sources
+) -> None:
     """Append the rules of an included file; what is wrong with it is noted."""
     try:
-        with opened(file) as stream:
+        with sources.open(file, document.MOST_BYTES) as stream:
             _section(stream, Reader(keys.INCLUDED, problems, files), problems, entries)
     except OSError as error:
         problems.add(0, (), why(error))
@@ -108,7 +115,11 @@ def _uncollected() -> Iterator[None]:
 
 
 def _checked(
-    section: Section, entries: tuple[Entry, ...], path: Path, problems: Problems
+    section: Section,
+    entries: tuple[Entry, ...],
+    path: Path,
+    problems: Problems,
+    sources: Sources,
 ) -> Config:
     delimiter: str = section["recipient_delimiter"]
     spam: SpamSettings = section["spam"] or SpamSettings()
@@ -120,7 +131,7 @@ def _checked(
     table = RuleTable(tuple(entry.rule for entry in entries), delimiter, known)
     lint.check(entries, table, section)
     problems.raise_errors()
-    marker_key = _marker_key(section, path)
+    marker_key = _marker_key(section, path, sources)
     return Config(
         milter=milter,
         metrics_listen=section["metrics"],
@@ -137,11 +148,11 @@ def _checked(
     )
 
 
-def _marker_key(section: Section, path: Path) -> bytes:
+def _marker_key(section: Section, path: Path, sources: Sources) -> bytes:
     """Return the secret of the markers; mail does not wait for one, so a bad file is a warning."""
     name: str = section["marker_key"]
     try:
-        with opened(path.absolute().parent / name) as stream:
+        with sources.open(path.absolute().parent / name) as stream:
             key = stream.read(_LONGEST_KEY).strip()
             mode = os.fstat(stream.fileno()).st_mode
     except OSError as error:

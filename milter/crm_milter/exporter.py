@@ -11,6 +11,7 @@ import select
 import socket
 import time
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from prometheus_client.exposition import generate_latest
@@ -28,14 +29,20 @@ _NICENESS = 10  # the mail comes first
 _EX_NO = 1
 
 
-def run(address: tuple[str, int], numbers: Numbers, channel: socket.socket, log: Log) -> int:
+def run(
+    address: tuple[str, int],
+    socket_path: str,
+    numbers: Numbers,
+    channel: socket.socket,
+    log: Log,
+) -> int:
     """Serve until the supervisor hangs up and return the exit status."""
     with contextlib.suppress(OSError):  # a sandbox may forbid it; mail comes first all the same
         os.nice(_NICENESS)
     deadline = time.monotonic() + _TAKEN
     while True:
         try:
-            server = Server(*address, Site(numbers, log).page)
+            server = Server(*address, Site(numbers, log, socket_path).page)
         except OSError as error:
             if time.monotonic() > deadline:
                 where = f"{address[0]} port {address[1]}"
@@ -52,8 +59,9 @@ def run(address: tuple[str, int], numbers: Numbers, channel: socket.socket, log:
 class Site:
     """The pages."""
 
-    def __init__(self, numbers: Numbers, log: Log) -> None:
+    def __init__(self, numbers: Numbers, log: Log, socket_path: str = "") -> None:
         self._numbers = numbers
+        self._socket = Path(socket_path) if socket_path else None
         self._log = log
         self._collector: Any = Collector(numbers)
         self._kept: dict[bool, tuple[float, Page]] = {}  # by format: until when, and what
@@ -70,10 +78,14 @@ class Site:
         if path == "/metrics":
             return self._metrics("application/openmetrics-text" in accept)
         if path == "/healthz":
-            return health(self._numbers.state())
+            return health(self._numbers.state(), self._lost_socket())
         if path == "/":
             return index(self._numbers.state())
         return Page(b"not found\n", status=404)
+
+    def _lost_socket(self) -> str:
+        """Return where the milter socket should be if there is none, "" if there is."""
+        return "" if self._socket is None or self._socket.is_socket() else str(self._socket)
 
     def _metrics(self, as_openmetrics: bool) -> Page:
         began, now = time.process_time(), time.monotonic()
@@ -91,10 +103,13 @@ class Site:
         return page
 
 
-def health(state: State) -> Page:
+def health(state: State, lost_socket: str = "") -> Page:
     """Return whether mail is accepted. After a failed reload it is, by the previous rules."""
     if not state.serving:
         return Page(b"no worker is accepting mail\n", status=503)
+    if lost_socket or not state.bound:
+        text = f"the milter socket is gone: {lost_socket}" if lost_socket else "the socket is gone"
+        return Page(f"{text}\n".encode(), status=503)
     lines = [f"ok, {counted(state.serving, 'worker')} accepting mail"]
     if not state.reload_good:
         since = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(state.reloaded_at))

@@ -189,6 +189,16 @@ FAMILIES: Iterable[Family] = (
         _one(lambda seen: seen.state.reloaded_at),
     ),
     Family(
+        *("config_last_good", "gauge", ""),
+        "1 if the last good configuration is served because the file was invalid at the start.",
+        _one(lambda seen: seen.state.last_good),
+    ),
+    Family(
+        *("socket_bound", "gauge", ""),
+        "1 if the path of the milter socket leads to this instance, 0 if the socket is gone.",
+        _one(lambda seen: seen.state.bound),
+    ),
+    Family(
         *("rules", "gauge", "rules"),
         "Rules in use.",
         _one(lambda seen: seen.state.rules),

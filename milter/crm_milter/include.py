@@ -10,12 +10,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from crm_milter.schema import Section
+from crm_milter.sources import Sources
 from crm_milter.tables import why
 
 _SPECIAL = frozenset("*?[")
 
 
-def included(section: Section, file: Path) -> tuple[Path, ...]:
+def included(section: Section, file: Path, sources: Sources) -> tuple[Path, ...]:
     """Return the files that the configuration ``file`` includes, each once.
 
     Notes what cannot be found.
@@ -23,7 +24,7 @@ def included(section: Section, file: Path) -> tuple[Path, ...]:
     found: dict[str, Path] = {}
     for number, name in enumerate(section["include"]):
         try:
-            for path in _meant(file.parent, name):
+            for path in _meant(file.parent, name, sources):
                 real = os.path.realpath(path)
                 if real == os.path.realpath(file):
                     raise ValueError(f'"{name}" also matches this file itself')
@@ -35,14 +36,14 @@ def included(section: Section, file: Path) -> tuple[Path, ...]:
     return tuple(found.values())
 
 
-def _meant(folder: Path, name: str) -> Iterator[Path]:
+def _meant(folder: Path, name: str, sources: Sources) -> Iterator[Path]:
     path = folder / name
     if _SPECIAL & set(str(Path(name).parent)):
         raise ValueError('"*", "?" and "[" are allowed in the file name only, not in its directory')
     if not _SPECIAL & set(path.name):
-        path.stat()
+        sources.find(path)
         yield path
         return
-    for each in sorted(os.listdir(path.parent)):  # noqa: PTH208 - names are what is compared
+    for each in sources.names(path.parent):
         if fnmatchcase(each, path.name) and not each.startswith("."):
             yield path.parent / each

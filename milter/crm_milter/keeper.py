@@ -19,7 +19,10 @@ _LONG_LIFE = 60.0  # seconds after which a death is a first one again
 class Keeper:
     """The exporter as the supervisor sees it; ``due`` is when to start one (time.monotonic())."""
 
-    def __init__(self, address: tuple[str, int] | None, numbers: Numbers, log: Log) -> None:
+    def __init__(
+        self, address: tuple[str, int] | None, socket_path: str, numbers: Numbers, log: Log
+    ) -> None:
+        self._socket_path = socket_path
         self._address = address
         self._numbers = numbers
         self._log = log
@@ -40,7 +43,7 @@ class Keeper:
             # Here and not above: it takes ten megabytes that nobody else needs.
             from crm_milter import exporter
 
-            return exporter.run(address, self._numbers, channel, self._log)
+            return exporter.run(address, self._socket_path, self._numbers, channel, self._log)
 
         try:
             self._pid, self._channel = fork(body, self._log)

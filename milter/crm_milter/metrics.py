@@ -10,18 +10,15 @@ A row has a few fixed cells and, from its first use on, a block for each rule th
 memory is a file without a name (memfd_create(2)); of its great length only what is used exists.
 """
 
-import hashlib
 import json
 import mmap
 import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeAlias
 
 from crm_milter.rules import Rule
-from crm_milter.tables import opened
 
 # What a message came to, and for one that came to several things the first that applies:
 # one that could be said of the whole message, then what was done, then what was not.
@@ -75,6 +72,7 @@ BLOCK_CELLS = LAST_REROUTED + 1
 
 # The cells of the supervisor.
 _SLOTS, _SERVING, _RESTARTS, _RELOAD_GOOD, _RELOADED_AT, _RULES, _VERSION = range(7)
+_LAST_GOOD, _LOST = 7, 8
 _CATALOGUES = mmap.PAGESIZE  # where two places for a catalogue begin, used in turn
 _CATALOGUE_SIZE = 1 << 20
 _STRIDE = 1 << 30  # from row to row; the first is the supervisor's
@@ -94,6 +92,8 @@ class State:
     reload_good: bool
     reloaded_at: float  # seconds since the epoch
     rules: int
+    last_good: bool
+    bound: bool
     digest: str
     names: tuple[str, ...]
 
@@ -150,6 +150,16 @@ class Numbers:
         """Say that the file in use is an older one, since the new one has errors."""
         self._cells[_RELOAD_GOOD] = 0
 
+    def serves_last_good(self, is_so: bool) -> None:
+        """Say whether the last good configuration is served, since the file at the start is bad."""
+        self._cells[_LAST_GOOD] = is_so
+        if is_so:
+            self._cells[_RELOAD_GOOD] = 0
+
+    def lost_socket(self, is_lost: bool) -> None:
+        """Say whether the path of the milter socket does not lead to this instance any more."""
+        self._cells[_LOST] = is_lost
+
     # A worker's part
 
     def row(self, slot: int, rules: tuple[Rule, ...]) -> tuple[Cells, dict[str, int]]:
@@ -191,6 +201,8 @@ class Numbers:
             bool(cells[_RELOAD_GOOD]),
             cells[_RELOADED_AT],
             int(cells[_RULES]),
+            bool(cells[_LAST_GOOD]),
+            not cells[_LOST],
             digest,
             tuple(names),
         )
@@ -212,15 +224,6 @@ class Numbers:
         # Read through holes of a mapping would fill them: map and read no more than is used.
         octets = memoryview(mmap.mmap(self._descriptor, length, offset=row * _STRIDE))
         return octets, octets[: length // _CELL * _CELL].cast("d")
-
-
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal, "" if it cannot be read."""
-    try:
-        with opened(path) as stream:
-            return hashlib.sha256(stream.read()).hexdigest()
-    except OSError:
-        return ""
 
 
 def _name_cells(length: int) -> int:

@@ -1,64 +1,70 @@
-"""The parent: opens the socket, starts the workers, reloads, and ends in good order.
+"""The parent: starts the workers, reloads, hands over, and ends in good order.
 
 It has no threads and answers no mail. A reload begins a new generation of workers; a file with
-errors changes nothing. What signals, deaths and time ask for is done in one loop, one thing
-after the other, in whatever order they come.
+errors, or workers that cannot start, change nothing. What signals, deaths and time ask for is
+done in one loop, one thing after the other, in whatever order they come.
 """
 
-import contextlib
-import gc
 import math
 import os
-import resource
 import select
 import signal
+import socket
 import time
 from collections import Counter
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Iterable
 
-from crm_milter.children import STOP_SIGNALS, Child, Signals, ended
-from crm_milter.config import Config, ConfigError, load
+from crm_milter import handover, standing
+from crm_milter.children import REPLACE_SIGNAL, STOP_SIGNALS, Child, Signals, ended
 from crm_milter.cpus import worker_count
+from crm_milter.handover import Store, listener_name, worker_name
 from crm_milter.keeper import Keeper
-from crm_milter.listener import Listener
-from crm_milter.log import Log, counted, fault_line
-from crm_milter.metrics import Numbers, digest_of
+from crm_milter.listener import Listener, ListenError
+from crm_milter.loading import Loaded, Loader, RefusedError, changed_for_good, freeze
+from crm_milter.log import Log, counted
+from crm_milter.metrics import Numbers
 from crm_milter.notify import notify, reloading, watchdog_interval
-from crm_milter.problem import Problem, Severity
-from crm_milter.workers import Workers
+from crm_milter.tables import why
+from crm_milter.workers import Step, Workers
 
 _SETTLE = 0.1  # seconds in which further SIGHUPs are part of the same reload
+_LOOK = 2.0  # seconds between two looks at the socket's file
+_PING = 10.0  # seconds between two words to each worker
 _EX_GAVE_UP = 1
 
 
-def serve(path: Path, config: Config, log: Log) -> int:
-    """Serve until SIGTERM or SIGINT and return the exit status; raises ListenError.
-
-    ``config`` is what ``path`` holds now.
-    """
-    _allow_many_sessions()
-    signals = Signals()  # first: who finds the socket may also send a signal
-    settings = config.milter
-    listener = Listener(settings.listen, settings.socket_mode, settings.socket_group)
-    return Supervisor(path, config, listener, signals, log).run()
-
-
 class Supervisor:
-    """The loop of the parent. Its children are the workers, and the exporter beside them."""
+    """The loop of the parent. Its children are the workers, and the exporter beside them.
+
+    ``adopted`` are workers of an earlier supervisor, by process id. With a store that is used,
+    the workers go on when this process ends.
+    """
 
     def __init__(
-        self, path: Path, config: Config, listener: Listener, signals: Signals, log: Log
+        self,
+        loader: Loader,
+        loaded: Loaded,
+        listener: Listener,
+        signals: Signals,
+        store: Store,
+        adopted: Iterable[tuple[int, socket.socket]],
+        log: Log,
     ) -> None:
-        self._path = path
-        self._config = self._config_at_start = config
+        self._loader = loader
+        self._loaded = self._candidate = loaded
+        self._config_at_start = loaded.config
         self._listener = listener
         self._signals = signals
+        self._store = store
         self._log = log
         self._numbers = Numbers()
-        self._numbers.loaded(digest_of(path), config.policy.table.rules)
-        self._workers = Workers(config, listener, self._numbers, self._let_go, log)
-        self._exporter = Keeper(config.metrics_listen, self._numbers, log)
+        config = loaded.config
+        self._numbers.loaded(loaded.file_digest, config.policy.table.rules)
+        self._workers = Workers(config, listener, self._numbers, self._let_go, log, store, adopted)
+        self._exporter = Keeper(config.metrics_listen, listener.path, self._numbers, log)
+        self._standing = standing.Standing(os.getpid())
+        self._asked = self._answered = self._answering = 0
+        self._trial = 0  # the process that tries whether this one can be replaced
         self._stopping = False
         self._status = 0
         # When what is due, on the clock of time.monotonic().
@@ -66,11 +72,13 @@ class Supervisor:
         self._cut_off_at = math.inf
         self._watchdog = watchdog_interval() or math.inf
         self._watchdog_at = time.monotonic() + self._watchdog
+        self._look_at = self._ping_at = 0.0
 
     def run(self) -> int:
         """Do what is asked for until told to stop and the last child has ended."""
-        _freeze()
-        while not self._stopping or self._children():
+        freeze()
+        self._store.keep(self._listener.descriptor, listener_name(self._listener.identity))
+        while not self._stopping or (self._children() and not self._store.is_used):
             self._do_what_is_due(time.monotonic())
             self._wait()
             signals = self._signals.taken()  # first: a child that ends later sends another
@@ -97,20 +105,27 @@ class Supervisor:
     def _let_go_of_mail(self) -> None:
         """Close, in the exporter, also the socket for mail: who connected would wait for ever."""
         self._let_go()
-        os.close(self._listener.descriptor)
+        self._listener.close()
 
     def _do_what_is_due(self, now: float) -> None:
         if now >= self._watchdog_at:
             self._feed_watchdog(now)
         if now >= self._cut_off_at:
-            seconds = self._config.milter.drain_timeout
+            seconds = self._loaded.config.milter.drain_timeout
             self._cut_off(f"drain_timeout ({counted(seconds, 'second')}) exceeded")
+        if now >= self._look_at and not self._stopping:
+            self._look_at = now + _LOOK
+            self._watch_socket(now)
+        if now >= self._ping_at:
+            self._ping_at = now + _PING
+            self._workers.ping()
         if now >= self._reload_at and self._workers.taken_over:
-            self._reload()
-        if self._workers.tend(now):
-            again = self._workers.generation > 1
-            self._log(f"{'reloaded, ' if again else ''}serving {self._size()}")
-            notify("READY=1", f"STATUS=serving {self._size()}")
+            self._reload(now)
+        step = self._workers.tend(now)
+        if step is Step.TAKEN_OVER:
+            self._taken_over()
+        elif step is Step.GAVE_UP:
+            self._refuse_reload([], f": {self._workers.trouble}")
         if now >= self._exporter.due:
             self._exporter.start(self._let_go_of_mail)
 
@@ -123,23 +138,30 @@ class Supervisor:
         self._numbers.staffed(self._workers.serving(), self._workers.restarts)
         poll = select.poll()
         poll.register(self._signals.descriptor, select.POLLIN)
-        speakers = {each.channel.fileno(): each for each in self._children() if each.owes_word}
+        speakers = {each.channel.fileno(): each for each in self._children() if not each.is_gone}
         for descriptor in speakers:
             poll.register(descriptor, select.POLLIN)
-        due = min(self._watchdog_at, self._cut_off_at, self._workers.due, self._exporter.due)
+        now = time.monotonic()
+        due = min(self._watchdog_at, self._cut_off_at, self._ping_at, self._exporter.due)
+        due = min(due, self._workers.due(now), math.inf if self._stopping else self._look_at)
         if self._workers.taken_over:
             due = min(due, self._reload_at)
-        seconds = max(0.0, due - time.monotonic())
-        for descriptor, _ in poll.poll(None if due == math.inf else math.ceil(seconds * 1000)):
+        for descriptor, _ in poll.poll(max(0, math.ceil((due - now) * 1000))):
             if descriptor in speakers:
                 speakers[descriptor].listen()
 
     def _bury(self) -> None:
+        now = time.monotonic()
         for pid, trouble in ended():
             self._exporter.bury(pid, trouble)
+            if pid == self._trial:
+                self._tried(trouble)
             # As process 1 of a container we inherit the children of others as well.
             for child in [each for each in self._children() if each.pid == pid]:
-                self._workers.bury(child, trouble, time.monotonic())
+                self._workers.bury(child, trouble, now)
+        # The end of those that are not children of this process is only heard.
+        for child in [each for each in self._children() if each.is_gone and each.slot is None]:
+            self._workers.bury(child, "", now)
 
     def _obey(self, signals: Counter[int]) -> None:
         for _ in range(sum(signals[number] for number in STOP_SIGNALS)):
@@ -147,99 +169,147 @@ class Supervisor:
                 self._cut_off("second stop signal received")
             else:
                 self._stop()
-        if signals[signal.SIGHUP] and not self._stopping:
+        if self._stopping:
+            return
+        if signals[signal.SIGHUP]:
             self._reload_at = min(self._reload_at, time.monotonic() + _SETTLE)
+            self._asked += signals[signal.SIGHUP]
+            self._publish()
+        if signals[REPLACE_SIGNAL] and not self._trial:
+            self._try_to_replace()
 
     # The rules
 
-    def _reload(self) -> None:
+    def _reload(self, now: float) -> None:
         """Read the file; if it is good, let a generation begin with it."""
         self._reload_at = math.inf
+        self._answering = self._asked
         if self._watchdog < math.inf:
-            self._feed_watchdog(time.monotonic())  # a long file keeps us busy for seconds
+            self._feed_watchdog(now)  # a long file keeps us busy for seconds
         reloading()
-        digest = digest_of(self._path)
         try:
-            config = load(self._path)
-        except ConfigError as error:
-            self._refuse_reload(list(map(_line, error.problems)))
-        except Exception as fault:  # whatever it is, the mail goes on
-            self._refuse_reload([fault_line("reload", fault)])
-        else:
-            if self._config.policy.table.rules and not config.policy.table.rules:
-                # More likely a file that is just being written, or a full disk, than a wish.
-                reason = (
-                    "the file no longer contains any rules; if that is intended, restart crm-milter"
-                )
-                self._refuse_reload([f"error: {self._path}: {reason}"])
-                return
-            for problem in config.warnings:
-                self._log(_line(problem))
-            for key in _changed_for_good(self._config_at_start, config):
-                self._log(f"warning: {self._path}: {key}: changed; takes effect after a restart")
-            self._config = config
-            self._numbers.loaded(digest, config.policy.table.rules)
-            _freeze()
-            self._workers.begin(config)
+            had_rules = bool(self._loaded.config.policy.table.rules)
+            self._candidate = self._loader.read(had_rules=had_rules)
+        except RefusedError as refused:
+            self._refuse_reload(refused.lines)
+            return
+        for key in changed_for_good(self._config_at_start, self._candidate.config):
+            path = self._loader.path
+            self._log(f"warning: {path}: {key}: changed; takes effect after a restart")
+        freeze()
+        self._workers.begin(self._candidate.config, time.monotonic())
 
-    def _refuse_reload(self, lines: list[str]) -> None:
+    def _refuse_reload(self, lines: list[str], reason: str = "") -> None:
         for line in lines:
             self._log(line)
+        self._candidate = self._loaded
         self._numbers.reload_failed()
-        self._log("error: reload failed, keeping the previous rules")
+        failed = f"error: reload failed, keeping the previous rules{reason}"
+        self._log(failed)
+        self._answered = self._answering
+        self._publish(*lines, failed)
         notify("READY=1", f"STATUS=serving {self._size()}, the last reload failed")
 
+    def _taken_over(self) -> None:
+        """Take note that the newest generation serves, and alone."""
+        again = self._workers.generation > 1
+        self._loaded = loaded = self._candidate
+        self._numbers.loaded(loaded.file_digest, loaded.config.policy.table.rules)
+        self._numbers.serves_last_good(loaded.is_last_good)
+        self._loader.keep(loaded)
+        self._answered = self._answering
+        self._publish()
+        state = ", the last good configuration" if loaded.is_last_good else ""
+        self._log(f"{'reloaded, ' if again else ''}serving {self._size()}{state}")
+        notify("READY=1", f"STATUS=serving {self._size()}{state}")
+
+    def _publish(self, *problems: str) -> None:
+        loaded = self._loaded
+        state = standing.Standing(
+            os.getpid(),
+            self._asked,
+            self._answered,
+            loaded.digest,
+            len(loaded.config.policy.table.rules),
+            loaded.is_last_good,
+            problems or self._standing.problems * (self._answered == self._standing.answered),
+        )
+        self._standing = state
+        standing.publish(state)
+
     def _size(self) -> str:
-        rules, workers = len(self._config.policy.table.rules), self._config.milter.workers
+        config = self._loaded.config
+        rules, workers = len(config.policy.table.rules), config.milter.workers
         return f"{counted(rules, 'rule')} with {counted(worker_count(workers), 'worker')}"
+
+    # The socket
+
+    def _watch_socket(self, now: float) -> None:
+        """Listen again if the socket's file is gone; end if that cannot be."""
+        lost = self._listener.is_lost()
+        self._numbers.lost_socket(lost)
+        if not lost or not self._workers.taken_over:
+            return
+        self._log(f'error: "{self._listener.path}" is no longer this socket, listening again')
+        before = listener_name(self._listener.identity)
+        try:
+            self._listener.bind()
+        except ListenError as error:
+            self._log(f"error: {error}, giving up")
+            self._status = _EX_GAVE_UP
+            self._stop()
+            return
+        self._numbers.lost_socket(is_lost=False)
+        self._store.drop(before)
+        self._store.keep(self._listener.descriptor, listener_name(self._listener.identity))
+        self._workers.begin(self._loaded.config, now)
 
     # The end
 
+    def _try_to_replace(self) -> None:
+        try:
+            self._trial = handover.trial()
+        except OSError as error:
+            self._log(f"error: cannot start the program again: {why(error)}")
+
+    def _tried(self, trouble: str) -> None:
+        """Become the program as it is installed now, if it has shown that it can start."""
+        self._trial = 0
+        if self._stopping:
+            return
+        if trouble:
+            self._log(f"error: the program cannot replace itself, it {trouble}")
+            return
+        self._log("replacing this process, open sessions go on")
+        self._exporter.end()
+        self._listener.give_up_lock()
+        descriptors = {each.channel.fileno(): worker_name(each.pid) for each in self._children()}
+        descriptors[self._listener.descriptor] = listener_name(self._listener.identity)
+        try:
+            handover.become(descriptors)
+        except OSError as error:
+            self._log(f"error: cannot replace this process: {why(error)}")
+            self._exporter.due = 0.0
+
     def _stop(self) -> None:
-        """Accept no more, and give the open sessions their time."""
-        seconds = self._config.milter.drain_timeout
+        """Accept no more, and give the open sessions their time; or leave both to the next."""
+        now, seconds = time.monotonic(), self._loaded.config.milter.drain_timeout
         self._stopping = True
         self._reload_at = math.inf
-        self._cut_off_at = time.monotonic() + seconds
+        if self._store.is_used:
+            self._log("stopping, the workers go on until they are replaced or systemd lets go")
+            notify("STOPPING=1", "STATUS=stopping")
+            return
+        self._cut_off_at = now + seconds
         self._listener.remove()
-        self._workers.drain()
+        self._workers.drain(now)
         self._log(f"stopping, waiting up to {counted(seconds, 'second')} for open sessions")
         notify("STOPPING=1", "STATUS=stopping, waiting for open sessions")
 
-    def _cut_off(self, why: str) -> None:
+    def _cut_off(self, reason: str) -> None:
         self._cut_off_at = math.inf
         if self._children():
             workers = counted(len(self._children()), "worker")
-            self._log(f"warning: closing the open sessions of {workers}: {why}")
+            self._log(f"warning: closing the open sessions of {workers}: {reason}")
         for child in self._children():
             child.kill()
-
-
-def _allow_many_sessions() -> None:
-    """Raise the limit of open descriptors: a session is one, and the default is low."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):  # then there may be fewer
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _freeze() -> None:
-    """Keep the collector of children off what they share with us: a page written is copied."""
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
-
-
-def _changed_for_good(before: Config, now: Config) -> list[str]:
-    """Return the keys that differ and only count at the start."""
-    pairs = {
-        "milter.listen": (before.milter.listen, now.milter.listen),
-        "milter.socket_mode": (before.milter.socket_mode, now.milter.socket_mode),
-        "milter.socket_group": (before.milter.socket_group, now.milter.socket_group),
-        "metrics.listen": (before.metrics_listen, now.metrics_listen),
-    }
-    return [key for key, (old, new) in pairs.items() if old != new]
-
-
-def _line(problem: Problem) -> str:
-    """Return a problem as a line of the log, where the level comes first."""
-    return f"{problem.severity.value}: {replace(problem, severity=Severity.ERROR)}"

@@ -6,7 +6,6 @@ good comes out. Domains come out as A-labels, addresses that are looked up in no
 
 import os
 import re
-import stat
 from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -14,10 +13,10 @@ from typing import Any, BinaryIO, TypeVar
 from crm_milter import address as addresses
 from crm_milter import international, precis
 from crm_milter.problem import Problems, Reported, Severity
+from crm_milter.sources import Disk, Sources
 
 # Problems of one file: a wrong one is bad in every line.
 SHOWN_LINES = 20
-MOST_BYTES = 256 * 1024 * 1024
 # Postfix takes a thousand recipients of one message, and each costs a delivery.
 MOST_TARGETS = 100
 
@@ -31,17 +30,6 @@ _TABLE_TYPE = re.compile(r"(?:file|hash|btree|lmdb|dbm|sdbm|cdb|texthash|static|
 _SIGHT = 4096
 
 
-def opened(path: Path) -> BinaryIO:
-    """Open a regular file to read; raises OSError for everything else, and never waits."""
-    # Without O_NONBLOCK, opening a FIFO would wait for a writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
-        return os.fdopen(descriptor, "rb")
-    os.close(descriptor)
-    raise OSError(0, "is a directory" if stat.S_ISDIR(mode) else "is not a regular file")
-
-
 def why(error: OSError) -> str:
     """Return the reason of an error as the messages have it."""
     return (error.strerror or str(error)).lower()
@@ -50,14 +38,15 @@ def why(error: OSError) -> str:
 class Files:
     """What the configuration names, each file read once; paths start where it is named."""
 
-    def __init__(self, problems: Problems) -> None:
+    def __init__(self, problems: Problems, sources: Sources | None = None) -> None:
         self._problems = problems
+        self._sources = sources or Disk()
         self._folder = Path(problems.file).parent
         self._results: dict[tuple[str, Read[Any]], Any] = {}
 
     def seen_from(self, file: Path) -> "Files":
         """Return the same files with paths that start at another file of the configuration."""
-        files = Files(self._problems)
+        files = Files(self._problems, self._sources)
         files._folder = file.parent
         files._results = self._results
         return files
@@ -86,9 +75,7 @@ class Files:
         return result
 
     def _read(self, path: Path, read: Read[T]) -> T | None:
-        with opened(path) as stream:
-            if os.fstat(stream.fileno()).st_size > MOST_BYTES:
-                raise OSError(0, f"larger than {MOST_BYTES >> 20} MiB")
+        with self._sources.open(path) as stream:
             if b"\0" in stream.read(_SIGHT):
                 raise OSError(
                     0,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from crm_milter import explain, keys, listing, mailcommands, silence
+from crm_milter import explain, keys, listing, mailcommands, reloading, silence
 from crm_milter.aliases import AliasError, alias_lines
 from crm_milter.config import Config, ConfigError
 from crm_milter.console import EX_CONFIG, EX_NO, EX_OK, add_command, load_config, say
@@ -38,7 +38,10 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     _with_json(explaining)
     _with_json(add_command(commands, "rules", list_rules))
-    postfix.map_arguments(add_command(commands, "map", virtual_map))
+    mapping = add_command(commands, "map", virtual_map)
+    postfix.map_arguments(mapping)
+    postfix.map_in_force_argument(mapping)
+    add_command(commands, "reload", reload_service)
     postfix.attach_arguments(add_command(commands, "attach", attach_milter))
     postfix.detach_arguments(add_command(commands, "detach", detach_milter))
     add_command(commands, "schema", print_schema)
@@ -113,6 +116,14 @@ def list_rules(options: argparse.Namespace) -> int:
     return EX_OK
 
 
+def reload_service(_options: argparse.Namespace) -> int:
+    """Have the running service read its configuration again, and wait for the result.
+
+    The exit status is 1 if the service keeps using the previous rules.
+    """
+    return EX_OK if reloading.reload(print, say) else EX_NO
+
+
 def virtual_map(options: argparse.Namespace) -> int:
     """Print the virtual alias table: each exact address and its mailbox (unrouted_to).
 
@@ -120,6 +131,8 @@ def virtual_map(options: argparse.Namespace) -> int:
     the domain. With --write, the table is written to a file next to main.cf and compiled if it has
     changed.
     """
+    if options.write and options.in_force:
+        return postfix.write_tables_in_force(options, print, say)
     config = load_config(options.config)
     if options.write:
         return postfix.write_map(options, config, print, say)

@@ -19,7 +19,7 @@ from pathlib import Path
 import milter
 
 from crm_milter import regexes
-from crm_milter.children import CLOSED, DRAIN, READY, read
+from crm_milter.children import CLOSED, DRAIN, PING, READY, read
 from crm_milter.log import Log, counted, fault_line
 from crm_milter.session import Service, register
 
@@ -31,7 +31,8 @@ def run(descriptor: int, service: Service, channel: socket.socket, drain_timeout
     """Serve the listening socket until told to stop, drain, and return the exit status.
 
     The supervisor says how long the open sessions have, by ending this process; without a
-    supervisor it is ``drain_timeout`` seconds.
+    supervisor it is ``drain_timeout`` seconds. The channel tells: it ends with the last process
+    that holds the other end, and systemd may be that (handover.py).
     """
     register(service)
     regexes.serve_callbacks()
@@ -43,15 +44,28 @@ def run(descriptor: int, service: Service, channel: socket.socket, drain_timeout
     ours = frozenset(filter(_is_connection, _descriptors()))
     libmilter.start()
     channel.send(READY)
-    _wait_for_any(channel.fileno(), running)
+    _serve(channel, running)
     if not libmilter.is_alive() or _wait_for_any(running, seconds=0):
         log("error: libmilter stopped unexpectedly")
         return _EX_SOFTWARE
     _stop_accepting(descriptor, libmilter)
-    with contextlib.suppress(OSError):  # there may be no supervisor any more
-        channel.send(CLOSED)
+    _say(channel, CLOSED)
     _drain(ours, channel, drain_timeout, log)
     return 0
+
+
+def _serve(channel: socket.socket, running: int) -> None:
+    """Return when told to, when the supervisor has gone for good, or with libmilter."""
+    while True:
+        _wait_for_any(channel.fileno(), running)
+        if _wait_for_any(running, seconds=0) or read(channel) != PING:
+            return
+        _say(channel, PING)
+
+
+def _say(channel: socket.socket, word: bytes) -> None:
+    with contextlib.suppress(OSError):  # there may be no supervisor any more
+        channel.send(word, socket.MSG_DONTWAIT)
 
 
 def _run_libmilter(stopped: int, log: Log) -> None:
@@ -105,8 +119,11 @@ def _is_idle(ours: frozenset[int]) -> bool:
 
 def _supervisor_is_gone(channel: socket.socket) -> bool:
     while _wait_for_any(channel.fileno(), seconds=0):
-        if read(channel) != DRAIN:
+        word = read(channel)
+        if not word:
             return True
+        # One that has taken over does not know that this was said already.
+        _say(channel, CLOSED if word == DRAIN else word)
     return False
 
 

@@ -55,7 +55,13 @@ def test_every_metric_has_help_and_where_it_is_a_number_of_something_a_unit():
     for name, family in families.items():
         assert family.documentation.endswith("."), name
         assert family.samples, name
-        unitless = ("config_last_reload_successful", "config", "build")
+        unitless = (
+            "config_last_reload_successful",
+            "config_last_good",
+            "socket_bound",
+            "config",
+            "build",
+        )
         assert bool(family.unit) != (name.removeprefix("crm_milter_") in unitless)
 
 

@@ -52,8 +52,12 @@ def memory(pid: int, kind: str = "Pss") -> int:
 
 
 def memory_of_all(milter: Milter) -> int:
-    """The memory of supervisor and workers together, in kB."""
-    return sum(memory(pid) for pid in group(milter.pid))
+    """The memory of supervisor and workers together, in kB; who ends meanwhile has none."""
+    total = 0
+    for pid in group(milter.pid):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            total += memory(pid)
+    return total
 
 
 def descriptors(pid: int) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from crm_milter import keys, values
 from crm_milter.config import Config, ConfigError, load
-from crm_milter.postfix import findings, instances, lint, mapfile, patternfile
+from crm_milter.postfix import findings, in_force, instances, lint, mapfile
 from crm_milter.postfix.attach import Terminal, Wish, attach
 from crm_milter.postfix.detach import detach
 from crm_milter.postfix.findings import Finding, Severity
@@ -46,6 +46,15 @@ def map_arguments(command: argparse.ArgumentParser) -> None:
         help="with --write: also empty the table, or remove more than a third of its entries",
     )
     _with_directory(command)
+
+
+def map_in_force_argument(command: argparse.ArgumentParser) -> None:
+    """Add the argument of ``map`` for the service."""
+    command.add_argument(
+        "--in-force",
+        action="store_true",
+        help="with --write: for every attached instance, if the running service has accepted FILE",
+    )
 
 
 def attach_arguments(command: argparse.ArgumentParser) -> None:
@@ -127,20 +136,18 @@ def as_json(
     return json.dumps(data, indent=2)
 
 
+def write_tables_in_force(options: argparse.Namespace, show: Show, say: Show) -> int:
+    """Bring the tables of all attached instances up to date with what the service serves."""
+    return GOOD if in_force.write(options.config, options.config_directory, show, say) else NO
+
+
 def write_map(options: argparse.Namespace, config: Config, show: Show, say: Show) -> int:
     """Bring the table of virtual aliases up to date where it is not."""
     site = _site(options, config)
     try:
-        changed = mapfile.write(site, force=options.force)
-        if changed and mapfile.compiled(site) is None and mapfile.listed(site):
-            # A running smtpd reads texthash only once.
-            site.postconf.run("postfix", "reload")
+        changed = in_force.write_one(site, force=options.force)
         state = "written" if changed else "unchanged"
         show(f"{mapfile.table(site)}: {state}, {len(site.aliases)} entries")
-        if patternfile.write(site):
-            show(f"{patternfile.kind(site)}:{patternfile.path(site)}: written")
-            if patternfile.listed(site):
-                site.postconf.run("postfix", "reload")  # a running smtpd read it once
     except PostfixError as error:
         say(str(error))
         return NO

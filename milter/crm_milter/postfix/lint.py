@@ -41,7 +41,6 @@ CHECKS: tuple[Check, ...] = (
     lint_map.current,
     lint_map.shadowed,
     lint_map.wildcards,
-    lint_map.patterns,
     lint_socket.listens,
     lint_socket.chroot,
     lint_milters.missing,

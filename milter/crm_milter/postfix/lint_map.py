@@ -3,16 +3,14 @@
 from collections.abc import Iterator
 
 from crm_milter import address as addresses
-from crm_milter.alias_patterns import posix
-from crm_milter.aliases import AliasError, diverts
-from crm_milter.pattern import Glob, InDomain, Regex
-from crm_milter.postfix import mapfile, mend, patternfile, plan
-from crm_milter.postfix.domains import Fate, Kind
+from crm_milter.aliases import AliasError
+from crm_milter.pattern import Glob, InDomain
+from crm_milter.postfix import mapfile, mend, plan
+from crm_milter.postfix.domains import Kind
 from crm_milter.postfix.findings import Finding, names
 from crm_milter.postfix.postconf import split_list
 from crm_milter.postfix.site import Site, exact_addresses
 from crm_milter.postfix.tables import INDEXED, plain
-from crm_milter.strangers import domains_of
 
 _UNROUTED = (
     "mail for a matched address that is not rerouted has no mailbox, and Postfix may reject it"
@@ -102,39 +100,6 @@ def wildcards(site: Site) -> Iterator[Finding]:
                 if table == own
                 else mend.drop_entry(site, table, key),
             )
-
-
-def patterns(site: Site) -> Iterator[Finding]:
-    """Postfix accepts the addresses of patterns, by a table of its own where it needs one."""
-    unknown: dict[str, str] = {}
-    for rule in site.rules:
-        for pattern in rule.match if diverts(rule) else ():
-            if isinstance(pattern, Glob | Regex) and _is_refused(site, pattern):
-                unknown.setdefault(pattern.source, rule.name)
-    if not unknown or isinstance(site.alias_lines, AliasError):
-        return
-    map_command = mend.ours(site, "map", "--write")
-    edits = patternfile.edits(site)
-    yield Finding(
-        "pattern-unknown",
-        f"Postfix knows no address of {names(unknown)}"
-        f" (rule {names(dict.fromkeys(unknown.values()))})",
-        "mail for such addresses is rejected: user unknown",
-        f"{map_command} && {mend.settings(site, edits)}"
-        if edits
-        else f"{map_command} && {mend.reload(site)}",
-    )
-
-
-def _is_refused(site: Site, pattern: Glob | Regex) -> bool:
-    """Tell whether Postfix refuses what a pattern takes, tried with one address of it."""
-    if isinstance(pattern, Glob):
-        sample = f"{'1'.join(pattern.pieces)}@{pattern.domain}"
-        return site.domains.fate(sample) is Fate.UNKNOWN
-    if patternfile.listed(site) and posix(pattern):
-        return not patternfile.is_current(site)
-    samples = (addresses.join("crm-milter-no-such-user", each) for each in domains_of(pattern))
-    return any(site.domains.fate(each) is Fate.UNKNOWN for each in samples)
 
 
 def _extra_wildcards(site: Site) -> Iterator[str]:

@@ -1,0 +1,78 @@
+"""The virtual alias tables of all attached Postfix instances, after the daemon's verdict.
+
+A table is written only from the configuration that the daemon has accepted, so that Postfix and
+crm-milter always agree on the addresses. What cannot be written for a good reason is said, and is
+no failure; a table that would shrink too far is one.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from crm_milter import standing
+from crm_milter.aliases import AliasError
+from crm_milter.config import Config, ConfigError, load
+from crm_milter.postfix import mapfile
+from crm_milter.postfix.instances import all_instances
+from crm_milter.postfix.postconf import Postconf, PostfixError
+from crm_milter.postfix.site import Site
+from crm_milter.sources import Disk
+
+Say = Callable[[str], None]
+
+
+def write(path: Path, directory: Path | None, show: Say, say: Say) -> bool:
+    """Write the tables, those of one instance or of all; return False if one is not as it ought."""
+    state = standing.read()
+    if state is None:
+        say("cannot tell which configuration is in force: crm-milter is not running as a service")
+        return False
+    if state.is_last_good:
+        say("the last good configuration is in force: the virtual alias tables stay as they are")
+        return True
+    try:
+        sources = Disk()
+        config = load(path, sources)
+    except ConfigError as error:
+        say(f"{path} is not in force: {error.problems[0]}")
+        return False
+    if sources.digest() != state.digest:
+        say(f"{path} is not in force: it, or a file that it names, has changed; reload crm-milter")
+        return False
+    return _write_all(config, path, directory, show, say)
+
+
+def _write_all(config: Config, path: Path, directory: Path | None, show: Say, say: Say) -> bool:
+    try:
+        instances = [Postconf(directory)] if directory else all_instances()
+        sites = [Site(config, path.absolute(), each) for each in instances]
+        attached = [site for site in sites if mapfile.listed(site)]
+    except PostfixError as error:
+        show(f"no virtual alias table to write: {error}")
+        return True
+    if not attached:
+        show("no virtual alias table to write: no Postfix instance is attached")
+    done = [_write(site, show, say) for site in attached]  # each, even if one fails
+    return all(done)
+
+
+def _write(site: Site, show: Say, say: Say) -> bool:
+    if isinstance(site.alias_lines, AliasError):
+        say(f"{mapfile.path(site)} stays as it is: {site.alias_lines}")
+        return True
+    try:
+        changed = write_one(site)
+    except PostfixError as error:
+        say(str(error))
+        return False
+    state = "written" if changed else "unchanged"
+    show(f"{mapfile.table(site)}: {state}, {len(site.aliases)} entries")
+    return True
+
+
+def write_one(site: Site, *, force: bool = False) -> bool:
+    """Write the table of one instance, which takes it up; tell whether that changed anything."""
+    changed = mapfile.write(site, force=force)
+    if changed and mapfile.compiled(site) is None and mapfile.listed(site):
+        # A running smtpd reads texthash only once.
+        site.postconf.run("postfix", "reload")
+    return changed

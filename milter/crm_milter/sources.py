@@ -1,0 +1,96 @@
+"""Where the files of a configuration come from: the disk, or a copy that was kept.
+
+A file is copied into memory before it is read, so that what is parsed, what the digest says and
+what is kept are the same bytes, whatever happens to the file meanwhile.
+"""
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+MOST_BYTES = 256 * 1024 * 1024
+_CHUNK = 1 << 20
+
+
+class Sources(Protocol):
+    """Every method raises OSError for what is not there or cannot be read."""
+
+    def open(self, path: Path, most: int = MOST_BYTES) -> BinaryIO:
+        """Return the bytes of a regular file, ``most`` at most; never waits."""
+
+    def names(self, folder: Path) -> list[str]:
+        """Return the names of the files in a directory."""
+
+    def find(self, path: Path) -> None:
+        """Return if there is such a file."""
+
+
+class Disk:
+    """The files as they are now. With ``keep``, what was read can be kept."""
+
+    def __init__(self, *, keep: bool = False) -> None:
+        self.digests: dict[str, str] = {}
+        self.folders: dict[str, list[str]] = {}
+        self.copies: dict[str, BinaryIO] = {}
+        self._keep = keep
+
+    def open(self, path: Path, most: int = MOST_BYTES) -> BinaryIO:
+        """Return a copy of a regular file in memory."""
+        # Without O_NONBLOCK, opening a FIFO would wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as stream:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                directory = stat.S_ISDIR(status.st_mode)
+                raise OSError(0, "is a directory" if directory else "is not a regular file")
+            if status.st_size > most:
+                raise OSError(0, f"larger than {most >> 20} MiB")
+            copy, digest = copied(stream, most)
+        name = key(path)
+        self.digests[name] = digest
+        if self._keep and name not in self.copies:
+            self.copies[name] = os.fdopen(os.dup(copy.fileno()), "rb")
+        return copy
+
+    def names(self, folder: Path) -> list[str]:
+        """Return the names of the files in a directory."""
+        names = sorted(os.listdir(folder))  # noqa: PTH208 - names are what is compared
+        self.folders[key(folder)] = names
+        return names
+
+    def find(self, path: Path) -> None:
+        """Return if there is such a file."""
+        path.stat()
+
+    def forget(self) -> None:
+        """Give the memory of the copies back."""
+        for copy in self.copies.values():
+            copy.close()
+        self.copies.clear()
+
+    def digest(self) -> str:
+        """Return one digest of all the files that were read, names included."""
+        entries = (f"{digest} {name}\n" for name, digest in sorted(self.digests.items()))
+        return hashlib.sha256("".join(entries).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def key(path: Path) -> str:
+    """Return the name by which a file is known."""
+    return os.path.normpath(path.absolute())
+
+
+def copied(stream: BinaryIO, most: int = MOST_BYTES) -> tuple[BinaryIO, str]:
+    """Return a copy in memory and its SHA-256 in hexadecimal; raises OSError if it is too long."""
+    copy = os.fdopen(os.memfd_create("crm-milter-source"), "w+b")
+    os.fchmod(copy.fileno(), stat.S_IMODE(os.fstat(stream.fileno()).st_mode))
+    digest = hashlib.sha256()
+    while chunk := stream.read(_CHUNK):
+        digest.update(chunk)
+        copy.write(chunk)
+        if copy.tell() > most:  # it has grown
+            copy.close()
+            raise OSError(0, f"larger than {most >> 20} MiB")
+    copy.seek(0)
+    return copy, digest.hexdigest()

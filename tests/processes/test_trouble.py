@@ -1,0 +1,315 @@
+"""What a host does to processes: limits, frozen workers, a socket that is gone, a bad file."""
+
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from configs import changed, config, environment, routed
+from procs import group, memory_of_all, wait_for_workers, workers
+
+from lab.base import free_port, wait_for
+from lab.milter import Milter, program
+
+HELP = "<help@solarmora.com>"
+HAM = [("Subject", "kaputt"), ("X-Spam-Flag", "NO")]
+FAILED = r"error: reload failed, keeping the previous rules: "
+
+
+def target(result):
+    """Where a message went."""
+    return result.of("add")[0][0].strip("<>")
+
+
+def reload(milter, version=2, settings=""):
+    """Write the configuration of this version and return when it is served."""
+    before = len(milter.lines("reloaded"))
+    milter.configure(config(version, settings))
+    milter.signal(signal.SIGHUP)
+    wait_for("the reload", lambda: len(milter.lines("reloaded")) > before, 60)
+
+
+# A reload whose workers cannot start
+
+REFUSING = changed(
+    "import os, errno, builtins; fork = os.fork; first = [0];"
+    "exec('def limited():\\n"
+    "    first[0] += 1\\n"
+    "    if first[0] > 2: raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))\\n"
+    "    return fork()'); os.fork = limited"
+)
+
+
+def test_a_reload_that_cannot_fork_keeps_the_old_workers(make_milter, dial):
+    milter = make_milter(command=REFUSING)
+    before = wait_for_workers(milter)
+    session = dial(milter)
+    milter.configure(config(2))
+    milter.signal(signal.SIGHUP)
+    milter.wait_log(f"{FAILED}cannot start a worker: resource temporarily unavailable")
+    assert len(milter.lines("error")) == 1
+    assert wait_for_workers(milter) == before
+    assert target(dial(milter).message([HELP], HAM)) == routed(1)[0]
+    assert target(session.message([HELP], HAM)) == routed(1)[0]
+
+
+@pytest.mark.parametrize("limit", [resource.RLIMIT_AS, resource.RLIMIT_NOFILE])
+def test_a_reload_under_a_limit_keeps_the_old_workers_and_comes_later(make_milter, dial, limit):
+    """The new workers have no memory, or no descriptors."""
+    milter = make_milter()
+    before = wait_for_workers(milter)
+    old = resource.prlimit(milter.pid, limit)
+    tight = {resource.RLIMIT_AS: 1 << 20, resource.RLIMIT_NOFILE: 8}[limit]
+    resource.prlimit(milter.pid, limit, (tight, old[1]))
+    milter.configure(config(2))
+    milter.signal(signal.SIGHUP)
+    milter.wait_log("error: reload failed, keeping the previous rules")
+    assert wait_for_workers(milter) == before
+    assert target(dial(milter).message([HELP], HAM)) == routed(1)[0]
+    resource.prlimit(milter.pid, limit, old)
+    reload(milter, 3)
+    assert target(dial(milter).message([HELP], HAM)) == routed(3)[0]
+    assert milter.running()
+
+
+SPOILT = """
+import os, sys, time
+from crm_milter import cli, worker, workers
+
+begin = workers.Workers.begin
+
+def bad(*_):
+    {how}
+
+def begin_badly(*arguments):
+    worker.run = bad
+    return begin(*arguments)
+
+workers.Workers.begin, workers._START = begin_badly, 3.0
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize(
+    "how", ["raise MemoryError", "os._exit(3)", "os.kill(os.getpid(), 9)", "time.sleep(60)"]
+)
+def test_workers_of_a_reload_that_die_or_hang(make_milter, dial, how, tmp_path):
+    program = tmp_path / "spoilt.py"
+    program.write_text(SPOILT.format(how=how))
+    milter = make_milter(command=(sys.executable, str(program)))
+    before = wait_for_workers(milter)
+    milter.configure(config(2))
+    milter.signal(signal.SIGHUP)
+    milter.wait_log(FAILED, 15)
+    assert target(dial(milter).message([HELP], HAM)) == routed(1)[0]
+    assert milter.lines("giving up") == []
+    wait_for("the old ones alone", lambda: sorted(workers(milter.pid)) == before, 20)
+
+
+# Frozen workers
+
+
+def test_a_frozen_worker_delays_no_reload_and_is_killed(make_milter, dial):
+    milter = make_milter()
+    frozen, _ = wait_for_workers(milter)
+    os.kill(frozen, signal.SIGSTOP)
+    for version in (2, 3, 4):
+        start = time.monotonic()
+        reload(milter, version)
+        assert time.monotonic() - start < 5
+        assert target(dial(milter).message([HELP], HAM)) == routed(version)[0]
+    milter.wait_log(rf"warning: worker w\d \(pid {frozen}\) does not respond, killing it", 20)
+    wait_for("its end", lambda: frozen not in workers(milter.pid))
+
+
+def test_a_worker_that_freezes_while_it_serves_is_replaced(make_milter, dial):
+    milter = make_milter(command=changed("supervisor._PING = 0.2"))
+    frozen, _ = wait_for_workers(milter)
+    os.kill(frozen, signal.SIGSTOP)
+    milter.wait_log("does not respond, killing it")
+    wait_for("its successor", lambda: frozen not in wait_for_workers(milter))
+    assert len(milter.lines("starting a new one")) == 1
+
+
+def test_old_generations_have_a_limit(make_milter, dial, record_property):
+    """After 50 reloads with a session each that stays, memory is what it was after one."""
+    milter = make_milter(config(milter="drain_timeout: 2"))
+    held = []
+
+    def again(version):
+        held.append(dial(milter))
+        reload(milter, version, "drain_timeout: 2")
+        return memory_of_all(milter)
+
+    first = again(2)
+    most = max(again(version) for version in range(3, 53))
+    milter.wait_log(r"drain_timeout \(2 seconds\) exceeded")
+    wait_for("the end of the old ones", lambda: len(group(milter.pid)) == 3, 20)
+    last = memory_of_all(milter)
+    record_property("kB after one reload, at most, after 50", (first, most, last))
+    assert last < 2 * first
+
+
+# The socket
+
+
+@pytest.mark.parametrize("how", ["unlink", "move", "replace by a file", "all of the directory"])
+def test_a_socket_that_is_gone_is_bound_again(dial, make_milter, how, tmp_path):
+    port = free_port()
+    milter = make_milter(config() + f"metrics:\n  listen: 127.0.0.1:{port}\n")
+    session = dial(milter)
+    wait_for("health", lambda: health(port)[0] == 200)
+    if how == "unlink":
+        milter.socket.unlink()
+    elif how == "move":
+        milter.socket.rename(f"{milter.socket}.old")
+    elif how == "replace by a file":
+        milter.socket.rename(f"{milter.socket}.old")
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(milter.socket))
+    else:
+        milter.socket.unlink()
+        Path(f"{milter.socket}.lock").unlink()
+    if how != "replace by a file":
+        assert health(port) == (503, f"the milter socket is gone: {milter.socket}\n")
+    milter.wait_log("error: .* is no longer this socket, listening again")
+    milter.wait_log("reloaded, serving")
+    assert target(dial(milter).message([HELP], HAM)) == routed()[0]
+    assert target(session.message([HELP], HAM)) == routed()[0]
+    wait_for("health", lambda: health(port)[0] == 200)
+
+
+@pytest.mark.parametrize("how", ["a file", "another program", "no directory"])
+def test_a_socket_that_cannot_be_had_again_ends_it(make_milter, how, tmp_path):
+    folder = tmp_path / "place"
+    folder.mkdir()
+    path = folder / "socket"
+    milter = Milter(config().replace("LISTEN", f"unix:{path}"))
+    milter.start = lambda: None
+    process = subprocess.Popen(
+        [*program(), "serve", "--config", milter.config], stderr=subprocess.PIPE, text=True
+    )
+    with process, socket.socket(socket.AF_UNIX) as other:
+        assert process.stderr.readline().startswith("serving")
+        path.unlink()
+        if how == "a file":
+            path.write_text("")
+        elif how == "another program":
+            other.bind(str(path))
+            other.listen()
+        else:
+            Path(f"{path}.lock").unlink()
+            folder.rmdir()
+        assert process.wait(20) == 1
+        lines = process.stderr.read()
+    words = {"a file": "is not a socket", "another program": "another process is listening"}
+    assert words.get(how, "does not exist") in lines
+    assert how != "a file" or path.read_text() == ""
+
+
+def health(port):
+    """The status and the text of /healthz."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_one_run_as_root_leaves_a_lock_that_the_service_can_take(tmp_path):
+    folder = tmp_path / "place"
+    folder.mkdir()
+    os.chown(folder, 65534, 65534)
+    (tmp_path / "config").write_text(config().replace("LISTEN", f"unix:{folder}/socket"))
+    command = [*program(), "serve", "--config", tmp_path / "config"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr.readline().startswith("serving")
+        process.terminate()
+    assert Path(f"{folder}/socket.lock").stat().st_uid == 65534
+
+
+# The last good configuration
+
+
+def test_a_bad_file_at_the_start_is_served_by_the_last_good_one(tmp_path, dial):
+    state, run, port = tmp_path / "state", tmp_path / "run", free_port()
+    state.mkdir()
+    run.mkdir()
+    command = environment(STATE_DIRECTORY=str(state), RUNTIME_DIRECTORY=str(run))
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/a.yaml").write_text(
+        "rules:\n  - {name: more, match: 'file:list', replace_with: more@crm.example}\n"
+    )
+    (tmp_path / "more/list").write_text("sales@solarmora.com\n")
+    text = config() + f"include: {tmp_path}/more/*.yaml\nmetrics: {{listen: '127.0.0.1:{port}'}}\n"
+    milter = Milter(text, command=command)
+    with milter:
+        milter.wait_log("serving 2 rules")
+        assert milter.stop() == 0
+        milter.configure("rules: nonsense\n")
+        (tmp_path / "more/list").unlink()
+        milter.logfile.mark()
+        milter.start()
+        milter.wait_log("serving 2 rules with 2 workers, the last good configuration")
+        assert milter.lines("expected a list")
+        mta = dial(milter)
+        assert target(mta.message([HELP], HAM)) == routed()[0]
+        assert target(mta.message(["<sales@solarmora.com>"], HAM)) == "more@crm.example"
+        page = wait_for("the metrics", lambda: metrics(port))
+        assert "crm_milter_config_last_good 1.0" in page
+        assert "crm_milter_config_last_reload_successful 0.0" in page
+        assert json.loads((run / "in-force.json").read_text())["is_last_good"]
+        reload(milter, 3)
+        assert "crm_milter_config_last_good 0.0" in wait_for(
+            "the metrics", lambda: "last_good 0" in metrics(port) and metrics(port)
+        )
+        mta.quit()
+
+
+def metrics(port):
+    """The page of the metrics, "" while there is none."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            return answer.read().decode()
+    except OSError:
+        return ""
+
+
+@pytest.mark.parametrize("how", ["no manifest", "damaged", "another file"])
+def test_what_cannot_be_served_again_ends_the_start(tmp_path, how):
+    state = tmp_path / "state"
+    state.mkdir()
+    milter = Milter(config(), command=environment(STATE_DIRECTORY=str(state)))
+    with milter:
+        milter.wait_log("serving 1 rule")
+        assert milter.stop() == 0
+        milter.config.write_text("rules: nonsense\n")
+        if how == "no manifest":
+            (state / "last-good.json").unlink()
+        elif how == "damaged":
+            for each in (state / "last-good").iterdir():
+                each.write_text("rules: []\n")
+        else:
+            milter.config.rename(tmp_path / "other")
+        path = tmp_path / "other" if how == "another file" else milter.config
+        ended = subprocess.run(
+            [*program(), "serve", "--config", path],
+            env={**os.environ, "STATE_DIRECTORY": str(state)},
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert ended.returncode == 78
+        assert "expected a list" in ended.stderr
