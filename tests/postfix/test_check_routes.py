@@ -349,7 +349,7 @@ def test_a_refusal_behind_an_after_queue_filter_is_a_bounce(site, key, by):
         "content_filter": {"content_filter": "smtp:[127.0.0.1]:10024"},
         "access": {
             "smtpd_client_restrictions": "check_client_access"
-            " regexp:{{/./ FILTER smtp:[127.0.0.1]:10024}}"
+            " pcre:{{/./ FILTER smtp:[127.0.0.1]:10024}}"
         },
         "header_checks": {"header_checks": "regexp:{{/^Subject:/ FILTER smtp:[127.0.0.1]:10024}}"},
     }[by]
