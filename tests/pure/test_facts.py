@@ -7,6 +7,9 @@ again would take minutes or hours.
 import pytest
 from rows import CRM, HELP, NO, YES, fates, policy, rule, run, targets
 
+from crm_milter.address import normalise, strip_path, without_extension, xtext
+from crm_milter.arguments import orcpt_to_pass_on
+from crm_milter.arguments import parameters as esmtp
 from crm_milter.authors import MOST_AUTHORS, authors
 from crm_milter.decision import Action, Envelope, Reason
 from crm_milter.facts import keyword
@@ -109,6 +112,20 @@ def test_a_long_field_takes_linear_time(shape):
         facts = rules.facts([(name, LONG[shape])])
         assert len(facts.authors) <= MOST_AUTHORS
         assert len(repr(facts)) < 700_000
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("shape", LONG)
+def test_a_long_address_takes_linear_time(shape):
+    """Postfix takes lines of 2,048 bytes only, but others may speak the protocol."""
+    value = LONG[shape]
+    for address in (value, f"{value}@x.example", f"help@{value}", f"<@{value}:help@x.example>"):
+        raw = strip_path(address)
+        orcpt_to_pass_on(f"utf-8;{raw}")
+        esmtp((f"SIZE={raw}".encode("utf-8", "surrogateescape"),) * 3)
+        run(policy(rule("r", "@x.example", CRM)), f"<{address}>")
+        without_extension(normalise(raw), "+-")
+        xtext(raw)
 
 
 @pytest.mark.timeout(20)
