@@ -94,6 +94,8 @@ def _carry_out(job: _Job, then: Site, new: Record) -> bool:
     needs_map = bool(mapfile.listed(then)) and not (state.is_current and state.is_compiled)
     if new.after == job.current and not needs_map and (job.known is None or job.known.settled):
         return _already(job)
+    if job.known and not job.known.settled:
+        job.terminal.tell("an attach before this one was not finished")
     show(job.home, job.current, new.after, job.terminal.tell)
     for line in plan.remarks(then, discard_dsn=job.discards_dsn):
         job.terminal.tell(line)

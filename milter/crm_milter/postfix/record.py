@@ -184,7 +184,9 @@ def remove(directory: Path) -> None:
     """Forget a record; raises PostfixError."""
     folder = directory / FOLDER
     try:
-        (folder / "record.json").unlink(missing_ok=True)  # the first: see save()
+        (folder / "record.json").unlink()  # the first: see save()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise PostfixError(f'cannot remove "{folder}": {reason}') from error

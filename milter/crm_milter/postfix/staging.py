@@ -4,6 +4,7 @@ postconf edits the copy of main.cf; in master.cf only the option itself is repla
 layout and the marked blocks of other tools stay as they are.
 """
 
+import errno
 import tempfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ from pathlib import Path
 from crm_milter.postfix import mastercf
 from crm_milter.postfix.files import ChangedError, age, real, replace_if, write_atomically
 from crm_milter.postfix.postconf import Postconf, PostfixError, last_line, split_list
+from crm_milter.tables import why
 
 FILES = ("main.cf", "master.cf")
 
@@ -123,6 +125,5 @@ def replace_text(path: Path, before: str, after: str) -> None:
             f'"{path}" changed in the meantime and was not touched; run the command again'
         ) from None
     except OSError as error:
-        raise PostfixError(
-            f'cannot write "{real(path)}": {(error.strerror or str(error)).lower()}'
-        ) from error
+        made = "" if error.errno != errno.EROFS else "; if it is generated, change its source"
+        raise PostfixError(f'cannot write "{real(path)}": {why(error)}{made}') from error
