@@ -206,6 +206,8 @@ def test_one_target_of_a_table_that_cannot_exist_leaves_the_recipient():
         (r"case-\1", "x" * 59, True),
         (r"case-\1", "x" * 60, False),
         (r"cäse-\1", "ü" * 30, False),
+        (r"\1", "x" * 64, True),
+        (r"\1", "x" * 65, False),
     ],
 )
 def test_a_target_that_no_mailbox_can_have_is_none(target, group, possible):
@@ -230,6 +232,63 @@ def test_a_target_that_no_mailbox_can_have_is_none(target, group, possible):
 )
 def test_nor_one_in_a_domain_that_cannot_exist(target, group, possible):
     assert (template(target).fill("x@x.example", (group,)) is not None) is possible
+
+
+LABELS = ".".join(["x" * 62] * 3)  # 188 octets
+
+
+@pytest.mark.parametrize(
+    ("domain", "possible"), [(f"{LABELS}.d"[1:], True), (f"{LABELS}.d", False)]
+)
+def test_a_target_has_254_octets_at_most(domain, possible):
+    made = template(r"\1@\2").fill("x@x.example", ("x" * 64, domain))
+    assert len(domain) + 64 + 1 == (254 if possible else 255)
+    assert (made is not None) is possible
+
+
+@pytest.mark.parametrize("length", [255, 256])
+def test_a_domain_has_255_octets_at_most(length):
+    domain = f"{LABELS}.{'x' * 62}.{'x' * (length - 252)}"
+    assert len(domain) == length
+    if length == 255:
+        assert addresses.checked_domain(domain) == domain
+        return
+    with pytest.raises(addresses.AddressError):
+        addresses.checked_domain(domain)
+
+
+@pytest.mark.parametrize("argument", ["<a@x.example", "a@x.example>", "<", ">"])
+def test_one_bracket_alone_is_part_of_the_address(argument):
+    assert addresses.strip_path(argument) == argument
+
+
+def test_letters_that_are_composed_of_several_come_from_the_normal_form():
+    """Jamo are no marks, so nothing tells where in the spelling a later letter is."""
+    typed = "\u1100\u1161\u11a8-Ab@x.example"
+    assert targets(table(["\uac01-*@x.example"], "\uac01\\1@crm.example"), typed) == (
+        "\uac01ab@crm.example",
+    )
+
+
+def test_an_extension_that_is_not_passed_on_leaves_the_case_of_the_rest():
+    rules = table(["help@x.example"], "@crm.example", recipient_delimiter="+")
+    assert targets(rules, "Help+Ab@X.example") == ("Help@crm.example",)
+    assert rules.match("help+ab@x.example", "", "Help+Ab@X.example").extension == "+Ab"
+
+
+def test_a_later_rule_is_tried_if_the_first_has_conditions_that_fail():
+    """The same address in rules with and without conditions, twice in one and in a list."""
+    first = Rule(
+        "first", (parse("a@x.example"), parse("a@x.example")), senders=(parse("@s.example"),)
+    )
+    rules = RuleTable(
+        (first, Rule("second", (parse("a@x.example"),)), Rule("third", (parse("a@x.example"),)))
+    )
+    assert rules.match("a@x.example", "b@s.example").rule.name == "first"
+    assert rules.match("a@x.example", "b@t.example").rule.name == "second"
+    assert [each.rule.name for each in rules.possible("a@x.example")] == ["first", "second"]
+    found = [each.match.rule.name for each in rules.considered("a@x.example", "b@t.example")]
+    assert found == ["first", "second"]
 
 
 @pytest.mark.parametrize("target", ["@crm.example", "s@crm.example", "s@", r"\1@crm.example"])
