@@ -51,6 +51,7 @@ def plan(config: Config, probe: Probe) -> Plan:
             f'no rule matches <{normal}> from <{probe.sender}>; "crm-milter explain" shows why'
         )
         raise NothingToVerifyError(message)
+    *_, match = match.chain()  # behind rules in mode test, the one that acts
     if probe.spam_line:
         _check_spam(config, match)
     targets = match.targets()

@@ -119,3 +119,30 @@ def test_rules_are_listed_in_order(crm_milter):
     as_json = json.loads(crm_milter("rules", "--json").stdout)
     assert [each["name"] for each in as_json] == ["cases", "support"]
     assert as_json[1]["match"] == ["help@solarmora.com", "support@solarmora.com"]
+
+
+def test_a_rule_in_test_mode_is_named_and_the_next_one_acts(tmp_path, crm_milter):
+    config = tmp_path / "crm-milter.yaml"
+    trial = (
+        "  - {name: trial, match: help@solarmora.com, replace_with: t@crm.example, mode: test}\n"
+    )
+    config.write_text(CONFIG.replace("rules:\n", f"rules:\n{trial}"))
+    lines = explain(crm_milter, "--to", "help@solarmora.com")
+    assert lines[4:7] == [
+        "  rule trial: applies in mode test: logged, not done",
+        "  rule cases: does not match",
+        "  rule support: applies",
+    ]
+    told = [line for line in lines if line.startswith("explain: ")]
+    assert ["rule=trial" in line for line in told] == [True, False]
+    assert "add <support@crm.example> NOTIFY=NEVER ORCPT=rfc822;help@solarmora.com" in lines
+    assert not any("add <t@crm.example>" in line for line in lines)
+
+
+def test_a_rule_in_test_mode_alone_is_no_rule_that_applies(tmp_path, crm_milter):
+    config = tmp_path / "crm-milter.yaml"
+    config.write_text(CONFIG.replace("bypass_spam_filter: true", "mode: test"))
+    assert "  no rule applies" in explain(crm_milter, "--to", "help@solarmora.com")
+    done = crm_milter("explain", "--from", "joe@x.example", "--to", "help@solarmora.com", "--json")
+    (recipient,) = json.loads(done.stdout)["recipients"]
+    assert recipient["rule"] is None
