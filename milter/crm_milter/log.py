@@ -7,6 +7,7 @@ systemd it becomes the priority that the journal understands (sd-daemon(3)).
 import contextlib
 import os
 import select
+import stat
 import traceback
 from collections.abc import Callable
 from pathlib import PurePath
@@ -21,23 +22,58 @@ _PRIORITIES = ((b"error: ", b"<3>"), (b"warning: ", b"<4>"))
 _INFO = b"<6>"
 _LONGEST = select.PIPE_BUF - len(_INFO + b"\n")  # longer writes to a pipe mix with others (pipe(7))
 _CUT = b"..."
+_PATIENCE = 0.5  # seconds to wait for room, before the first line that is dropped
 
 
-def stderr_log() -> Log:
-    """Return a function that writes one line to stderr, with a priority where that is a journal."""
-    to_journal = is_journal(_STDERR)
+class _Stderr:
+    """Writes whole lines; mail never waits long for a reader that is slow or gone."""
 
-    def write(line: str) -> None:
+    def __init__(self) -> None:
+        self._to_journal = is_journal(_STDERR)
+        self._can_fill = _is_pipe_or_socket(_STDERR)
+        self._dropped = 0
+
+    def __call__(self, line: str) -> None:
+        """Write one line, or drop and count it if nothing reads what was written before."""
+        if not self._has_room():
+            self._dropped += 1
+            return
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            lost = f"{counted(dropped, 'line')} of the log lost"
+            self._write(f"warning: {lost}: nothing read standard error")
+        self._write(line)
+
+    def _has_room(self) -> bool:
+        # A pipe or a socket that can be written takes a whole line (pipe(7), PIPE_BUF).
+        if not self._can_fill:
+            return True
+        poll = select.poll()
+        poll.register(_STDERR, select.POLLOUT)
+        return bool(poll.poll(0 if self._dropped else _PATIENCE * 1000))
+
+    def _write(self, line: str) -> None:
         octets = line.encode("utf-8", "backslashreplace")
         if len(octets) > _LONGEST:
             kept = octets[: _LONGEST - len(_CUT)].decode("utf-8", "ignore")
             octets = kept.encode() + _CUT
-        priority = _priority(octets) if to_journal else b""
+        priority = _priority(octets) if self._to_journal else b""
         # One write a line, so that lines of several threads and processes do not mix.
         with contextlib.suppress(OSError):
             os.write(_STDERR, b"%b%b\n" % (priority, octets))
 
-    return write
+
+def stderr_log() -> Log:
+    """Return a function that writes one line to stderr, with a priority where that is a journal."""
+    return _Stderr()
+
+
+def _is_pipe_or_socket(descriptor: int) -> bool:
+    try:
+        mode = os.fstat(descriptor).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 def is_journal(descriptor: int) -> bool:

@@ -8,9 +8,11 @@ cannot drain, so its listening socket is replaced by one that nobody can connect
 import contextlib
 import math
 import os
+import resource
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +26,8 @@ from crm_milter.log import Log, counted, fault_line
 from crm_milter.session import Service, register
 
 _GLANCE = 0.05  # seconds between two looks at the sessions while draining
+_LOOK = 1.0  # seconds between two looks at the descriptors
+_TIGHT, _ROOMY = 2, 6  # descriptors left when no session is accepted any more, and again
 _EX_SOFTWARE = 70  # sysexits.h
 
 
@@ -44,7 +48,7 @@ def run(descriptor: int, service: Service, channel: socket.socket, drain_timeout
     ours = frozenset(filter(_is_connection, _descriptors()))
     libmilter.start()
     channel.send(READY)
-    _serve(channel, running)
+    _serve(channel, running, _Door(descriptor, log))
     if not libmilter.is_alive() or _wait_for_any(running, seconds=0):
         log("error: libmilter stopped unexpectedly")
         return _EX_SOFTWARE
@@ -54,11 +58,67 @@ def run(descriptor: int, service: Service, channel: socket.socket, drain_timeout
     return 0
 
 
-def _serve(channel: socket.socket, running: int) -> None:
+class _Door:
+    """Keeps new sessions waiting while this process has no descriptors left for them.
+
+    libmilter would try to accept them again and again, and other workers may have room.
+    """
+
+    def __init__(self, descriptor: int, log: Log) -> None:
+        self._descriptor = descriptor
+        self._log = log
+        self._open = -1  # the socket that is accepted from, while it is not
+        self._reserve = self._reserved()
+
+    def look(self) -> None:
+        """Shut it when the last descriptor is used, and open it when there is room again."""
+        with contextlib.suppress(OSError):  # a session was faster: next time
+            used, limit = _used(), resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            if self._open < 0 and used > limit - _TIGHT:
+                self._shut(limit)
+            elif self._open >= 0 and used < limit - _ROOMY:
+                self.close()
+                self._reserve = self._reserved()
+
+    def close(self) -> None:
+        """Accept again, and keep nothing that is not in use."""
+        if self._open >= 0:
+            os.dup2(self._open, self._descriptor)
+            os.close(self._open)
+            self._open = -1
+        self._release()
+
+    def _shut(self, limit: int) -> None:
+        self._release()
+        self._open = os.dup(self._descriptor)
+        _close_to_clients(self._descriptor)
+        who = f"worker (pid {os.getpid()})"
+        self._log(f"error: {who} is out of file descriptors ({limit}), new sessions wait")
+
+    def _release(self) -> None:
+        while self._reserve:
+            os.close(self._reserve.pop())
+
+    @staticmethod
+    def _reserved() -> list[int]:
+        return [os.open(os.devnull, os.O_RDONLY) for _ in range(2)]
+
+
+def _used() -> int:
+    try:
+        return len(_descriptors())
+    except OSError:  # there is none left to look
+        return sys.maxsize
+
+
+def _serve(channel: socket.socket, running: int, door: _Door) -> None:
     """Return when told to, when the supervisor has gone for good, or with libmilter."""
     while True:
-        _wait_for_any(channel.fileno(), running)
+        if not _wait_for_any(channel.fileno(), running, seconds=_LOOK):
+            door.look()
+            continue
         if _wait_for_any(running, seconds=0) or read(channel) != PING:
+            door.close()
             return
         _say(channel, PING)
 
@@ -86,16 +146,21 @@ def _wait_for_any(*descriptors: int, seconds: float | None = None) -> bool:
 
 
 def _stop_accepting(descriptor: int, libmilter: threading.Thread) -> None:
+    """Have libmilter accept nothing more."""
+    _close_to_clients(descriptor)
+    # It may wait at the old socket, and so keep that alive, for five seconds more. A signal ends
+    # its poll(); it starts anew, from the new one.
+    with contextlib.suppress(ProcessLookupError):
+        signal.pthread_kill(libmilter.ident or 0, signal.SIGUSR1)
+
+
+def _close_to_clients(descriptor: int) -> None:
     """Put a socket that nobody can reach in the place of the one that libmilter accepts from."""
     with socket.socket(socket.AF_UNIX) as unreachable:
         unreachable.bind("")  # an abstract name that nobody was told (unix(7), autobind)
         unreachable.listen(1)
         unreachable.setblocking(False)
         os.dup2(unreachable.fileno(), descriptor)
-    # It may wait at the old socket, and so keep that alive, for five seconds more. A signal ends
-    # its poll(); it starts anew, from the new one.
-    with contextlib.suppress(ProcessLookupError):
-        signal.pthread_kill(libmilter.ident or 0, signal.SIGUSR1)
 
 
 def _drain(ours: frozenset[int], channel: socket.socket, timeout: int, log: Log) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from configs import changed, config, environment, routed
-from procs import group, memory_of_all, wait_for_workers, workers
+from procs import descriptors, group, memory_of_all, wait_for_workers, workers
 
 from lab.base import free_port, wait_for
 from lab.milter import Milter, program
@@ -313,3 +313,103 @@ def test_what_cannot_be_served_again_ends_the_start(tmp_path, how):
         )
         assert ended.returncode == 78
         assert "expected a list" in ended.stderr
+
+
+# The log, descriptors, the exporter
+
+
+def test_a_log_that_is_not_read_stalls_no_mail(tmp_path, dial):
+    """Its pipe fills up; what was lost is said once it is read again."""
+    milter = Milter(config())
+    command = [*program(), "serve", "--config", milter.config]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        wait_for("two workers", lambda: len(workers(process.pid)) == 2)
+        wait_for("the socket", milter.socket.exists)
+        mta = dial(milter)
+        start = time.monotonic()
+        for _ in range(1500):
+            mta.message([HELP], HAM)
+            mta.abort()
+        assert time.monotonic() - start < 30
+        os.set_blocking(process.stderr.fileno(), False)
+        assert len(process.stderr.read()) >= 60_000
+        mta.message([HELP], HAM)
+        wait_for("the word on it", lambda: b"of the log lost" in (process.stderr.read() or b""))
+        mta.quit()
+        process.terminate()
+
+
+def test_a_worker_without_descriptors_says_so_and_comes_back(make_milter, dial):
+    milter = make_milter(config(milter="workers: 1"))
+    (worker,) = wait_for_workers(milter, 1)
+    used = len(os.listdir(f"/proc/{worker}/fd"))  # noqa: PTH208 - of a process
+    hard = resource.prlimit(worker, resource.RLIMIT_NOFILE)[1]
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (used + 12, hard))
+    sessions = [dial_quietly(milter) for _ in range(20)]
+    milter.wait_log(r"error: worker \(pid \d+\) is out of file descriptors")
+    before = seconds(worker)
+    time.sleep(2)
+    assert seconds(worker) - before < 0.5, "it spins"
+    assert workers(milter.pid) == [worker]
+    for session in sessions:
+        session.close()
+    wait_for("room", lambda: len(os.listdir(f"/proc/{worker}/fd")) < used + 6)  # noqa: PTH208
+    time.sleep(1)
+    assert target(dial(milter).message([HELP], HAM)) == routed()[0]
+
+
+def dial_quietly(milter):
+    """A connection that says nothing."""
+    link = socket.socket(socket.AF_UNIX)
+    link.settimeout(10)
+    link.connect(str(milter.socket))
+    return link
+
+
+def seconds(pid):
+    """The CPU time of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_an_exporter_that_dies_during_a_drain_comes_back(make_milter, dial):
+    port = free_port()
+    milter = make_milter(config() + f"metrics:\n  listen: 127.0.0.1:{port}\n")
+    wait_for("the exporter", lambda: metrics(port))
+    mta = dial(milter)
+    exporter = max(workers(milter.pid), key=lambda pid: listens(pid, port))
+    milter.signal(signal.SIGTERM)
+    milter.wait_log("stopping")
+    os.kill(exporter, signal.SIGKILL)
+    milter.wait_log("metrics exporter was killed by signal 9")
+    wait_for("the next", lambda: "crm_milter_sessions" in metrics(port))
+    assert milter.lines("error") == []
+    mta.quit()
+
+
+def listens(pid, port):
+    """Whether a process has the listening socket of a port."""
+    inodes = {
+        fields[9]
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
+        if (fields := line.split())[3] == "0A" and fields[1].endswith(f":{port:04X}")
+    }
+    return any(f"socket:[{inode}]" in descriptors(pid) for inode in inodes)
+
+
+# Libraries
+
+
+def test_without_libmilter_it_ends_with_one_line(tmp_path):
+    (tmp_path / "milter.py").write_text("raise ImportError('no such library', name='milter')")
+    (tmp_path / "config").write_text(config().replace("LISTEN", f"unix:{tmp_path}/s"))
+    command = environment(PYTHONPATH=str(tmp_path))
+    ended = subprocess.run(
+        [*command, "serve", "--config", tmp_path / "config"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert ended.returncode == 78
+    assert ended.stderr.count("\n") == 1
+    assert "install python3-milter" in ended.stderr
