@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from crm_milter.config import Config, load
+from crm_milter.sources import Sources
 
 DEFAULT_CONFIG = "/etc/crm-milter/crm-milter.yaml"
 EX_OK, EX_NO, EX_CONFIG = 0, 1, 78
@@ -36,9 +37,9 @@ def say(line: str) -> None:
     print(f"crm-milter: {line}", file=sys.stderr)
 
 
-def load_config(path: Path) -> Config:
+def load_config(path: Path, sources: Sources | None = None) -> Config:
     """Return the configuration, its warnings said; raises ConfigError."""
-    config = load(path)
+    config = load(path, sources)
     for warning in config.warnings:
         say(str(warning))
     return config

@@ -3,11 +3,11 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from crm_milter import explain, keys, listing, mailcommands, reloading, silence
+from crm_milter import explain, keys, listing, mailcommands, reloading, silence, unit
 from crm_milter.aliases import AliasError, alias_lines
 from crm_milter.config import Config, ConfigError
 from crm_milter.console import EX_CONFIG, EX_NO, EX_OK, add_command, load_config, say
@@ -15,6 +15,7 @@ from crm_milter.json_schema import json_schema
 from crm_milter.log import counted
 from crm_milter.postfix import commands as postfix
 from crm_milter.problem import Problem, Severity
+from crm_milter.sources import Disk
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -61,13 +62,15 @@ def check(options: argparse.Namespace) -> int:
     With --postfix, also check this host's Postfix against it. Each finding says why it matters and
     how to fix it.
     """
+    disk = Disk()
     try:
-        config = load_config(options.config)
+        config = load_config(options.config, disk)
     except ConfigError as error:
         if options.json:
             print(postfix.as_json(options.config, None, errors=list(map(str, error.problems))))
         raise
-    config = replace(config, warnings=(*config.warnings, *_silences(options.config, config)))
+    outside = [*_silences(options.config, config), *_unfit(options, config, disk.digests)]
+    config = replace(config, warnings=(*config.warnings, *outside))
     if options.postfix:
         return postfix.check_postfix(options, config, print, say)
     if options.json:
@@ -84,6 +87,18 @@ def _silences(file: Path, config: Config) -> Iterator[Problem]:
         problem = Problem(str(file), 0, "", message, Severity.WARNING)
         say(str(problem))
         yield problem
+
+
+def _unfit(options: argparse.Namespace, config: Config, files: Iterable[str]) -> list[Problem]:
+    """Return, and say, what the service cannot do with the files; raises ConfigError."""
+    found = list(unit.problems(options.config, config, unit.unit(), files))
+    if any(each.severity is Severity.ERROR for each in found):
+        if options.json:
+            print(postfix.as_json(options.config, None, errors=list(map(str, found))))
+        raise ConfigError(tuple(found))
+    for problem in found:
+        say(str(problem))
+    return found
 
 
 def explain_message(options: argparse.Namespace) -> int:
