@@ -158,6 +158,8 @@ def _lock_file(path: str) -> int:
     except PermissionError:
         # Left by another user, root most likely. Who listens there has the socket as well, and
         # is found by that.
+        if not Path(path).exists():
+            raise
         Path(path).unlink()
         descriptor = os.open(path, flags, 0o600)
     owner = Path(path).parent.stat()

@@ -41,8 +41,14 @@ def _answer(before: standing.Standing) -> standing.Standing | None:
 
 
 def _is_its_own(pid: int) -> bool:
-    """Tell whether the process is that of the user who wrote its number: root asks, too."""
+    """Tell whether the process is that of the user who wrote its number.
+
+    Only root could signal another. In the sandbox of the unit no other process is seen in /proc.
+    """
     try:
-        return Path(f"/proc/{pid}").stat().st_uid == standing.path().stat().st_uid
+        if os.geteuid() == 0:
+            return Path(f"/proc/{pid}").stat().st_uid == standing.path().stat().st_uid
+        os.kill(pid, 0)
     except OSError:
         return False
+    return True

@@ -34,6 +34,31 @@ class Standing:
     problems: tuple[str, ...] = ()
 
 
+class Answers:
+    """Counts what was asked and answered, and publishes it with what is in force."""
+
+    def __init__(self) -> None:
+        self._asked = self._answering = self._answered = 0
+        self._problems: tuple[str, ...] = ()
+
+    def ask(self, count: int) -> None:
+        """Count signals to reload."""
+        self._asked += count
+
+    def begin(self) -> None:
+        """Take note that the file is read now: what was asked before has its answer with it."""
+        self._answering = self._asked
+
+    def answer(self, *problems: str) -> None:
+        """Take note of the result: nothing is wrong, or these problems."""
+        self._answered, self._problems = self._answering, problems
+
+    def publish(self, digest: str, rules: int, *, is_last_good: bool) -> None:
+        """Write it all to the file."""
+        counts = self._asked, self._answered
+        publish(Standing(os.getpid(), *counts, digest, rules, is_last_good, self._problems))
+
+
 def path() -> Path:
     """Return where the file is: below what systemd says, or the usual place."""
     name = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]

@@ -6,7 +6,6 @@ done in one loop, one thing after the other, in whatever order they come.
 """
 
 import math
-import os
 import select
 import signal
 import socket
@@ -14,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 
-from crm_milter import handover, standing
+from crm_milter import handover
 from crm_milter.children import REPLACE_SIGNAL, STOP_SIGNALS, Child, Signals, ended
 from crm_milter.cpus import worker_count
 from crm_milter.handover import Store, listener_name, worker_name
@@ -24,6 +23,7 @@ from crm_milter.loading import Loaded, Loader, RefusedError, changed_for_good, f
 from crm_milter.log import Log, counted
 from crm_milter.metrics import Numbers
 from crm_milter.notify import notify, reloading, watchdog_interval
+from crm_milter.standing import Answers
 from crm_milter.tables import why
 from crm_milter.workers import Step, Workers
 
@@ -62,8 +62,7 @@ class Supervisor:
         self._numbers.loaded(loaded.file_digest, config.policy.table.rules)
         self._workers = Workers(config, listener, self._numbers, self._let_go, log, store, adopted)
         self._exporter = Keeper(config.metrics_listen, listener.path, self._numbers, log)
-        self._standing = standing.Standing(os.getpid())
-        self._asked = self._answered = self._answering = 0
+        self._answers = Answers()
         self._trial = 0  # the process that tries whether this one can be replaced
         self._stopping = False
         self._status = 0
@@ -173,7 +172,7 @@ class Supervisor:
             return
         if signals[signal.SIGHUP]:
             self._reload_at = min(self._reload_at, time.monotonic() + _SETTLE)
-            self._asked += signals[signal.SIGHUP]
+            self._answers.ask(signals[signal.SIGHUP])
             self._publish()
         if signals[REPLACE_SIGNAL] and not self._trial:
             self._try_to_replace()
@@ -183,7 +182,7 @@ class Supervisor:
     def _reload(self, now: float) -> None:
         """Read the file; if it is good, let a generation begin with it."""
         self._reload_at = math.inf
-        self._answering = self._asked
+        self._answers.begin()
         if self._watchdog < math.inf:
             self._feed_watchdog(now)  # a long file keeps us busy for seconds
         reloading()
@@ -206,8 +205,8 @@ class Supervisor:
         self._numbers.reload_failed()
         failed = f"error: reload failed, keeping the previous rules{reason}"
         self._log(failed)
-        self._answered = self._answering
-        self._publish(*lines, failed)
+        self._answers.answer(*lines, failed)
+        self._publish()
         notify("READY=1", f"STATUS=serving {self._size()}, the last reload failed")
 
     def _taken_over(self) -> None:
@@ -217,25 +216,16 @@ class Supervisor:
         self._numbers.loaded(loaded.file_digest, loaded.config.policy.table.rules)
         self._numbers.serves_last_good(loaded.is_last_good)
         self._loader.keep(loaded)
-        self._answered = self._answering
+        self._answers.answer()
         self._publish()
         state = ", the last good configuration" if loaded.is_last_good else ""
         self._log(f"{'reloaded, ' if again else ''}serving {self._size()}{state}")
         notify("READY=1", f"STATUS=serving {self._size()}{state}")
 
-    def _publish(self, *problems: str) -> None:
+    def _publish(self) -> None:
         loaded = self._loaded
-        state = standing.Standing(
-            os.getpid(),
-            self._asked,
-            self._answered,
-            loaded.digest,
-            len(loaded.config.policy.table.rules),
-            loaded.is_last_good,
-            problems or self._standing.problems * (self._answered == self._standing.answered),
-        )
-        self._standing = state
-        standing.publish(state)
+        rules = len(loaded.config.policy.table.rules)
+        self._answers.publish(loaded.digest, rules, is_last_good=loaded.is_last_good)
 
     def _size(self) -> str:
         config = self._loaded.config

@@ -127,7 +127,8 @@ def test_signals_to_the_whole_group_are_as_one(make_milter, dial):
     mta.quit()
     milter.wait_log("^stopped$")
     assert milter.stop(number=0) == 0
-    assert milter.lines("warning") == milter.lines("error") == []
+    assert [line for line in milter.lines("warning") if "socket_mode" not in line] == []
+    assert milter.lines("error") == []
 
 
 def test_workers_take_no_signals_but_kill(make_milter, dial):
