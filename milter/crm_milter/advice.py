@@ -28,6 +28,9 @@ FILTER_REFUSED = (
         " enable_test_patterns)"
     ),
 )
+AUTHENTICATION = (
+    "this service is for mail clients that log in: name the smtpd for mail from outside with --via",
+)
 LEFT = {
     "spam": ("the spam filter classified the test message as spam; see its log",),
     "no_verdict": NO_VERDICT,
@@ -45,10 +48,12 @@ LEFT = {
 }
 
 
-def waiting_target(words: str) -> tuple[str, ...]:
+def waiting_target(words: str, relayhost: str = "") -> tuple[str, ...]:
     """Return what to do about a delivery that Postfix will try again."""
     later = "Postfix will retry; follow it with crm-milter trace --failing"
     folded = words.lower()
+    if relayhost and relayhost.lower() in folded:
+        return (f"not the CRM but the relayhost of this Postfix ({relayhost}) failed", later)
     if "host not found" in folded or "name service error" in folded:
         return ("the target's mail server was not found in DNS: is the address complete?", later)
     if "said:" in folded:
@@ -58,9 +63,12 @@ def waiting_target(words: str) -> tuple[str, ...]:
     return ("the CRM's server does not answer: is outbound port 25 open?", later)
 
 
-def refused_target(words: str) -> tuple[str, ...]:
+def refused_target(words: str, relayhost: str = "") -> tuple[str, ...]:
     """Return what to do about a delivery that failed for good."""
     folded = words.lower()
+    if relayhost and relayhost.lower() in folded:
+        words = "does it require smtp_sasl_auth_enable, or another sender with --from?"
+        return (f"not the CRM but the relayhost of this Postfix ({relayhost}) refused it: {words}",)
     if "host not found" in folded or "name service error" in folded or "null mx" in folded:
         advice = (
             "the target's domain does not accept mail: compare replace_with with the address"

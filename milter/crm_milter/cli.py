@@ -5,30 +5,42 @@ Exit status: 0 success, 1 failure or problem found, 2 usage error, 78 invalid co
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
 from crm_milter import __version__
 from crm_milter.config import ConfigError
-from crm_milter.console import EX_CONFIG, EX_NO, Command, add_command, say
+from crm_milter.console import (
+    EX_CONFIG,
+    EX_NO,
+    Command,
+    add_command,
+    can_print,
+    say,
+    take_streams,
+    written,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status."""
+    """Run one command and return its exit status; without arguments, that of this process."""
+    if arguments is None:
+        take_streams()
     words = sys.argv[1:] if arguments is None else arguments
+    return written(lambda: _run(words))
+
+
+def _run(words: Sequence[str]) -> int:
     options = _parser(words[0] if words else "").parse_args(words)
     command: Command = options.command
+    if command is not serve and not can_print():
+        return EX_NO  # before anything is changed whose report would be lost
     try:
         return command(options)
     except ConfigError as error:
         for problem in error.problems:
             say(str(problem))
         return EX_CONFIG
-    except BrokenPipeError:
-        # The reader of our output has seen enough; Python would complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EX_NO
 
 
 def _parser(command: str = "") -> argparse.ArgumentParser:

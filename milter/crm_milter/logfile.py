@@ -83,7 +83,7 @@ class LogFile:
         """Let only what is written from now on count; raises LogError."""
         if self._unpacked is not _as_it_is:
             raise LogError(
-                f"{self.name}: compressed, so no new lines will appear: name the live log"
+                f"{self.name} is compressed, so no new lines will appear: name the live log"
             )
         self._start = self._raw.seek(0, io.SEEK_END)
 

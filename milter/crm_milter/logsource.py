@@ -188,6 +188,13 @@ def readable(sources: list[Source], warn: Warn) -> list[Source]:
     return found
 
 
+def check(sources: list[Source]) -> None:
+    """Raise LogError if every source has lines, and none of Postfix or crm-milter."""
+    if not any(each.is_empty() or each.holds(_is_of_mail) for each in sources):
+        names = ", ".join(each.name for each in sources)
+        raise LogError(f"no line of Postfix or crm-milter in {names}")
+
+
 def _is_of_mail(line: Line) -> bool:
     return line.is_of_mail
 

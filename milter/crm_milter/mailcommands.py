@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from crm_milter import failing, logsource, probe, trace, verify
+from crm_milter import failing, logsource, mailserver, probe, trace, verify
 from crm_milter.address import mailbox, strip_path
 from crm_milter.config import Config
 from crm_milter.logfile import LogError
@@ -34,9 +34,8 @@ def verify_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--via",
         type=_server,
-        default=("127.0.0.1", probe.SMTP_PORT),
         metavar="HOST:PORT",
-        help="SMTP server to send it to (default: 127.0.0.1:25)",
+        help="SMTP server to send it to (default: that of this Postfix, 127.0.0.1:25)",
     )
     command.add_argument(
         "--from",
@@ -146,16 +145,18 @@ def _since(text: str) -> datetime:
 def verify_address(options: argparse.Namespace, config: Config, show: Show, say: Show) -> int:
     """Send a probe and return the exit status: 0 only if it arrived, or provably stayed."""
     sender = options.sender or _default_sender(options)
+    server = options.via or mailserver.smtpd(options.config_directory)
     spam_line = options.spam_line if options.spam else ""
     sent = probe.Probe(probe.new_token(), sender, options.address, spam_line)
     try:
-        planned = verify.plan(config, sent)
-        for line in verify.announcement(planned):
-            show(line)
-        if not options.yes and not _agreed(say):
-            return USAGE
+        planned = verify.plan(config, sent, mailserver.host_of(_of_postfix(options, "relayhost")))
         with _sources(options, verify.started(), say) as sources:
-            outcome = verify.run(planned, options.via, sources, options.timeout, show)
+            logsource.check(sources)
+            for line in verify.announcement(planned):
+                show(line)
+            if not options.yes and not _agreed(say):
+                return USAGE
+            outcome = verify.run(planned, server, sources, options.timeout, show)
     except (verify.NothingToVerifyError, LogError) as error:
         say(str(error))
         return NO

@@ -2,14 +2,22 @@
 
 import secrets
 import smtplib
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.message import EmailMessage
 from email.policy import SMTP, SMTPUTF8
 from email.utils import formatdate
+from functools import partial
+from typing import Any
 
 # What every spam filter takes for spam (https://spamassassin.apache.org/gtube/).
 GTUBE = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
-SMTP_PORT = 25
+SMTP_PORT, SMTPS_PORT = 25, 465
+SERVICE_READY, OK = 220, 250
+_GLIMPSE = 10.0  # seconds for a server's greeting
 _SECONDS = 60.0  # for the whole dialogue; Postfix may wait for its milters
 
 
@@ -61,31 +69,38 @@ class Probe:
         )
         return message
 
-    def send(self, host: str, port: int) -> Reply:
-        """Send it; every failure is a reply."""
+    def send(self, host: str, port: int, *, connected: Callable[[], None] = lambda: None) -> Reply:
+        """Send it; every failure is a reply. ``connected`` may raise before there is mail."""
+        dialogue = _Dialogue(host, port, self.sender.rpartition("@")[2])
+        with suppress(_NotEncryptedError):
+            return self._send(dialogue, connected)
+        dialogue.with_tls = False  # as Postfix does with smtp_tls_security_level=may
+        return self._send(dialogue, connected)
+
+    def _send(self, dialogue: "_Dialogue", connected: Callable[[], None]) -> Reply:
         stage = "connect"
         try:
-            with smtplib.SMTP(local_hostname=self.sender.rpartition("@")[2]) as client:
-                client.timeout = _SECONDS
-                code, text = client.connect(host, port)
-                if code != 220:
-                    return _reply(stage, code, text)
-                client.ehlo_or_helo_if_needed()
+            with dialogue.open() as client:
+                if dialogue.greeting.code != SERVICE_READY:
+                    return dialogue.greeting
+                connected()
                 options = [] if self._is_ascii else ["SMTPUTF8", "BODY=8BITMIME"]
                 stage = "MAIL"
                 code, text = client.mail(self.sender, options)
-                if code == 250:
+                if code == OK:
                     stage = "RCPT"
                     code, text = client.rcpt(self.recipient)
                 if code not in (250, 251):
                     return _reply(stage, code, text)
                 stage = "message"
                 return _reply(stage, *client.data(self._octets()))
+        except _NotEncryptedError:
+            raise
         except smtplib.SMTPResponseException as error:
             return _reply(stage, error.smtp_code, error.smtp_error)
         except (OSError, smtplib.SMTPException) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            return Reply(stage, 0, f"no answer from {host}:{port}: {reason.lower()}")
+            where = f"{dialogue.host}:{dialogue.port}"
+            return Reply(stage, 0, f"no answer from {where}: {_reason(error)}")
 
     @property
     def _is_ascii(self) -> bool:
@@ -94,6 +109,68 @@ class Probe:
     def _octets(self) -> bytes:
         message = self.message()
         return message.as_bytes(policy=SMTP if self._is_ascii else SMTPUTF8)
+
+
+@dataclass(slots=True)
+class _Dialogue:
+    """A connection, encrypted if the server offers it; nobody else is to be kept out."""
+
+    host: str
+    port: int
+    own_name: str
+    with_tls: bool = True
+    greeting: Reply = Reply("connect", 0, "")
+
+    @contextmanager
+    def open(self, timeout: float = _SECONDS) -> Iterator[smtplib.SMTP]:
+        """Connect, greet and encrypt; raises OSError and SMTPException."""
+        kind: Any = smtplib.SMTP
+        if self.port == SMTPS_PORT:
+            kind = partial(smtplib.SMTP_SSL, context=_context())
+        with kind(local_hostname=self.own_name) as client:
+            client.timeout = timeout
+            self.greeting = _reply("connect", *client.connect(self.host, self.port))
+            if self.greeting.code == SERVICE_READY:
+                client._host = self.host  # smtplib takes it for SNI from its constructor alone
+                client.ehlo_or_helo_if_needed()
+                if self.with_tls and client.has_extn("starttls"):
+                    _encrypt(client)
+            yield client
+
+
+class _NotEncryptedError(smtplib.SMTPException):
+    """The server offers STARTTLS and cannot do it."""
+
+
+def _encrypt(client: smtplib.SMTP) -> None:
+    try:
+        client.starttls(context=_context())
+        client.ehlo_or_helo_if_needed()
+    except (OSError, smtplib.SMTPException) as error:
+        raise _NotEncryptedError(_reason(error)) from error
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def offers_dsn(host: str, port: int) -> bool:
+    """Tell whether a server offers DSN (RFC 3461); raises OSError with the reason if unknown."""
+    dialogue = _Dialogue(host, port, socket.getfqdn(), with_tls=False)
+    try:
+        with dialogue.open(_GLIMPSE) as client:
+            if dialogue.greeting.code != SERVICE_READY:
+                raise OSError(0, str(dialogue.greeting))
+            return bool(client.has_extn("dsn"))
+    except smtplib.SMTPException as error:
+        raise OSError(0, _reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error)).lower()
 
 
 def new_token() -> str:

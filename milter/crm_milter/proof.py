@@ -9,6 +9,7 @@ from enum import Enum
 
 from crm_milter import address as addresses
 from crm_milter.advice import (
+    AUTHENTICATION,
     BOTH,
     COPY,
     FILTER_REFUSED,
@@ -62,6 +63,8 @@ class Expected:
     copies: tuple[str, ...]
     marks_ham: bool  # whether a filter that looked always says so
     spam: bool = False  # the probe is spam
+    relayhost: str = ""  # the host that Postfix sends through
+    keeps_sender: bool = False  # whether the sender of the mail gets what the CRM's server bounces
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +85,19 @@ class Evidence:
     def deliveries(self) -> tuple[Delivery, ...]:
         """Return the last attempt for each recipient, without the way through a filter."""
         names = [f"queued as {journey.queue_id}" for journey in self.journeys]
-        attempts = [each for journey in self.journeys for each in journey.last.values()]
+        attempts = [each for journey in self._decisive for each in journey.last.values()]
         return tuple(
             each for each in attempts if not any(each.words.endswith(name) for name in names)
         )
+
+    @property
+    def _decisive(self) -> tuple[Journey, ...]:
+        """Return the message with a decision and later ones; earlier ones went to a filter.
+
+        A filter on a pipe does not tell which message it submitted (pipe(8)).
+        """
+        first = next((n for n, each in enumerate(self.journeys) if each.decided), 0)
+        return self.journeys[first:]
 
     def delivery(self, address: str) -> Delivery | None:
         """Return the last attempt for an address, or for what an alias made of it."""
@@ -161,6 +173,8 @@ def _refused(expected: Expected, evidence: Evidence, decided: Decided | None) ->
     if evidence.complaints:
         return Result(Outcome.MILTER_DOWN, f"{evidence.complaints[-1]}; {reply}", NOT_SEEN[:1])
     if reply.stage != "message":
+        if reply.code in (530, 535, 550, 554) and "authent" in reply.text.lower():
+            return Result(Outcome.REFUSED, f"at {reply.stage}: {reply}", AUTHENTICATION)
         advice = {
             "connect": ("is Postfix running, and is --via its address?",),
             "MAIL": ("Postfix rejects the sender; see --from",),
@@ -230,9 +244,13 @@ def _delivered(expected: Expected, evidence: Evidence, advice: tuple[str, ...]) 
             why = f"no delivery attempt to <{address}> was logged"
             return Result(Outcome.UNKNOWN, why, by_absence=True)
         if each.status == "deferred":
-            return Result(Outcome.DEFERRED, _said(each), waiting_target(each.words))
+            return Result(
+                Outcome.DEFERRED, _said(each), waiting_target(each.words, expected.relayhost)
+            )
         if each.status != "sent":
-            return Result(Outcome.BOUNCED, _said(each), refused_target(each.words))
+            return Result(
+                Outcome.BOUNCED, _said(each), refused_target(each.words, expected.relayhost)
+            )
     for address in expected.copies:
         each = evidence.delivery(address)
         if each is None or each.status != "sent":

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,16 @@ from pathlib import Path
 from crm_milter import explain, keys, listing, mailcommands, reloading, silence, unit
 from crm_milter.aliases import AliasError, alias_lines
 from crm_milter.config import Config, ConfigError
-from crm_milter.console import EX_CONFIG, EX_NO, EX_OK, add_command, load_config, say
+from crm_milter.console import (
+    EX_CONFIG,
+    EX_NO,
+    EX_OK,
+    add_command,
+    load_config,
+    read_stdin,
+    say,
+    show_utf8,
+)
 from crm_milter.json_schema import json_schema
 from crm_milter.log import counted
 from crm_milter.postfix import commands as postfix
@@ -118,7 +126,7 @@ def explain_message(options: argparse.Namespace) -> int:
 
 
 def _read_message(name: str) -> bytes:
-    return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    return read_stdin() if name == "-" else Path(name).read_bytes()
 
 
 def list_rules(options: argparse.Namespace) -> int:
@@ -156,7 +164,7 @@ def virtual_map(options: argparse.Namespace) -> int:
     except AliasError as error:
         say(f"{options.config}: {error}")
         return EX_CONFIG
-    print("\n".join(lines))
+    show_utf8("\n".join(lines))
     return EX_OK
 
 

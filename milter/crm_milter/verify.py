@@ -11,11 +11,13 @@ from datetime import datetime
 from pathlib import Path
 
 from crm_milter import address as addresses
+from crm_milter.aftermath import consequences
 from crm_milter.config import Config
 from crm_milter.journey import journeys
 from crm_milter.logsource import Source
 from crm_milter.probe import Probe, Reply
 from crm_milter.proof import Evidence, Expected, Outcome, Result, judge
+from crm_milter.rehearsal import look_for_session
 from crm_milter.rules import Match, Mode
 from crm_milter.trace import delivery_words
 from crm_milter.values import UnixSocket
@@ -41,7 +43,7 @@ class Plan:
     milter: str  # how Postfix's complaints name ours, at their end
 
 
-def plan(config: Config, probe: Probe) -> Plan:
+def plan(config: Config, probe: Probe, relayhost: str = "") -> Plan:
     """Return what a probe is to prove; raises NothingToVerifyError."""
     raw = addresses.strip_path(probe.recipient)
     normal = addresses.normalise(raw)
@@ -69,6 +71,8 @@ def plan(config: Config, probe: Probe) -> Plan:
         tuple(sorted(copies - {*targets})),
         marks_ham,
         spam=bool(probe.spam_line),
+        relayhost=relayhost,
+        keeps_sender=match.rule.suppress_bounces and not match.rule.envelope_sender,
     )
     return Plan(probe, expected, match.rule.mode, _milter_name(config))
 
@@ -126,14 +130,14 @@ def run(
         source.forget()
     probe = planned.probe
     host, port = server
+    reply = probe.send(host, port, connected=lambda: look_for_session(server, sources))
     say(f"sent      to {host}:{port} as {probe.token}")
-    reply = probe.send(host, port)
     say(f"answer    {printable(str(reply))}")
     if reply.accepted:
         names = ", ".join(source.name for source in sources)
         say(f"log       waiting up to {timeout:g} s for it in {names}")
     evidence, result = _watch(planned, reply, sources, timeout)
-    for line in _shown(planned.expected, evidence):
+    for line in (*_shown(planned.expected, evidence), *consequences(planned.expected, evidence)):
         say(printable(line))
     say(printable(f"{result.outcome.value}: {result.why}"))
     for advice in result.advice:
