@@ -19,6 +19,7 @@ from verifying import (
     mood,
     screen,
     shared,
+    shown,
 )
 
 from crm_milter import cli
