@@ -46,8 +46,9 @@ def add_command(
 
 
 def say(line: str) -> None:
-    """Print a diagnostic."""
-    print(f"crm-milter: {line}", file=sys.stderr)
+    """Print a diagnostic; a full disk under it keeps nothing from starting."""
+    with suppress(OSError):
+        print(f"crm-milter: {line}", file=sys.stderr, flush=True)
 
 
 class _Output(io.RawIOBase):
