@@ -90,3 +90,9 @@ def test_a_field_of_one_rule_is_not_added_to_the_mail_of_all():
 def test_a_source_route_ends_at_its_first_colon(argument, removed):
     rules = policy(rule("all", "@solarmora.com", "h@crm.example"))
     assert run(rules, argument).remove == (removed,)
+
+
+def test_fields_are_added_where_the_target_itself_is_the_only_other_recipient():
+    adding = rule("one", "help@solarmora.com", "h@crm.example", add_headers=(("X-A", "b"),))
+    decision = run(policy(adding), "<help@solarmora.com>", "<h@crm.example>", fields=[NO])
+    assert [name for name, _ in decision.headers] == ["X-CRM-Milter", "X-A"]
