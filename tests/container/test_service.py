@@ -119,21 +119,22 @@ def test_killed_it_is_missed_and_comes_again(attached: MailHost) -> None:
         wait_for("a new process", lambda: attached.show("MainPID") not in ("0", before))
         wait_for("the service", lambda: attached.show("ActiveState") == "active")
         time.sleep(2)
-    assert reply["code"] == 451
-    assert load.replies["451"] > 0
+    # systemd has the socket: a session that begins meanwhile waits, one that was open gets 451.
+    assert reply["code"] == 250
+    attached.wait_for_crm("during")
+    load.accepted.append("during")
     load.prove(attached)
-    assert attached.send(name="retry")["code"] == 250
-    attached.wait_for_crm("retry")
 
 
-def test_killed_with_accept_the_mailbox_gets_it(attached: MailHost) -> None:
+def test_stopped_with_accept_the_mailbox_gets_it(attached: MailHost) -> None:
     attached.run("crm-milter", "attach", "--yes", "--when-down", "accept")
     try:
-        attached.run("systemctl", "kill", "--signal=KILL", "--kill-who=all", "crm-milter")
+        attached.run("systemctl", "stop", "crm-milter")
         assert attached.send(name="unrouted")["code"] == 250
         attached.wait_for_mailbox("unrouted")
         assert not [each for each in attached.at_crm() if each["id"] == "unrouted"]
     finally:
+        attached.run("systemctl", "start", "crm-milter")
         wait_for("the service", lambda: attached.show("ActiveState") == "active")
         attached.run("crm-milter", "attach", "--yes")
 
