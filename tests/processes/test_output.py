@@ -13,7 +13,7 @@ unrouted_to: it@grüße.example
 spam: rspamd
 rules:
   - name: support
-    match: ["grüße@solarmora.com", "héllo@solarmora.com", "Ωmega@solarmora.com"]
+    match: ["grüße@solarmora.com", "héllo@solarmora.com", "ωμέγα@solarmora.com"]
     replace_with: support@crm.example
 """
 MESSAGE = "From: a@a.example\nSubject: grüße Ω\n\nhello\n"
