@@ -14,35 +14,24 @@ from functools import lru_cache
 
 import idna
 
-from crm_milter.precis import complaint, disallowed, invisible
-
 # Mail to these must reach the people who run the host, whatever a wildcard says
 # (RFC 5321 section 4.5.1, RFC 2142); the prefixes are bounces on their way back (SRS, BATV).
 PROTECTED = frozenset({"postmaster", "abuse", "mailer-daemon", "double-bounce"})
 PROTECTED_PREFIXES = ("srs0=", "srs0+", "srs0-", "srs1=", "srs1+", "srs1-", "prvs=")
 
 _ATEXT = r"[^\x00-\x20\x7f()<>\[\]:;@\\,.\"]"
-_DOT_ATOM = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
-# As Postfix has it (valid_hostname.c): no hyphen at the ends of a label, not digits alone.
-_LABEL = "(?!-)[a-z0-9_-]{1,63}(?<!-)"
-_DOMAIN = re.compile(rf"(?![0-9.]+\Z){_LABEL}(?:\.{_LABEL})*", re.ASCII)
-_LITERAL = re.compile(r"\[[0-9a-z:.-]+\]", re.ASCII)
-_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"(?=@|$)', re.DOTALL)
+DOT_ATOM = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
+QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"(?=@|$)', re.DOTALL)
 # Most addresses: nothing to unquote, to fold beyond ASCII or to check further.
-_PLAIN = re.compile(
+PLAIN = re.compile(
     r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
     r"@(?![0-9.]+\Z)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)+"
     r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 )
-_BLANKS = " \t"  # RFC 5234: SP and HTAB
+BLANKS = " \t"  # RFC 5234: SP and HTAB
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_LONGEST_PLAIN = 255
-# RFC 5321 section 4.5.3.1, in octets.
-_LONGEST_LOCAL = 64
-_LONGEST_DOMAIN = 255
-_LONGEST_ADDRESS = 254
+LONGEST_DOMAIN = 255
 _PLAIN_XTEXT = re.compile(r"[!-*,-<>-~]*")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class AddressError(ValueError):
@@ -60,12 +49,12 @@ def strip_path(argument: str) -> str:
         address = address[1:-1]
     if address.startswith("@") and ":" in address:
         address = address.partition(":")[2]
-    return address.strip(_BLANKS)
+    return address.strip(BLANKS)
 
 
 def normalise(address: str) -> str:
     """Return the normal form of an address without ``<>``: the key for comparisons."""
-    if _PLAIN.fullmatch(address):
+    if PLAIN.fullmatch(address):
         return address.lower()
     local, domain = split(_without_comment(address))
     return join(folded(local), ascii_domain(domain))
@@ -89,17 +78,17 @@ def folded(local: str) -> str:
 
 def _without_comment(address: str) -> str:
     """Return an address without the comment at its end, in time linear in its length."""
-    end = address.rstrip(_BLANKS)
+    end = address.rstrip(BLANKS)
     start = end.rfind("(")
     if start < 0 or not end.endswith(")") or ")" in end[start:-1]:
         return address
-    return end[:start].rstrip(_BLANKS)
+    return end[:start].rstrip(BLANKS)
 
 
 def split(address: str) -> tuple[str, str]:
     """Return the unquoted local part, and the domain ("" where there is none)."""
-    address = address.strip(_BLANKS)
-    quoted = _QUOTED.match(address) if address.startswith('"') else None
+    address = address.strip(BLANKS)
+    quoted = QUOTED.match(address) if address.startswith('"') else None
     if quoted:
         return re.sub(r"\\(.)", r"\1", quoted[1], flags=re.DOTALL), address[quoted.end() + 1 :]
     local, at, domain = address.rpartition("@")
@@ -117,10 +106,10 @@ def ascii_domain(domain: str) -> str:
 
     A domain that IDNA 2008 refuses comes back case-folded: it equals only itself.
     """
-    domain = domain.strip(_BLANKS).removesuffix(".")
+    domain = domain.strip(BLANKS).removesuffix(".")
     if domain.isascii():
         return domain.lower()
-    if len(domain) > _LONGEST_DOMAIN:  # its A-labels are no shorter, and take long to make
+    if len(domain) > LONGEST_DOMAIN:  # its A-labels are no shorter, and take long to make
         return domain.casefold()
     try:
         return idna.encode(domain, uts46=True).decode("ascii").lower().removesuffix(".")
@@ -230,84 +219,10 @@ def is_protected(address: str) -> bool:
 def written(address: str) -> str:
     """Return an address (unquoted local part) as SMTP writes it: quoted where it has to be."""
     local, at, domain = address.rpartition("@")
-    if not at or _DOT_ATOM.fullmatch(local):
+    if not at or DOT_ATOM.fullmatch(local):
         return address
     escaped = local.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"@{domain}'
-
-
-def mailbox(text: str) -> str:
-    """Return one address that a person wrote, in SMTP's spelling with an ASCII domain.
-
-    The case of the local part is kept, its letters are composed (NFC). Raises AddressError, saying
-    what is wrong, for the null sender, several addresses, a missing or malformed domain, and what
-    no address may hold: control characters, and those that PRECIS keeps out.
-    """
-    if len(text) <= _LONGEST_PLAIN and _PLAIN.fullmatch(text):
-        local, _, domain = text.rpartition("@")
-        return f"{local}@{domain.lower()}"
-    if text.strip(_BLANKS) in ("", "<>"):
-        raise AddressError('an empty address ("" or "<>") is not a recipient')
-    if text.startswith("<") or text.endswith(">"):
-        raise AddressError(f'remove the angle brackets from "{text}"')
-    local, domain = split(text)
-    check_letters(text, local)
-    if _has_several(text):
-        raise AddressError(f'expected one address, but "{text}" looks like several')
-    if not domain:
-        raise AddressError(f'"{text}" has no domain')
-    if not local:
-        raise AddressError(f'"{text}" has no local part')
-    domain = checked_domain(domain)
-    if _CONTROL.search(text) or "\\\n" in text:
-        raise AddressError(f"{text!r} contains a control character")
-    if not text.startswith('"') and not _DOT_ATOM.fullmatch(local):
-        raise AddressError(f'the local part of "{text}" is misspelt or must be quoted')
-    return written(join(composed(local), domain))
-
-
-def check_letters(text: str, local: str = "") -> None:
-    """Raise AddressError for a character that cannot be seen, or that no local part may hold."""
-    wrong = invisible(text) or disallowed(local)
-    if wrong:
-        raise AddressError(complaint(text, wrong))
-
-
-def _has_several(text: str) -> bool:
-    unquoted = _QUOTED.sub("q", text)
-    return "," in unquoted or ";" in unquoted or unquoted.count("@") > 1
-
-
-def checked_domain(text: str) -> str:
-    """Return a domain that a person wrote as A-labels; raises AddressError."""
-    check_letters(text)  # IDNA leaves some of them out without a word (UTS 46 section 4)
-    domain = ascii_domain(text)
-    if not _is_domain(domain):
-        raise AddressError(f'"{text}" is not a valid domain')
-    return domain
-
-
-def is_deliverable(address: str, like: str = "") -> bool:
-    """Tell whether a mailbox can have an address (unquoted) that was put together.
-
-    ``like`` is the local part that a person wrote. Only if that needs quotes or UTF-8 may the
-    address need them, since the address of a CRM has neither.
-    """
-    local, domain = local_of(address), domain_of(address)
-    if not local.isascii() and (like.isascii() or disallowed(local)):
-        return False
-    if not _DOT_ATOM.fullmatch(local) and (
-        not like or _DOT_ATOM.fullmatch(like) or _CONTROL.search(local)
-    ):
-        return False
-    length = len(local.encode())
-    fits = 0 < length <= _LONGEST_LOCAL and length + 1 + len(domain) <= _LONGEST_ADDRESS
-    return fits and _is_domain(domain)
-
-
-def _is_domain(domain: str) -> bool:
-    known = _DOMAIN.fullmatch(domain) or _LITERAL.fullmatch(domain)
-    return bool(known) and len(domain) <= _LONGEST_DOMAIN
 
 
 def xtext(text: str) -> str:

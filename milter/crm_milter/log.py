@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import PurePath
 
-from crm_milter.wording import printable
+from crm_milter.wording import counted, printable
 
 Log = Callable[[str], None]
 
@@ -83,11 +83,6 @@ def is_journal(descriptor: int) -> bool:
     except OSError:
         return False
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return ``1 rule`` or ``2 rules``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def fault_line(stage: str, fault: BaseException) -> str:

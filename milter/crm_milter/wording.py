@@ -1,30 +1,7 @@
-"""The words of the log: one line a matched recipient, in Postfix's grammar.
+"""Text for a person: printable, one line, counted, and with what was meant."""
 
-``queue-id: action: to=<...> key=value ...``; the daemon and ``explain`` use the same function.
-"""
-
-from crm_milter.decision import WOULD, Action, Outcome
-from crm_milter.verdict import Judgement
-
-_WITH_NEW_RECIPIENTS = (Action.REROUTED, Action.COPIED, Action.QUARANTINED)
-
-
-def outcome_line(queue_id: str, outcome: Outcome, judgement: Judgement) -> str:
-    """Return the log line for what became of one matched recipient."""
-    action = WOULD[outcome.action] if outcome.test else outcome.action.value
-    line = f"{queue_id}: {action}: to=<{printable(outcome.recipient.address)}>"
-    if outcome.action in _WITH_NEW_RECIPIENTS:
-        if outcome.targets:
-            line += f" new={','.join(f'<{printable(each)}>' for each in outcome.targets)}"
-        copies = len(outcome.copies)
-        line += f" rule={outcome.rule.name} copies={copies} verdict={judgement.verdict.value}"
-    else:
-        line += f" rule={outcome.rule.name}"
-        if outcome.reason:
-            line += f" reason={outcome.reason.value}"
-    if outcome.duplicate:
-        line += " duplicate=possible"
-    return line
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 def printable(text: str) -> str:
@@ -32,3 +9,31 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def why(error: OSError) -> str:
+    """Return the reason of an error as the messages have it."""
+    return (error.strerror or str(error)).lower()
+
+
+_LONGEST = 400
+
+
+def one_line(text: str) -> str:
+    """Return a text for a message: on one line, without characters that trick a terminal."""
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST - 60]} ... {text[-50:]}"
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Return `` (did you mean "..."?)`` for a misspelt word, "" where nothing is like it."""
+    close = get_close_matches(word[:60].lower(), list(known), n=1, cutoff=0.7)
+    return f' (did you mean "{close[0]}"?)' if close else ""
+
+
+def counted(number: int, noun: str) -> str:
+    """Return ``1 rule`` or ``2 rules``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from crm_milter.config import load
-from crm_milter.decision import Envelope, Recipient
-from crm_milter.routing import Policy, decide
+from crm_milter.config.load import load
+from crm_milter.routing.decide import Policy, decide
+from crm_milter.routing.decision import Envelope, Recipient
 
 HEAD = "unrouted_to: it@mailboxes.example\nspam: rspamd\nrules:\n"
 TARGET = "v1su0245ewejzhe7.case.my-crm.com"

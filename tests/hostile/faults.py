@@ -26,7 +26,9 @@ TIMEOUT = 3  # seconds that Postfix waits for the milter
 # supervisor would put up with, and where the file "full" is there the log is on a full disk.
 _PROGRAM = f"""
 import sys, time
-from crm_milter import children, cli, session
+from crm_milter.cli import main as cli
+from crm_milter.daemon import child as children
+from crm_milter.libmilter import session
 children.Deaths.WINDOW = 0.0
 decide = session.decide
 def slow(policy, envelope, fields):

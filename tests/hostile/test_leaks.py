@@ -16,9 +16,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from crm_milter.marker import marker
-from crm_milter.routing import Policy
-from crm_milter.table import RuleTable
+from crm_milter.routing.decide import Policy
+from crm_milter.routing.marker import marker
+from crm_milter.rules.table import RuleTable
 from lab import smtp
 from lab.base import free_port, is_free, wait_for
 from lab.sink import Sink

@@ -108,7 +108,7 @@ def _mutated(defect: Defect, folder: Path) -> Path:
     """A copy of the package with the defect; it must still be the code that the defect is of."""
     copy = folder / "crm_milter"
     shutil.copytree(ROOT / "milter" / "crm_milter", copy, ignore=shutil.ignore_patterns("*.pyc"))
-    modules = [*copy.glob("*.py")]
+    modules = [*copy.rglob("*.py")]
     for old, new in defect.replacements:
         found = [each for each in modules if old in each.read_text()]
         assert len(found) == 1, f"{old!r} is in {len(found)} modules: write this defect anew"

@@ -6,8 +6,7 @@ import threading
 
 import pytest
 
-from crm_milter.decision import Action, Decision, Outcome, Reason, Recipient, Reply
-from crm_milter.metrics import (
+from crm_milter.metrics.catalogue import (
     COPIES,
     ERRORS,
     MESSAGE_OUTCOMES,
@@ -17,11 +16,12 @@ from crm_milter.metrics import (
     STAGES,
     VERDICT,
     VERDICTS,
-    Numbers,
 )
-from crm_milter.rules import Copy, Mode, Rule
-from crm_milter.tally import Tally, message_outcome, recipient_outcome
-from crm_milter.verdict import Judgement, Verdict
+from crm_milter.metrics.counting import Tally, message_outcome, recipient_outcome
+from crm_milter.metrics.memory import Numbers
+from crm_milter.routing.decision import Action, Decision, Outcome, Reason, Recipient, Reply
+from crm_milter.rules.rule import Copy, Mode, Rule
+from crm_milter.spam.verdict import Judgement, Verdict
 
 ROUTED = RECIPIENT_OUTCOMES.index("replaced")
 

@@ -10,13 +10,13 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from scraping import ROOT, promtool
 
-from crm_milter import exporter
-from crm_milter.decision import Action, Decision, Outcome, Recipient
-from crm_milter.exporter import Site
-from crm_milter.families import FAMILIES
-from crm_milter.metrics import Numbers
-from crm_milter.rules import Rule
-from crm_milter.tally import Tally
+from crm_milter.metrics import http as exporter
+from crm_milter.metrics.collector import FAMILIES
+from crm_milter.metrics.counting import Tally
+from crm_milter.metrics.http import Site
+from crm_milter.metrics.memory import Numbers
+from crm_milter.routing.decision import Action, Decision, Outcome, Recipient
+from crm_milter.rules.rule import Rule
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 HOSTILE = ['evil"} 1\nup{x="', "a\\", "a\nb", "# HELP x", "\u2028", "{}", "\0"]

@@ -10,7 +10,7 @@ import pytest
 from kinds import CONFIG, KINDS
 from scraping import MONITORING, Exporter, Prometheus, alerts, settle, with_metrics
 
-from crm_milter.families import FAMILIES
+from crm_milter.metrics.collector import FAMILIES
 from lab.base import free_port
 from lab.whole import Lab
 

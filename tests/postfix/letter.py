@@ -1,8 +1,8 @@
 """The messages that the Postfix tests send."""
 
-from crm_milter.marker import marker
-from crm_milter.routing import Policy
-from crm_milter.table import RuleTable
+from crm_milter.routing.decide import Policy
+from crm_milter.routing.marker import marker
+from crm_milter.rules.table import RuleTable
 
 JOE = "<joe@customer.example>"
 HAM = "X-Spam-Flag: NO"

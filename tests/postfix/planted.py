@@ -15,7 +15,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from crm_milter import cli
+from crm_milter.cli import main as cli
 from lab.base import scratch
 from lab.postfix import Postfix
 from lab.sink import Sink

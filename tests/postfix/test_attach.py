@@ -126,7 +126,7 @@ def test_detach_leaves_what_others_changed(site):
 
 
 def test_what_does_not_work_is_rolled_back(site, monkeypatch):
-    monkeypatch.setattr("crm_milter.postfix.probe.PATIENCE", 0.5)
+    monkeypatch.setattr("crm_milter.postfix.attach.proof.PATIENCE", 0.5)
     before = site.restore()
     site.milter.socket.chmod(0o600)
     done = attach(site)

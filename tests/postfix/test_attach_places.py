@@ -9,7 +9,7 @@ import pytest
 from attaching import CRM, Site, attach, attachable, main_cf
 
 from crm_milter.postfix import files
-from crm_milter.postfix.attach import Terminal
+from crm_milter.postfix.attach.attach import Terminal
 
 
 @pytest.fixture(scope="module")
@@ -139,10 +139,10 @@ def test_a_write_waits_for_postconf_and_sees_what_it_wrote(tmp_path):
 
 def test_a_person_may_keep_what_is_not_proved(site, monkeypatch):
     before = site.restore(main="smtpd_client_restrictions = reject\nsmtpd_delay_reject = no\n")
-    from crm_milter.config import load
-    from crm_milter.postfix import probe
-    from crm_milter.postfix.attach import Wish
-    from crm_milter.postfix.attach import attach as attach_to
+    from crm_milter.config.load import load
+    from crm_milter.postfix.attach import proof as probe
+    from crm_milter.postfix.attach.attach import Wish
+    from crm_milter.postfix.attach.attach import attach as attach_to
     from crm_milter.postfix.postconf import Postconf
     from crm_milter.postfix.site import Site as Both
 

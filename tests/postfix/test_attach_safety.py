@@ -18,8 +18,9 @@ import pytest
 from attaching import CRM, Site, attach, attachable, main_cf
 from planted import HELP
 
-from crm_milter import cli
-from crm_milter.postfix import apply, probe
+from crm_milter.cli import main as cli
+from crm_milter.postfix.attach import apply
+from crm_milter.postfix.attach import proof as probe
 from crm_milter.postfix.postconf import Postconf
 
 EDIT = "\n# a colleague was here\nmyorigin = colleague.example\n"

@@ -157,7 +157,7 @@ def test_all_instances_are_detached(site, monkeypatch, tmp_path):
 
 
 def run_default(site: Site, *words: str) -> int:
-    from crm_milter import cli
+    from crm_milter.cli import main as cli
 
     return cli.main([*words, "--config", str(site.yaml)])
 

@@ -7,7 +7,7 @@ from attaching import CONFIG, CRM, MESSAGE, Site, attachable
 from hosts import HOSTS, Host
 from planted import HELP, Done
 
-from crm_milter.postfix import probe
+from crm_milter.postfix.attach import proof as probe
 from crm_milter.postfix.postconf import Postconf
 from crm_milter.postfix.traces import Ours
 

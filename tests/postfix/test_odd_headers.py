@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from crm_milter.config import parse
-from crm_milter.explain import explain
-from crm_milter.wording import outcome_line
+from crm_milter.cli.explain import explain
+from crm_milter.config.load import parse
+from crm_milter.routing.logline import outcome_line
 
 CONFIG = """
 unrouted_to: it@solarmora.com

@@ -6,7 +6,7 @@ import re
 import pytest
 from tracing import ANNA, BEGIN, HAM, SPAM, Trace, lab, shared, steps, trace
 
-from crm_milter import cli
+from crm_milter.cli import main as cli
 from lab.base import postfix_version
 from lab.whole import Lab
 

@@ -12,7 +12,7 @@ import pytest
 import zstandard
 from tracing import ANNA, HAM, Trace, lab, shared, trace
 
-from crm_milter import cli
+from crm_milter.cli import main as cli
 from lab.whole import Lab
 
 __all__ = ["lab", "shared", "trace"]  # fixtures

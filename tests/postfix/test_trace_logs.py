@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from tracing import ANNA, BEGIN, HAM, Trace, lab, shared, steps, trace
 
-from crm_milter import cli, logsource
+from crm_milter.cli import main as cli
+from crm_milter.trace import sources as logsource
 from lab.whole import Lab
 
 __all__ = ["lab", "shared", "trace"]  # fixtures

@@ -22,7 +22,7 @@ from verifying import (
     shown,
 )
 
-from crm_milter import cli
+from crm_milter.cli import main as cli
 from lab.whole import Lab
 
 __all__ = ["lab", "mood", "screen", "shared"]  # fixtures

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from verifying import RULES, shown
 
-from crm_milter import cli
-from crm_milter.advice import refused_target, waiting_target
+from crm_milter.cli import main as cli
+from crm_milter.verify.advice import refused_target, waiting_target
 from lab.base import scratch
 from lab.sink import Sink
 from lab.whole import Lab

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from verifying import RULES, Screen, lab, mood, screen, shared
 
-from crm_milter.journey import journeys
-from crm_milter.maillog import Parser
-from crm_milter.probe import Reply
-from crm_milter.proof import Evidence, Expected, Outcome, judge
+from crm_milter.trace.history import journeys
+from crm_milter.trace.lines import Parser
+from crm_milter.verify.outcome import Evidence, Expected, Outcome, judge
+from crm_milter.verify.probe import Reply
 from lab.whole import Lab
 
 __all__ = ["lab", "mood", "screen", "shared"]  # fixtures

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from crm_milter import cli
+from crm_milter.cli import main as cli
 from lab.whole import Lab
 
 RULES = """

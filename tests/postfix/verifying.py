@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from crm_milter import cli
+from crm_milter.cli import main as cli
 from lab import config
 from lab.base import Child, scratch, wait_for
 from lab.whole import Lab

@@ -14,17 +14,18 @@ ALIASES = {"help@solarmora.com": "it@solarmora.com"}
 
 def changed(statement: str) -> tuple[str, ...]:
     """The command of a milter with something changed in its modules."""
-    names = "children, cli, cpus, supervisor"
-    code = f"import sys; from crm_milter import {names}; {statement}; sys.exit(cli.main())"
+    names = "child, processors, supervisor"
+    code = f"import sys; from crm_milter.daemon import {names}; "
+    code += f"from crm_milter.cli import main as cli; {statement}; sys.exit(cli.main())"
     return (sys.executable, "-c", code)
 
 
 # Kills come closer together here than the supervisor would put up with.
-PATIENT = changed("children.Deaths.WINDOW = 0.0")
+PATIENT = changed("child.Deaths.WINDOW = 0.0")
 # What comes while signals are looked at comes for certain before they are.
 SLOW = changed(
-    "children.Deaths.WINDOW = 0.0; import time; taken = children.Signals.taken;"
-    "children.Signals.taken = lambda self: time.sleep(0.2) or taken(self)"
+    "child.Deaths.WINDOW = 0.0; import time; taken = child.Signals.taken;"
+    "child.Signals.taken = lambda self: time.sleep(0.2) or taken(self)"
 )
 # Time enough to send signals one by one that are meant as one.
 SETTLED = changed("supervisor._SETTLE = 2.0")

@@ -82,7 +82,9 @@ def test_a_reload_under_a_limit_keeps_the_old_workers_and_comes_later(make_milte
 
 SPOILT = """
 import os, sys, time
-from crm_milter import cli, worker, workers
+from crm_milter.cli import main as cli
+from crm_milter.daemon import worker
+from crm_milter.daemon import workers
 
 begin = workers.Workers.begin
 

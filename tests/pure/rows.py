@@ -1,13 +1,14 @@
 """The rows of decision tests: rules, envelopes and decisions in few words."""
 
 from crm_milter.address import normalise, strip_path
-from crm_milter.decision import Envelope, Recipient
-from crm_milter.marker import marker
-from crm_milter.pattern import parse, template
-from crm_milter.presets import PRESETS
-from crm_milter.routing import NoVerdict, Policy, decide
-from crm_milter.rules import Copy, Rule
-from crm_milter.table import RuleTable
+from crm_milter.routing.decide import NoVerdict, Policy, decide
+from crm_milter.routing.decision import Envelope, Recipient
+from crm_milter.routing.marker import marker
+from crm_milter.rules.pattern import parse
+from crm_milter.rules.rule import Copy, Rule
+from crm_milter.rules.table import RuleTable
+from crm_milter.rules.template import template
+from crm_milter.spam.presets import PRESETS
 
 CRM = "support@v1su.case.my-crm.com"
 YES = ("x-spam-flag", "YES")
@@ -32,7 +33,7 @@ def mark(name, *fields, key=b""):
 
 
 def parse_sender(text):
-    from crm_milter.pattern import NullSender
+    from crm_milter.rules.pattern import NullSender
 
     return NullSender() if text == "<>" else parse(text)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crm_milter import address
+from crm_milter import address, mailbox
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_anything_has_a_normal_form_that_is_its_own(text):
     normal = address.normalise(address.strip_path(text))
     assert isinstance(normal, str)
     address.is_protected(normal)
-    address.is_deliverable(normal)
+    mailbox.is_deliverable(normal)
     address.without_extension(normal, "+-")
 
 
@@ -126,7 +126,7 @@ def test_xtext(text, encoded):
     ],
 )
 def test_mailbox(text, written):
-    assert address.mailbox(text) == written
+    assert mailbox.mailbox(text) == written
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_mailbox(text, written):
 )
 def test_mailbox_says_what_is_wrong(text, wrong):
     with pytest.raises(address.AddressError, match=wrong):
-        address.mailbox(text)
+        mailbox.mailbox(text)
 
 
 @pytest.mark.parametrize(

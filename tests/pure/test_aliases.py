@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from crm_milter.aliases import HEADING, AliasError, alias_lines
-from crm_milter.config import parse
+from crm_milter.config.load import parse
+from crm_milter.postfix.aliases import HEADING, AliasError, alias_lines
 
 HEAD = "unrouted_to: it@y.example\nspam: rspamd\n"
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crm_milter import arguments
+from crm_milter.libmilter import esmtp as arguments
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@
 import pytest
 from rows import CRM, HELP, NO, YES, applying, fates, policy, recipient, rule, run, targets
 
-from crm_milter.decision import Action, Reason, Reply
-from crm_milter.pattern import AddressList
-from crm_milter.rules import (
+from crm_milter.routing.decision import Action, Reason, Reply
+from crm_milter.routing.logline import outcome_line
+from crm_milter.rules.pattern import AddressList
+from crm_milter.rules.rule import (
     AddressMap,
     ApplyTo,
     AutoSubmitted,
@@ -15,7 +16,6 @@ from crm_milter.rules import (
     OnSpam,
     Rule,
 )
-from crm_milter.wording import outcome_line
 
 VIP = rule("vip", "help@solarmora.com", "vip@crm.example", senders="@vip.example boss@x.example")
 NOT_US = rule("not-us", "help@solarmora.com", CRM, except_senders="@solarmora.com <>")

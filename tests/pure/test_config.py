@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from crm_milter.config import Config, ConfigError, load, parse
-from crm_milter.pattern import Exact, Glob, InDomain, NullSender
-from crm_milter.presets import PRESETS
-from crm_milter.problem import SHOWN
-from crm_milter.routing import NoVerdict
-from crm_milter.rules import AutoSubmitted, Copy, Mode, OnOversize, OnSpam
-from crm_milter.values import InetSocket, UnixSocket
+from crm_milter.config.listen import InetSocket, UnixSocket
+from crm_milter.config.load import Config, load, parse
+from crm_milter.config.problems import SHOWN, ConfigError
+from crm_milter.routing.decide import NoVerdict
+from crm_milter.rules.pattern import Exact, Glob, InDomain, NullSender
+from crm_milter.rules.rule import AutoSubmitted, Copy, Mode, OnOversize, OnSpam
+from crm_milter.spam.presets import PRESETS
 
 FIVE_LINES = """\
 unrouted_to: it@solarmora.com

@@ -6,10 +6,11 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crm_milter import tables
-from crm_milter.address import mailbox, normalise, written
-from crm_milter.config import ConfigError, Problem, parse
-from crm_milter.problem import Problems
+from crm_milter.address import normalise, written
+from crm_milter.config import files as tables
+from crm_milter.config.load import parse
+from crm_milter.config.problems import ConfigError, Problem, Problems
+from crm_milter.mailbox import mailbox
 
 HEAD = "unrouted_to: it@solarmora.com\nspam: rspamd\n"
 KEYS = [

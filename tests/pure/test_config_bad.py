@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from crm_milter.config import ConfigError, load
-from crm_milter.problem import Severity
+from crm_milter.config.load import load
+from crm_milter.config.problems import ConfigError, Severity
 
 BAD = sorted((Path(__file__).parent / "bad").glob("*.yaml"))
 MARK = "# expect: "

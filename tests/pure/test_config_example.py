@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from crm_milter import document, keys
-from crm_milter.config import load, parse
-from crm_milter.document import Mapping, Node, Sequence
-from crm_milter.problem import Problems
-from crm_milter.schema import Either, Fields, Key, Kind, Several, Table
+from crm_milter.config import document, keys
+from crm_milter.config.document import Mapping, Node, Sequence
+from crm_milter.config.kinds import Either, Fields, Key, Kind, Several, Table
+from crm_milter.config.load import load, parse
+from crm_milter.config.problems import Problems
 
 EXAMPLE = Path(__file__).parents[2] / "milter" / "crm-milter.yaml"
 TEXT = EXAMPLE.read_text(encoding="utf-8")

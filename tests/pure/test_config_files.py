@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from crm_milter.config import Config, ConfigError, load, parse
-from crm_milter.tables import SHOWN_LINES
+from crm_milter.config.files import SHOWN_LINES
+from crm_milter.config.load import Config, load, parse
+from crm_milter.config.problems import ConfigError
 
 HEAD = "unrouted_to: it@mailboxes.example\nspam: rspamd\n"
 LIST = HEAD + "rules:\n  - {name: a, match: 'file:list', replace_with: a@crm.example}\n"

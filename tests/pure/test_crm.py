@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from crm_milter.config import parse
-from crm_milter.crm import crm_of
+from crm_milter.config.lint.crms import crm_of
+from crm_milter.config.load import parse
 
 HEAD = "unrouted_to: it@y.example\nspam: rspamd\nrules:\n"
 SALESFORCE = "support@0-abc123.1-def.eu1.case.salesforce.com"

@@ -7,9 +7,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crm_milter import document
-from crm_milter.document import Mapping, Node, Scalar, Sequence
-from crm_milter.problem import ConfigError, Problem, Problems
+from crm_milter.config import document
+from crm_milter.config.document import Mapping, Node, Scalar, Sequence
+from crm_milter.config.problems import ConfigError, Problem, Problems
 
 QUOTE_IT = '%d: a value that begins with "@" must be quoted'
 

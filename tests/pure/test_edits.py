@@ -5,9 +5,9 @@ import itertools
 import pytest
 from rows import NO, policy, recipient, rule, run
 
-from crm_milter.decision import Action, Envelope, Outcome
-from crm_milter.edits import edits
-from crm_milter.verdict import UNJUDGED
+from crm_milter.routing.decision import Action, Envelope, Outcome
+from crm_milter.routing.edits import edits
+from crm_milter.spam.verdict import UNJUDGED
 
 
 def test_the_last_recipient_is_never_removed():

@@ -27,7 +27,7 @@ SPAM = b"From: joe@x.example\nX-Spam-Status: No\nX-Spam-Flag:\n YES\n\nhello\n"
 BARE = """
 import sys
 sys.modules["milter"] = sys.modules["prometheus_client"] = None
-from crm_milter.cli import main
+from crm_milter.cli.main import main
 sys.exit(main())
 """
 

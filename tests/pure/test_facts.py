@@ -8,15 +8,15 @@ import pytest
 from rows import CRM, HELP, NO, YES, fates, policy, rule, run, targets
 
 from crm_milter.address import normalise, strip_path, without_extension, xtext
-from crm_milter.arguments import orcpt_to_pass_on
-from crm_milter.arguments import parameters as esmtp
-from crm_milter.authors import MOST_AUTHORS, authors
-from crm_milter.decision import Action, Envelope, Reason
-from crm_milter.facts import keyword
-from crm_milter.routing import decide, resolve
-from crm_milter.rules import AutoSubmitted
-from crm_milter.table import RuleTable
-from crm_milter.verdict import Verdict
+from crm_milter.libmilter.esmtp import orcpt_to_pass_on
+from crm_milter.libmilter.esmtp import parameters as esmtp
+from crm_milter.routing.authors import MOST_AUTHORS, authors
+from crm_milter.routing.decide import decide, resolve
+from crm_milter.routing.decision import Action, Envelope, Reason
+from crm_milter.routing.facts import keyword
+from crm_milter.rules.rule import AutoSubmitted
+from crm_milter.rules.table import RuleTable
+from crm_milter.spam.verdict import Verdict
 
 BLANKS = " " * 50_000
 MUCH = 60_000

@@ -4,7 +4,7 @@ from time import process_time
 
 import pytest
 
-from crm_milter.header import fields
+from crm_milter.libmilter.header import fields
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crm_milter.address import normalise
-from crm_milter.decision import Action, Envelope, Recipient, Reply
-from crm_milter.pattern import parse, template
-from crm_milter.presets import PRESETS
-from crm_milter.routing import NoVerdict, Policy, decide
-from crm_milter.rules import Copy, Mode, OnSpam, Rule
-from crm_milter.table import RuleTable
+from crm_milter.routing.decide import NoVerdict, Policy, decide
+from crm_milter.routing.decision import Action, Envelope, Recipient, Reply
+from crm_milter.rules.pattern import parse
+from crm_milter.rules.rule import Copy, Mode, OnSpam, Rule
+from crm_milter.rules.table import RuleTable
+from crm_milter.rules.template import template
+from crm_milter.spam.presets import PRESETS
 
 LOCALS = ["help", "Help", "sales", "case-1", "case-2", "alice", "crm"]
 DOMAINS = ["a.example", "A.example", "b.example"]

@@ -9,10 +9,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from crm_milter import cli, document, keys
-from crm_milter.document import Mapping, Node, Scalar, Sequence
-from crm_milter.json_schema import json_schema
-from crm_milter.problem import ConfigError, Problems
+from crm_milter.cli import main as cli
+from crm_milter.config import document, keys
+from crm_milter.config.document import Mapping, Node, Scalar, Sequence
+from crm_milter.config.json_schema import json_schema
+from crm_milter.config.problems import ConfigError, Problems
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parents[1] / "milter" / "crm-milter.yaml"

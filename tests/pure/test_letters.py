@@ -2,7 +2,8 @@
 
 import pytest
 
-from crm_milter.config import ConfigError, parse
+from crm_milter.config.load import parse
+from crm_milter.config.problems import ConfigError
 
 INVISIBLE = {
     "\u200b": "U+200B ZERO WIDTH SPACE",

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from crm_milter.journey import journeys
-from crm_milter.maillog import Line, Parser, decided, delivery
+from crm_milter.trace.history import journeys
+from crm_milter.trace.lines import Line, Parser, decided, delivery
 
 NEWEST = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 AT = datetime(2026, 11, 22, 2, 52, 34, tzinfo=UTC)

@@ -4,13 +4,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from crm_milter.decision import Action, Outcome, Recipient
-from crm_milter.journey import Journey, journeys
-from crm_milter.maillog import Line, Parser, decided, delivery, is_queue_id
-from crm_milter.rules import Copy, Rule
-from crm_milter.trace import since
-from crm_milter.verdict import Judgement, Verdict
-from crm_milter.wording import outcome_line
+from crm_milter.routing.decision import Action, Outcome, Recipient
+from crm_milter.routing.logline import outcome_line
+from crm_milter.rules.rule import Copy, Rule
+from crm_milter.spam.verdict import Judgement, Verdict
+from crm_milter.trace.history import Journey, journeys
+from crm_milter.trace.lines import Line, Parser, decided, delivery, is_queue_id
+from crm_milter.trace.search import since
 
 NEWEST = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 LOCAL = NEWEST.astimezone().tzinfo

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from crm_milter import cli, manual, mdoc, reference
+import manual
+import mdoc
+import reference
+from crm_milter.cli import main as cli
 
 PAGES = ("crm-milter.8", "crm-milter.yaml.5")
 LINTERS = [["mandoc", "-Tlint", "-Wwarning"]]

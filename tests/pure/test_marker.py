@@ -5,11 +5,11 @@ import re
 import pytest
 from rows import CRM, HELP, ID, NO, fates, mark, policy, rule, run, targets
 
-from crm_milter.config import parse
-from crm_milter.decision import Action, Reason
-from crm_milter.marker import marker
-from crm_milter.routing import Policy
-from crm_milter.rules import Copy
+from crm_milter.config.load import parse
+from crm_milter.routing.decide import Policy
+from crm_milter.routing.decision import Action, Reason
+from crm_milter.routing.marker import marker
+from crm_milter.rules.rule import Copy
 
 LOOP = [(Action.LEFT, Reason.LOOP)]
 ROUTED = [(Action.REROUTED, None)]

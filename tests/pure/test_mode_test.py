@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from rows import CRM, HELP, ID, NO, YES, fates, mark, policy, recipient, rule, run, targets
 
-from crm_milter.decision import Action, Reason, Reply
-from crm_milter.rules import ApplyTo, Copy, Mode, OnOversize, OnSpam
-from crm_milter.wording import outcome_line
+from crm_milter.routing.decision import Action, Reason, Reply
+from crm_milter.routing.logline import outcome_line
+from crm_milter.rules.rule import ApplyTo, Copy, Mode, OnOversize, OnSpam
 
 TEST = {"mode": Mode.TEST}
 VIP = rule("vip", "help@solarmora.com", "vip@crm.example", senders="vip@x.example", **TEST)

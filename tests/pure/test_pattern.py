@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crm_milter import pattern
-from crm_milter.pattern import Exact, Glob, InDomain, PatternError, Regex, parse, template
-from crm_milter.rules import Rule
-from crm_milter.table import RuleTable
+from crm_milter.rules import pattern
+from crm_milter.rules.pattern import Exact, Glob, InDomain, PatternError, Regex, parse
+from crm_milter.rules.rule import Rule
+from crm_milter.rules.table import RuleTable
+from crm_milter.rules.template import template
 
 
 def groups(text, address):

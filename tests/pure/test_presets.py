@@ -7,8 +7,8 @@ from time import process_time
 
 import pytest
 
-from crm_milter.presets import PRESETS, mailscanner
-from crm_milter.verdict import Judge, Stands, Verdict
+from crm_milter.spam.presets import PRESETS, mailscanner
+from crm_milter.spam.verdict import Judge, Stands, Verdict
 
 SPAM, HAM, NONE = Verdict.SPAM, Verdict.HAM, Verdict.NONE
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from crm_milter.config import parse
+from crm_milter.config.load import parse
 
 README = Path(__file__).parents[2] / "README.md"
 BLOCKS = re.findall(r"```yaml\n(.*?)```", README.read_text(), re.DOTALL)
@@ -24,7 +24,7 @@ def test_the_first_one_is_right_without_a_warning():
 
 
 def test_every_command_that_the_readme_names_is_there():
-    from crm_milter.cli import _parser
+    from crm_milter.cli.main import _parser
 
     code = re.findall(r"```.*?```|`[^`\n]+`", README.read_text(), re.DOTALL)
     commands = set(re.findall(r"crm-milter ([a-z]+)", "".join(code)))

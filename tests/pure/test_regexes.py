@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from crm_milter import regexes
+from crm_milter.rules import regexes
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 from rows import CRM, HELP, ID, NO, YES, added, fates, mark, policy, recipient, rule, run, targets
 
-from crm_milter.decision import Action, Reason, Reply
-from crm_milter.routing import NoVerdict
-from crm_milter.rules import Copy, Mode, OnSpam
-from crm_milter.verdict import Verdict
-from crm_milter.wording import outcome_line
+from crm_milter.routing.decide import NoVerdict
+from crm_milter.routing.decision import Action, Reason, Reply
+from crm_milter.routing.logline import outcome_line
+from crm_milter.rules.rule import Copy, Mode, OnSpam
+from crm_milter.spam.verdict import Verdict
 
 
 def never(original):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from crm_milter.config import parse
-from crm_milter.silence import warnings
+from crm_milter.config.load import parse
+from crm_milter.postfix.checks.verdicts import warnings
 
 AMAVIS = "etc/amavis/conf.d/50-user"
 RSPAMD = "etc/rspamd/local.d/milter_headers.conf"

@@ -5,10 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crm_milter import address as addresses
-from crm_milter import regexes
-from crm_milter.pattern import parse, template
-from crm_milter.rules import AddressMap, Rule
-from crm_milter.table import RuleTable
+from crm_milter import mailbox
+from crm_milter.rules import regexes
+from crm_milter.rules.pattern import parse
+from crm_milter.rules.rule import AddressMap, Rule
+from crm_milter.rules.table import RuleTable
+from crm_milter.rules.template import template
 
 # Not blanks of SMTP, whatever Unicode or Python call them.
 OTHER_BLANKS = (
@@ -251,10 +253,10 @@ def test_a_domain_has_255_octets_at_most(length):
     domain = f"{LABELS}.{'x' * 62}.{'x' * (length - 252)}"
     assert len(domain) == length
     if length == 255:
-        assert addresses.checked_domain(domain) == domain
+        assert mailbox.checked_domain(domain) == domain
         return
     with pytest.raises(addresses.AddressError):
-        addresses.checked_domain(domain)
+        mailbox.checked_domain(domain)
 
 
 @pytest.mark.parametrize("argument", ["<a@x.example", "a@x.example>", "<", ">"])
@@ -296,7 +298,7 @@ def test_a_later_rule_is_tried_if_the_first_has_conditions_that_fail():
 def test_whatever_comes_a_target_is_an_address_or_none(target, local):
     made = template(target).fill(f"{local}@x.example", (local,))
     if made is not None:
-        assert addresses.mailbox(made) == made
+        assert mailbox.mailbox(made) == made
         assert len(made.rpartition("@")[0]) <= 64
         assert made.isascii()
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from crm_milter.config import ConfigError, parse
-from crm_milter.strangers import is_public
+from crm_milter.config.load import parse
+from crm_milter.config.problems import ConfigError
+from crm_milter.rules.strangers import is_public
 
 HEAD = "unrouted_to: it@y.example\nspam: rspamd\n"
 

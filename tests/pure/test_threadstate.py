@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from crm_milter.threadstate import UnsupportedPythonError, stack_protection
+from crm_milter.libmilter.threadstate import UnsupportedPythonError, stack_protection
 
 BEFORE = SimpleNamespace()  # the C interface without the function
 

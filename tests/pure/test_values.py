@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from crm_milter import values
-from crm_milter.config import parse
+from crm_milter.config import values
+from crm_milter.config.load import parse
 
 
 @pytest.mark.parametrize(

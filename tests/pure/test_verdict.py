@@ -4,9 +4,9 @@ from time import process_time
 
 import pytest
 
-from crm_milter.own_filter import by_score, by_value
-from crm_milter.presets import PRESETS, mailscanner
-from crm_milter.verdict import Judge, Stands, Verdict, field_names
+from crm_milter.spam.own_filter import by_score, by_value
+from crm_milter.spam.presets import PRESETS, mailscanner
+from crm_milter.spam.verdict import Judge, Stands, Verdict, field_names
 
 SPAM, HAM, NONE, CONFLICTING = Verdict.SPAM, Verdict.HAM, Verdict.NONE, Verdict.CONFLICTING
 

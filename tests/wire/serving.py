@@ -51,7 +51,7 @@ import importlib, os, pkgutil, sys
 import crm_milter
 for each in pkgutil.walk_packages(crm_milter.__path__, "crm_milter."):
     importlib.import_module(each.name)
-from crm_milter import cli
+from crm_milter.cli import main as cli
 os.setgroups([]); os.setresgid(*[65534] * 3); os.setresuid(*[65534] * 3)
 sys.exit(cli.main(sys.argv[1:]))
 """

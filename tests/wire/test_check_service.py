@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from serving import run
 
-from crm_milter.config import load
-from crm_milter.problem import Severity
-from crm_milter.sources import Disk
-from crm_milter.unit import Unit, problems, unit, unreadable
+from crm_milter.config.load import load
+from crm_milter.config.problems import Severity
+from crm_milter.config.sources import Disk
+from crm_milter.daemon.unit import Unit, problems, unit, unreadable
 
 TEXT = """spam: amavis
 unrouted_to: it@solarmora.com

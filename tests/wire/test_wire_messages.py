@@ -4,9 +4,9 @@ import pytest
 from miltertest import constants as c
 from mta import Mta
 
-from crm_milter.marker import marker
-from crm_milter.routing import Policy
-from crm_milter.table import RuleTable
+from crm_milter.routing.decide import Policy
+from crm_milter.routing.marker import marker
+from crm_milter.rules.table import RuleTable
 
 HAM = [("Subject", "kaputt"), ("X-Spam-Flag", "NO")]
 SPAM = [("X-Spam-Flag", "YES"), ("Subject", "cheap")]

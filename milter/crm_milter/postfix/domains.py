@@ -6,8 +6,8 @@ from enum import Enum
 from pathlib import Path
 
 from crm_milter import address as addresses
+from crm_milter.postfix.lookup import Tables, plain
 from crm_milter.postfix.postconf import Postconf, split_list
-from crm_milter.postfix.tables import Tables, plain
 
 _MOST_ON_THE_WAY = 1000
 _DEEPEST = 20  # virtual aliases of virtual aliases that are followed
@@ -25,7 +25,6 @@ class Kind(Enum):
 
 
 _OURS = (Kind.LOCAL, Kind.ALIAS, Kind.MAILBOX, Kind.RELAY)
-
 
 # The parameter that lists the valid recipients of a class; empty: all are valid.
 RECIPIENTS = {

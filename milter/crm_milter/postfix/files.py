@@ -1,16 +1,14 @@
-"""Files that appear complete or not at all, and are never written over what another has saved.
-
-A draft beside the file, ``main.cf.tmp``, is locked while it is made. postconf(1) does the same, so
-that neither of two writers loses what the other wrote.
-"""
+"""main.cf and master.cf as texts: read together, written whole."""
 
 import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from crm_milter.postfix.postconf import PostfixError
 
 # Postfix waits until main.cf is two seconds old, since an editor may still be writing it. These
 # appear at once and complete, so nobody has to wait.
@@ -119,3 +117,18 @@ def _finish(like: Path, draft: int, data: bytes, mode: int, path: Path | None = 
         name.chmod(mode)
     age(name)
     name.replace(path)
+
+
+FILES = ("main.cf", "master.cf")
+
+Texts = Mapping[str, str]  # by the name of the file
+
+
+def read_texts(folder: Path) -> dict[str, str]:
+    """Return main.cf and master.cf, to the byte; raises PostfixError."""
+    try:
+        return {
+            name: (folder / name).read_bytes().decode("utf-8", "surrogateescape") for name in FILES
+        }
+    except OSError as error:
+        raise PostfixError(f'cannot read "{error.filename}": {error.strerror}') from error

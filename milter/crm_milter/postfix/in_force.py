@@ -8,14 +8,15 @@ no failure; a table that would shrink too far is one.
 from collections.abc import Callable
 from pathlib import Path
 
-from crm_milter import standing
-from crm_milter.aliases import AliasError
-from crm_milter.config import Config, ConfigError, load
-from crm_milter.postfix import mapfile
+from crm_milter.config import standing
+from crm_milter.config.load import Config, load
+from crm_milter.config.problems import ConfigError
+from crm_milter.config.sources import Disk
+from crm_milter.postfix import alias_file
+from crm_milter.postfix.aliases import AliasError
 from crm_milter.postfix.instances import all_instances
 from crm_milter.postfix.postconf import Postconf, PostfixError
 from crm_milter.postfix.site import Site
-from crm_milter.sources import Disk
 
 Say = Callable[[str], None]
 
@@ -45,7 +46,7 @@ def _write_all(config: Config, path: Path, directory: Path | None, show: Say, sa
     try:
         instances = [Postconf(directory)] if directory else all_instances()
         sites = [Site(config, path.absolute(), each) for each in instances]
-        attached = [site for site in sites if mapfile.listed(site)]
+        attached = [site for site in sites if alias_file.listed(site)]
     except PostfixError as error:
         show(f"no virtual alias table to write: {error}")
         return True
@@ -57,7 +58,7 @@ def _write_all(config: Config, path: Path, directory: Path | None, show: Say, sa
 
 def _write(site: Site, show: Say, say: Say) -> bool:
     if isinstance(site.alias_lines, AliasError):
-        say(f"{mapfile.path(site)} stays as it is: {site.alias_lines}")
+        say(f"{alias_file.path(site)} stays as it is: {site.alias_lines}")
         return True
     try:
         changed = write_one(site)
@@ -65,14 +66,14 @@ def _write(site: Site, show: Say, say: Say) -> bool:
         say(str(error))
         return False
     state = "written" if changed else "unchanged"
-    show(f"{mapfile.table(site)}: {state}, {len(site.aliases)} entries")
+    show(f"{alias_file.table(site)}: {state}, {len(site.aliases)} entries")
     return True
 
 
 def write_one(site: Site, *, force: bool = False) -> bool:
     """Write the table of one instance, which takes it up; tell whether that changed anything."""
-    changed = mapfile.write(site, force=force)
-    if changed and mapfile.compiled(site) is None and mapfile.listed(site):
+    changed = alias_file.write(site, force=force)
+    if changed and alias_file.compiled(site) is None and alias_file.listed(site):
         # A running smtpd reads texthash only once.
         site.postconf.run("postfix", "reload")
     return changed

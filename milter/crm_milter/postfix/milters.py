@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from crm_milter.config.listen import InetSocket, Listener, UnixSocket
 from crm_milter.postfix.postconf import Postconf, Service, split_list
-from crm_milter.values import InetSocket, Listener, UnixSocket
 
 # What attach writes: enough for a busy host, far below a client's patience (RFC 5321 4.5.3.2).
 TIMEOUTS = {"connect_timeout": "10s", "command_timeout": "30s", "content_timeout": "60s"}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from crm_milter.postfix.milters import Entry
 from crm_milter.postfix.postconf import Postconf, Service, split_list
 from crm_milter.postfix.site import Site
-from crm_milter.verdict import Stands
+from crm_milter.spam.verdict import Stands
 
 _LOOPBACK = ("127.", "[127.", "localhost:", "[::1]", "::1")
 _TRAITS = frozenset(

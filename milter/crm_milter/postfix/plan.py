@@ -5,21 +5,17 @@ person to do. Each function looks at a site as it is and returns what is missing
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
-from crm_milter.postfix import mapfile, record
+from crm_milter.postfix import alias_file
+from crm_milter.postfix.edit import Edit
 from crm_milter.postfix.milters import Entry, parse
-from crm_milter.postfix.placement import (
-    Placement,
-    is_filtered,
-    is_reinjection,
-    options,
-    placement,
-)
+from crm_milter.postfix.placement import Placement, is_filtered, is_reinjection, options, placement
 from crm_milter.postfix.postconf import PostfixError, Service, split_list
 from crm_milter.postfix.site import Site
-from crm_milter.postfix.staging import Edit, Staging
 from crm_milter.postfix.traces import expanded
+from crm_milter.rules.pattern import AddressList, Exact, InDomain
+from crm_milter.rules.rule import OnOversize, OnSpam, Rule, exact_addresses
 
 _NO_MAPPINGS = "no_address_mappings"
 _NON_SMTPD = re.compile(r"\$[({]?non_smtpd_milters\b")
@@ -27,27 +23,6 @@ _NON_SMTPD = re.compile(r"\$[({]?non_smtpd_milters\b")
 _FOR_ACCOUNTS = frozenset({"submission", "submissions", "smtps", "587", "465"})
 _DISCARDED = "smtpd_discard_ehlo_keywords"
 _ORIGINAL = "enable_original_recipient"
-
-
-def attached(
-    site: Site, staging: Staging, when_down: str, *, discard_dsn: bool = False
-) -> tuple[record.Change, ...]:
-    """Apply to a copy all that is missing, and return what that was."""
-    steps: tuple[Callable[[Site], list[Edit]], ...] = (
-        lambda now: smtpd_milters(now, when_down),
-        lambda now: non_smtpd_milters(now, when_down),
-        lambda now: smtpd_milters(now, when_down),  # those that inherit non_smtpd_milters
-        receive_overrides,
-        virtual_aliases,
-        notify_classes,
-        original_recipient,
-        *([discarded_dsn] if discard_dsn else []),
-    )
-    return tuple(
-        record.change(staging, edit)
-        for step in steps
-        for edit in step(Site(site.config, site.path, staging.postconf))
-    )
 
 
 def smtpd_milters(site: Site, when_down: str) -> list[Edit]:
@@ -181,9 +156,9 @@ def _overrides(site: Site, service: Service, where: Placement) -> list[str]:
 
 def virtual_aliases(site: Site) -> list[Edit]:
     """Return the edit that adds our table, unless Postfix knows all its entries already."""
-    if not site.aliases or not mapfile.missing(site):
+    if not site.aliases or not alias_file.missing(site):
         return []
-    table = mapfile.table(site)
+    table = alias_file.table(site)
     raw = site.postconf.raw("virtual_alias_maps")
     items = split_list(raw) if site.postconf.value("virtual_alias_maps") else []
     if table in split_list(site.postconf.value("virtual_alias_maps")):
@@ -257,3 +232,51 @@ def remarks(site: Site, *, discard_dsn: bool) -> Iterator[str]:
             "anyone may ask Postfix for a report with the header after the edits (NOTIFY=SUCCESS"
             " RET=HDRS): attach --discard-dsn stops offering that to strangers"
         )
+
+
+# Whether mail may go on without us while we are down (``--when-down accept``).
+#
+# Only where nothing is lost by it: every matched address is in the table of virtual aliases, so
+# that its mail lands in ``unrouted_to``, and no rule counts on refusing or discarding.
+
+
+def refusals(site: Site) -> list[str]:
+    """Return the reasons against it, [] if there are none."""
+    found = []
+    for rule in site.rules:
+        if rule.on_spam in (OnSpam.REJECT, OnSpam.DISCARD):
+            found.append(f'rule "{rule.name}" has on_spam: {rule.on_spam.value}')
+        if rule.max_size is not None and rule.on_oversize is OnOversize.REJECT:
+            found.append(f'rule "{rule.name}" has on_oversize: reject')
+        unmapped = _unmapped(site, rule)
+        if unmapped:
+            found.append(
+                f'rule "{rule.name}" matches "{unmapped}", which is not in the virtual alias table'
+            )
+    return found
+
+
+def _unmapped(site: Site, rule: Rule) -> str:
+    """Return something that a rule matches and the table has not, "" if it has all."""
+    for pattern in rule.match:
+        if isinstance(pattern, InDomain):
+            if f"@{pattern.domain}" not in site.aliases:
+                return f"@{pattern.domain}"
+        elif not isinstance(pattern, Exact | AddressList):
+            return str(getattr(pattern, "source", "*"))
+    keys = exact_addresses(rule)
+    if rule.address_map is not None:
+        keys += [key for key in rule.address_map.targets if key.startswith("@")]
+    return next((key for key in keys if key not in site.aliases), "")
+
+
+def wanted_action(site: Site) -> str:
+    """Return what our entry says now, if that is right, else "tempfail"."""
+    for service in site.postconf.running_as("smtpd"):
+        entries = site.milters(service)
+        for at in site.ours(entries):
+            default = site.postconf.value("milter_default_action", service)
+            action = entries[at].settings.get("default_action") or default
+            if action == "accept" and not refusals(site):
+                return action
+    return "tempfail"

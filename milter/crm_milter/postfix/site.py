@@ -5,15 +5,14 @@ from functools import cached_property
 from pathlib import Path
 
 from crm_milter import address as addresses
-from crm_milter.aliases import AliasError, alias_lines
-from crm_milter.config import Config
-from crm_milter.pattern import AddressList, Exact
+from crm_milter.config.load import Config
+from crm_milter.postfix.aliases import AliasError, alias_lines
 from crm_milter.postfix.domains import Domains
+from crm_milter.postfix.lookup import Tables
 from crm_milter.postfix.milters import Entry, OurSocket, parse
 from crm_milter.postfix.postconf import Postconf, Service
-from crm_milter.postfix.tables import Tables
-from crm_milter.rules import Mode, Rule
-from crm_milter.table import RuleTable
+from crm_milter.rules.rule import Mode, Rule, exact_addresses
+from crm_milter.rules.table import RuleTable
 
 
 @dataclass(frozen=True)
@@ -99,19 +98,6 @@ class Site:
     def ours(self, entries: list[Entry]) -> list[int]:
         """Return the places in a list where our milter stands."""
         return [at for at, entry in enumerate(entries) if self.socket.is_ours(entry)]
-
-
-def exact_addresses(rule: Rule) -> list[str]:
-    """Return the addresses, in normal form, that a rule names one by one."""
-    found: list[str] = []
-    for pattern in rule.match:
-        if isinstance(pattern, Exact):
-            found.append(pattern.address)
-        elif isinstance(pattern, AddressList):
-            found += sorted(pattern.addresses)
-    if rule.address_map is not None:
-        found += [key for key in rule.address_map.targets if not key.startswith("@")]
-    return found
 
 
 def _is_same(key: str, mailbox: str) -> bool:

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from crm_milter.config.listen import Listener
+from crm_milter.postfix.edit import Edit
+from crm_milter.postfix.lookup import INDEXED, plain
 from crm_milter.postfix.milters import OurSocket, parse
 from crm_milter.postfix.postconf import Postconf, Service, split_list
-from crm_milter.postfix.staging import Edit
-from crm_milter.postfix.tables import INDEXED, plain
-from crm_milter.values import Listener
 
 _LISTS = ("smtpd_milters", "non_smtpd_milters")
 _NAME = re.compile(r"\$(?:(\w+)|\{(\w+)\}|\((\w+)\))")

@@ -4,7 +4,8 @@ The sender chooses what fails at end of message: raise@, or add@, delete@ and he
 an edit that cannot be carried out. boom@ fails wherever it stands.
 """
 
-from crm_milter import address, session
+from crm_milter import address
+from crm_milter.libmilter import session
 
 decide, normalise = session.decide, address.normalise
 

@@ -1,0 +1,80 @@
+"""The commands beside ``serve``, which come to an end."""
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from crm_milter.cli import postfix
+from crm_milter.cli.terminal import EX_NO, EX_OK, load_config, say
+from crm_milter.config import keys
+from crm_milter.config.json_schema import json_schema
+from crm_milter.config.load import Config
+from crm_milter.config.problems import ConfigError, Problem, Severity
+from crm_milter.config.sources import Disk
+from crm_milter.daemon import reloading, unit
+from crm_milter.postfix.checks import verdicts
+from crm_milter.wording import counted
+
+
+def check(options: argparse.Namespace) -> int:
+    """Read the configuration and report every problem in it.
+
+    With --postfix, also check this host's Postfix against it. Each finding says why it matters and
+    how to fix it.
+    """
+    disk = Disk()
+    try:
+        config = load_config(options.config, disk)
+    except ConfigError as error:
+        if options.json:
+            print(postfix.as_json(options.config, None, errors=list(map(str, error.problems))))
+        raise
+    outside = [*_silences(options.config, config), *_unfit(options, config, disk.digests)]
+    config = replace(config, warnings=(*config.warnings, *outside))
+    if options.postfix:
+        return postfix.check_postfix(options, config, print, say)
+    if options.json:
+        print(postfix.as_json(options.config, config))
+        return EX_OK
+    count = counted(len(config.policy.table.rules), "rule")
+    print(f"{options.config}: OK, {count}{postfix.no_rules(config)}")
+    return EX_OK
+
+
+def _silences(file: Path, config: Config) -> Iterator[Problem]:
+    """Yield, and say, what the spam filter has to be told."""
+    for message in verdicts.warnings(config.policy):
+        problem = Problem(str(file), 0, "", message, Severity.WARNING)
+        say(str(problem))
+        yield problem
+
+
+def _unfit(options: argparse.Namespace, config: Config, files: Iterable[str]) -> list[Problem]:
+    """Return, and say, what the service cannot do with the files; raises ConfigError."""
+    found = list(unit.problems(options.config, config, unit.unit(), files))
+    if any(each.severity is Severity.ERROR for each in found):
+        if options.json:
+            print(postfix.as_json(options.config, None, errors=list(map(str, found))))
+        raise ConfigError(tuple(found))
+    for problem in found:
+        say(str(problem))
+    return found
+
+
+def reload_service(_options: argparse.Namespace) -> int:
+    """Have the running service read its configuration again, and wait for the result.
+
+    The exit status is 1 if the service keeps using the previous rules.
+    """
+    return EX_OK if reloading.reload(print, say) else EX_NO
+
+
+def print_schema(options: argparse.Namespace) -> int:  # noqa: ARG001 - as every command
+    """Print the JSON Schema of the configuration, for editors.
+
+    The schema covers keys and value formats; only "check" finds conflicts between them.
+    """
+    print(json.dumps(json_schema(keys.ROOT, "crm-milter"), indent=2))
+    return EX_OK

@@ -1,0 +1,218 @@
+"""Explain the decision for a message on disk, in the words of the log.
+
+The look-up and the decision are the daemon's own; only the envelope and the header fields come
+from the command line and a file in place of Postfix.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crm_milter import address as addresses
+from crm_milter.cli.terminal import EX_NO, EX_OK, load_config, read_stdin, say
+from crm_milter.libmilter import header
+from crm_milter.routing.decide import Policy, decide
+from crm_milter.routing.decision import Decision, Envelope, Recipient
+from crm_milter.routing.logline import outcome_line
+from crm_milter.rules.table import Considered, RuleTable
+from crm_milter.wording import printable
+
+QUEUE_ID = "explain"
+# A table may have a hundred thousand rules; the story of one address names this many.
+MOST_PASSED_OVER = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One rule that was looked at for a recipient, or many that do not take its address."""
+
+    rule: str
+    applies: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """All that was decided for one message, and from what."""
+
+    envelope: Envelope
+    looked_at: tuple[tuple[Recipient, tuple[Step, ...]], ...]
+    decision: Decision | None  # None: no rule applies, the milter lets go at DATA
+
+
+def explain(policy: Policy, sender: str, recipients: list[str], message: bytes) -> Story:
+    """Return the story of a message; addresses are as a client would send them."""
+    wanted = policy.wanted_fields()
+    fields = tuple(each for each in header.fields(message) if each[0] in wanted)
+    normal_sender = addresses.normalise(addresses.strip_path(sender))
+    parsed = tuple(_recipient(policy.table, each, normal_sender) for each in recipients)
+    envelope = Envelope(normal_sender, parsed, size=len(message))
+    looked_at = tuple(
+        (each, tuple(_steps(policy.table, each.address, normal_sender))) for each in parsed
+    )
+    matched = any(each.match for each in parsed)
+    return Story(envelope, looked_at, decide(policy, envelope, fields) if matched else None)
+
+
+def _recipient(table: RuleTable, argument: str, sender: str) -> Recipient:
+    raw = addresses.strip_path(argument)
+    address = addresses.normalise(raw)
+    return Recipient(raw, address, table.match(address, sender, raw))
+
+
+def _steps(table: RuleTable, address: str, sender: str) -> Iterator[Step]:
+    """Yield what became of each rule up to the one that applies, in the order of the file."""
+    considered: dict[str, Considered] = {}
+    for each in table.considered(address, sender):
+        considered.setdefault(each.match.rule.name, each)
+        if _acts(each):
+            break
+    spared = table.spares(address)
+    passed_over = 0
+    for rule in table.rules:
+        found = considered.get(rule.name)
+        if found is None:
+            passed_over += 1
+            if passed_over <= MOST_PASSED_OVER:
+                yield Step(rule.name, False, _not_taken(spared))
+            continue
+        why = _condition(found.failing, sender)
+        if rule.is_test and not found.failing:
+            why = "applies in mode test: logged, not done"
+        yield Step(rule.name, not found.failing, why)
+        if _acts(found):
+            break
+    if passed_over > MOST_PASSED_OVER:
+        more = passed_over - MOST_PASSED_OVER
+        yield Step("", False, f"{more} more rules do not match")
+
+
+def _acts(considered: Considered) -> bool:
+    return not considered.failing and not considered.match.rule.is_test
+
+
+def _not_taken(spared: bool) -> str:
+    reason = "does not match"
+    return f"{reason} (wildcards never match this address)" if spared else reason
+
+
+def _condition(failing: str, sender: str) -> str:
+    reasons = {
+        "": "applies",
+        "senders": f"sender <{printable(sender)}> is not in its senders",
+        "except_senders": f"sender <{printable(sender)}> is in its except_senders",
+        "apply_to": "apply_to excludes it (see known_recipients)",
+    }
+    return reasons[failing]
+
+
+def acting_rule(recipient: Recipient) -> str | None:
+    """Return the name of the rule that acts on a recipient; one in mode test does not."""
+    matches = recipient.match.chain() if recipient.match else ()
+    return next((each.rule.name for each in matches if not each.rule.is_test), None)
+
+
+def lines(story: Story) -> Iterator[str]:
+    """Yield the story as text."""
+    yield f"from <{printable(story.envelope.sender)}>, {story.envelope.size} bytes"
+    decision = story.decision
+    if decision is not None:
+        judgement = decision.judgement
+        decided_by = printable(judgement.field) or "no header field from the spam filter"
+        yield f"spam: {judgement.verdict.value} ({decided_by})"
+    for recipient, steps in story.looked_at:
+        yield ""
+        yield f"to <{printable(recipient.address)}>"
+        for step in steps:
+            yield f"  rule {step.rule}: {step.why}" if step.rule else f"  {step.why}"
+        if acting_rule(recipient) is None:
+            yield "  no rule applies"
+    yield ""
+    yield from _end(decision)
+
+
+def _end(decision: Decision | None) -> Iterator[str]:
+    if decision is None:
+        yield "no rule matches any recipient: accepted at DATA, message neither read nor changed"
+        return
+    for outcome in decision.outcomes:
+        yield outcome_line(QUEUE_ID, outcome, decision.judgement)
+    for addition in decision.add:
+        yield f"add <{addition.address}> {addition.parameters}"
+    for raw in decision.remove:
+        yield f"remove <{printable(raw)}>"
+    if decision.envelope_sender is not None:
+        yield f"envelope sender <{decision.envelope_sender}>"
+    for name, value in decision.headers:
+        yield f"header {name}: {value}"
+    if decision.hold:
+        yield "hold"
+    yield f"reply {decision.reply.value}"
+
+
+def as_json(story: Story) -> dict[str, Any]:
+    """Return the story as what json.dumps takes."""
+    decision = story.decision
+    return {
+        "from": story.envelope.sender,
+        "size": story.envelope.size,
+        "recipients": [
+            {
+                "to": recipient.address,
+                "rule": acting_rule(recipient),
+                "rules": [
+                    {"rule": step.rule, "applies": step.applies, "why": step.why} for step in steps
+                ],
+            }
+            for recipient, steps in story.looked_at
+        ],
+        "decision": _decision_json(decision) if decision else None,
+    }
+
+
+def _decision_json(decision: Decision) -> dict[str, Any]:
+    return {
+        "spam": decision.judgement.verdict.value,
+        "spam_field": decision.judgement.field,
+        "outcomes": [
+            {
+                "to": each.recipient.address,
+                "rule": each.rule.name,
+                "action": each.action.value,
+                "reason": each.reason.value if each.reason else None,
+                "targets": list(each.targets),
+                "copies": [copy.address for copy in each.copies],
+                "test": each.test,
+            }
+            for each in decision.outcomes
+        ],
+        "add": [{"address": each.address, "parameters": each.parameters} for each in decision.add],
+        "remove": list(decision.remove),
+        "envelope_sender": decision.envelope_sender,
+        "headers": [list(each) for each in decision.headers],
+        "hold": decision.hold,
+        "reply": decision.reply.value,
+    }
+
+
+def explain_message(options: argparse.Namespace) -> int:
+    """Show what would happen to a message, rule by rule, and the log lines it would produce."""
+    config = load_config(options.config)
+    try:
+        message = _read_message(options.message)
+    except OSError as error:
+        say(f"{options.message}: {(error.strerror or str(error)).lower()}")
+        return EX_NO
+    story = explain(config.policy, options.sender, options.to, message)
+    if options.json:
+        print(json.dumps(as_json(story), indent=2))
+    else:
+        print("\n".join(lines(story)))
+    return EX_OK
+
+
+def _read_message(name: str) -> bytes:
+    return read_stdin() if name == "-" else Path(name).read_bytes()

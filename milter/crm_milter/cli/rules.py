@@ -1,0 +1,99 @@
+"""The table of rules as a person or a script reads it."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from crm_milter.cli.terminal import EX_OK, load_config
+from crm_milter.rules.pattern import pattern_text
+from crm_milter.rules.rule import ApplyTo, Rule
+
+_HEADING = ("RULE", "MATCH", "REPLACE WITH", "COPIES", "SPAM", "CONDITIONS", "MODE")
+
+
+def table_lines(rules: tuple[Rule, ...]) -> Iterator[str]:
+    """Yield a heading and a line for each rule, in order, in aligned columns."""
+    rows = [_HEADING, *(_row(rule) for rule in rules)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip()
+
+
+def _row(rule: Rule) -> tuple[str, ...]:
+    data = rule_json(rule)
+    return (
+        rule.name,
+        _short(data["match"]),
+        data["replace_with"] or "-",
+        _short([copy["address"] for copy in data["also_deliver_to"]]),
+        "routed" if rule.bypass_spam_filter else rule.on_spam.value,
+        _conditions(rule),
+        rule.mode.value,
+    )
+
+
+def _short(items: list[str]) -> str:
+    if not items:
+        return "-"
+    return items[0] if len(items) == 1 else f"{items[0]} (+{len(items) - 1})"
+
+
+def _conditions(rule: Rule) -> str:
+    parts = []
+    if rule.senders:
+        parts.append(f"senders {_short([pattern_text(each) for each in rule.senders])}")
+    if rule.except_senders:
+        text = _short([pattern_text(each) for each in rule.except_senders])
+        parts.append(f"except_senders {text}")
+    if rule.apply_to is not ApplyTo.ALL:
+        parts.append(f"apply_to {rule.apply_to.value}")
+    return ", ".join(parts) or "-"
+
+
+def rule_json(rule: Rule) -> dict[str, Any]:
+    """Return a rule as what json.dumps takes, with the keys of the configuration."""
+    table = rule.address_map
+    return {
+        "name": rule.name,
+        "match": [pattern_text(each) for each in rule.match] or [f"address_map:{_source(rule)}"],
+        "replace_with": rule.replace_with.source if rule.replace_with else None,
+        "address_map": table.source if table else None,
+        "also_deliver_to": [
+            {
+                "address": copy.address,
+                "deliver_spam": copy.deliver_spam,
+                "suppress_bounces": copy.suppress_bounces,
+            }
+            for copy in rule.copies
+        ],
+        "senders": [pattern_text(each) for each in rule.senders],
+        "except_senders": [pattern_text(each) for each in rule.except_senders],
+        "apply_to": rule.apply_to.value,
+        "bypass_spam_filter": rule.bypass_spam_filter,
+        "on_spam": rule.on_spam.value,
+        "auto_submitted": rule.auto_submitted.value,
+        "max_size": rule.max_size,
+        "on_oversize": rule.on_oversize.value,
+        "suppress_bounces": rule.suppress_bounces,
+        "envelope_sender": rule.envelope_sender or "keep",
+        "propagate_extension": rule.propagate_extension,
+        "add_headers": dict(rule.add_headers),
+        "unrouted_to": rule.unrouted_to,
+        "mode": rule.mode.value,
+    }
+
+
+def _source(rule: Rule) -> str:
+    return rule.address_map.source if rule.address_map else ""
+
+
+def list_rules(options: argparse.Namespace) -> int:
+    """List the rules in the order they are tried."""
+    rules = load_config(options.config).policy.table.rules
+    if options.json:
+        print(json.dumps([rule_json(rule) for rule in rules], indent=2))
+    else:
+        print("\n".join(table_lines(rules)))
+    return EX_OK

@@ -1,0 +1,167 @@
+"""Tables of the configuration to the objects that the rest of the program works with.
+
+Here is checked what concerns several keys of one table; what concerns several rules is in
+``lint``.
+"""
+
+from dataclasses import dataclass
+
+from crm_milter.config.kinds import Place, Section
+from crm_milter.config.listen import Listener, UnixSocket
+from crm_milter.config.values import spam_filter
+from crm_milter.mailbox import mailbox
+from crm_milter.routing.clients import Network
+from crm_milter.routing.decide import NoVerdict
+from crm_milter.rules.pattern import Pattern, group_count, has_literal_domain, named
+from crm_milter.rules.rule import Copy, Rule
+from crm_milter.rules.strangers import free_reference
+from crm_milter.rules.template import Template
+from crm_milter.spam import own_filter, verdict
+
+
+@dataclass(frozen=True, slots=True)
+class MilterSettings:
+    """How Postfix reaches us, and how many processes answer.
+
+    ``socket_mode`` and ``socket_group`` concern Unix sockets, ``workers`` is None for as many
+    as the processors suggest, ``drain_timeout`` is in seconds.
+    """
+
+    listen: Listener
+    socket_mode: int
+    socket_group: str
+    workers: int | None
+    drain_timeout: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpamSettings:
+    """Whom to believe about spam."""
+
+    filters: tuple[verdict.SpamFilter, ...] = ()
+    no_verdict: NoVerdict = NoVerdict.ROUTE
+    unfiltered: tuple[Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A rule, where it stands, and its keys with problems, of which nothing can be concluded."""
+
+    rule: Rule
+    bad: frozenset[str]
+    place: Place
+
+
+def same(section: Section) -> Section:
+    """Return the section itself."""
+    return section
+
+
+def milter(section: Section) -> MilterSettings:
+    """Return the settings under ``milter``."""
+    mode = section["socket_mode"]
+    if mode & 0o007 and isinstance(section["listen"], UnixSocket):
+        message = f'"{mode:04o}" lets every user of the host connect; use "{mode & 0o770:04o}"'
+        section.place.warn(("socket_mode",), message)
+    return MilterSettings(**section.values)
+
+
+def preset(text: str) -> SpamSettings:
+    """Return the settings for ``spam: PRESET``."""
+    return SpamSettings((spam_filter(text),))
+
+
+def spam(section: Section) -> SpamSettings:
+    """Return the settings under ``spam``."""
+    filters = (*section["filter"], *section["headers"])
+    if not filters and not section.bad:
+        section.place.complain((), '"filter" and "headers" are both empty')
+    if filters and section.states("no_verdict") and not any(each.marks_ham for each in filters):
+        names = ", ".join(f'"{each.name}"' for each in filters)
+        message = f"has no effect: with {names}, mail without a mark counts as ham"
+        section.place.warn(("no_verdict",), message)
+    return SpamSettings(filters, section["no_verdict"], section["unfiltered"])
+
+
+def header(section: Section) -> verdict.SpamFilter:
+    """Return the filter for one of ``spam.headers``."""
+    name = section["name"] or "?"
+    if section["value"] is not None:
+        return own_filter.by_value(name, section["value"])
+    return own_filter.by_score(name, section["at_least"] or 0.0)
+
+
+def plain_copy(text: str) -> Copy:
+    """Return one of ``also_deliver_to`` that is only an address."""
+    return Copy(mailbox(text))
+
+
+def copy(section: Section) -> Copy:
+    """Return one of ``also_deliver_to``."""
+    values = section.values
+    return Copy(values["address"] or "", values["deliver_spam"], values["suppress_bounces"])
+
+
+def rule(section: Section) -> Entry:
+    """Return a rule."""
+    values = section.values
+    values["name"] = values["name"] or ""
+    built = Rule(copies=values.pop("also_deliver_to"), **values)
+    bad, place = section.bad, section.place
+    if built.bypass_spam_filter and section.states("on_spam"):
+        message = 'cannot be combined with "bypass_spam_filter: true"'
+        place.complain(("on_spam",), message)
+    _unsaid(built, section)
+    known = not bad & {"match", "replace_with", "address_map"}
+    if known and built.replace_with and not _is_filled(built.replace_with, built.match, place):
+        bad |= {"replace_with"}
+    if not built.replaces and not built.copies and not bad:
+        message = (
+            'has neither "replace_with" nor "also_deliver_to": it does nothing except hide'
+            " its addresses from later rules"
+        )
+        place.warn((), message)
+    return Entry(built, bad, place)
+
+
+def _unsaid(rule: Rule, section: Section) -> None:
+    """Note what says nothing, for want of another key or of content."""
+    place = section.place
+    if section.bad:
+        return
+    if section.states("on_oversize") and rule.max_size is None:
+        place.warn(("on_oversize",), 'has no effect without "max_size"')
+    if rule.propagate_extension and not rule.replaces:
+        place.warn(
+            ("propagate_extension",), "has no effect: the rule does not replace the recipient"
+        )
+    for number, pattern in enumerate(rule.senders if rule.except_senders else ()):
+        if pattern in rule.except_senders:
+            message = f'{named(pattern)} is also in "except_senders" and therefore never matches'
+            place.warn(("senders", number), message)
+
+
+def _is_filled(template: Template, match: tuple[Pattern, ...], place: Place) -> bool:
+    """Tell whether a template fits all patterns of its rule; note where it does not."""
+    most = 0 if template.is_constant else max(template.references(), default=0)
+    fits = True
+    for pattern in match:
+        if not has_literal_domain(pattern):
+            message = (
+                f"cannot be used with {named(pattern)}, which does not end in a domain:"
+                " outgoing mail would also be rerouted"
+            )
+        elif most > group_count(pattern):
+            count = group_count(pattern)
+            groups = f"{count or 'no'} group{'' if count == 1 else 's'}"
+            message = f'"\\{most}" does not exist: {named(pattern)} has {groups}'
+        elif (free := free_reference(template, pattern)) is not None:
+            message = (
+                f'"\\{free}" in the domain lets any sender choose where the mail goes (an open'
+                r" relay); write the domain, or list its values in a group such as (shop|help\.eu)"
+            )
+        else:
+            continue
+        place.complain(("replace_with",), message)
+        fits = False
+    return fits

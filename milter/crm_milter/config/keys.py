@@ -1,0 +1,252 @@
+"""Every key of the configuration: name, kind, default and what it is for.
+
+The one description of the configuration. The validator reads by it, suggestions come from it,
+and the annotated example is tested against it.
+"""
+
+from dataclasses import replace
+
+from crm_milter.config import build, listen, values
+from crm_milter.config.kinds import (
+    Choice,
+    Decimal,
+    Either,
+    Fields,
+    FileText,
+    Flag,
+    Key,
+    Several,
+    Text,
+    Whole,
+    table,
+)
+from crm_milter.mailbox import mailbox
+from crm_milter.routing import clients
+from crm_milter.routing.decide import NoVerdict
+from crm_milter.rules.rule import ApplyTo, AutoSubmitted, Mode, OnOversize, OnSpam
+from crm_milter.rules.template import template
+from crm_milter.spam.presets import PRESETS
+
+# Shapes are for editors: every valid text has its shape, but not everything of a shape is valid.
+ADDRESS = Text("an address", mailbox, r"^[^<].*@[^@<>,; ]+$")
+TEMPLATE = Text("an address", template, r"^[^<]*@[^@<>,; ]*$")
+PATTERN = FileText("a pattern", values.pattern, r"^(\*|/.+/|file:.+|[^<]*@[^@<>,; ]+)$")
+SENDER = FileText("a pattern", values.sender_pattern, r"^(\*|<>|/.+/|file:.+|[^<]*@[^@<>,; ]+)$")
+PRESET = Text("a preset", values.spam_filter, f"^({'|'.join(PRESETS)}|mailscanner:[!-9;-~]+)$")
+FIELD_NAME = Text("a header name", values.field_name, "^[!-9;-~]+$")
+
+MILTER = table(
+    'a mapping with the keys of the milter ("listen", ...)',
+    build.milter,
+    Key(
+        "listen",
+        Text("a listener", listen.listener, "^(unix:.+|inet6?:[0-9]+@.+)$"),
+        "unix:/var/spool/postfix/crm-milter/milter.sock",
+        "socket on which the milter listens for Postfix",
+    ),
+    Key(
+        "socket_mode",
+        Text("permissions", values.socket_mode, "^(0o?[0-7]{3}|[67][0-7]0)$", number=True),
+        "0660",
+        "permissions of a Unix socket, in octal",
+    ),
+    Key(
+        "socket_group",
+        Text("a group", values.group, r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\$?$"),
+        "postfix",
+        "group of a Unix socket",
+    ),
+    Key(
+        "workers",
+        Whole('a number from 1 to 64 or "auto"', 1, 64, word="auto"),
+        "auto",
+        "number of worker processes; auto: one per usable CPU, at most 4",
+    ),
+    Key(
+        "drain_timeout",
+        Text("a time", values.drain_timeout, "^[0-9]+ ?[smhd]?$", number=True),
+        "60",
+        "seconds allowed for open sessions to finish when the milter stops",
+    ),
+)
+
+METRICS = table(
+    'a mapping with "listen"',
+    lambda section: section["listen"],
+    Key(
+        "listen",
+        Text('"HOST:PORT" or "none"', listen.exporter_address, "^(none|.+:[0-9]+)$"),
+        "127.0.0.1:9894",
+        "address of the metrics endpoint; none disables it",
+    ),
+)
+
+HEADER = table(
+    'a header: "name", and "value" or "at_least"',
+    build.header,
+    Key("name", FIELD_NAME, None, "header field", required=True),
+    Key(
+        "value",
+        Text("a string", values.field_value, "."),
+        None,
+        "spam if the value matches; * and ? are wildcards",
+    ),
+    Key("at_least", Decimal(), None, "spam if the score in the value is at least this"),
+    needs=(("value", "at_least"),),
+    apart=(("value", "at_least"),),
+)
+
+SPAM = table(
+    'a mapping with "filter" or "headers"',
+    build.spam,
+    Key("filter", Several(PRESET), (), "presets of the spam filters to trust"),
+    Key("headers", Several(HEADER), (), "header fields of your own filter"),
+    Key(
+        "no_verdict",
+        Choice(NoVerdict),
+        "route",
+        "what to do with mail that has no verdict, if the filter marks ham",
+    ),
+    Key(
+        "unfiltered",
+        Several(Text("a network", clients.network, "^[0-9a-fA-F:.]+(/[0-9]+)?$")),
+        (),
+        "clients whose mail the filter does not look at",
+    ),
+    needs=(("filter", "headers"),),
+)
+
+COPY = table(
+    'a mapping with "address"',
+    build.copy,
+    Key("address", ADDRESS, None, "address that gets the copy", required=True),
+    Key(
+        "deliver_spam",
+        Flag(),
+        False,
+        "send this copy even if the mail is spam (with bypass_spam_filter)",
+    ),
+    Key("suppress_bounces", Flag(), True, "do not send the sender a bounce if this copy fails"),
+)
+
+RULE = table(
+    'a mapping with the keys of a rule ("name", "match", ...)',
+    build.rule,
+    Key(
+        "name",
+        Text("a name", values.rule_name, "^[a-z0-9._-]+$", number=True),
+        None,
+        "label in logs and metrics",
+        required=True,
+    ),
+    Key("match", Several(PATTERN, least=1), (), "recipients it applies to"),
+    Key(
+        "address_map",
+        FileText("a file", values.address_map),
+        None,
+        "table of recipients and targets, instead of match and replace_with",
+    ),
+    Key("senders", Several(SENDER, least=1), (), "envelope senders it applies to"),
+    Key("except_senders", Several(SENDER, least=1), (), "envelope senders it does not apply to"),
+    Key(
+        "apply_to",
+        Choice(ApplyTo),
+        "all",
+        "all recipients, or only those with (known) or without (unknown) an account",
+    ),
+    Key("replace_with", TEMPLATE, None, "address that replaces the recipient"),
+    Key(
+        "also_deliver_to",
+        Several(Either(Text("an address", build.plain_copy, ADDRESS.shape), COPY)),
+        (),
+        "addresses that get a copy",
+    ),
+    Key("propagate_extension", Flag(), False, "keep the extension of the recipient"),
+    Key("bypass_spam_filter", Flag(), False, "reroute spam as well"),
+    Key("on_spam", Choice(OnSpam), "leave", "what happens to spam"),
+    Key("auto_submitted", Choice(AutoSubmitted), "route", "what happens to automatic mail"),
+    Key(
+        "max_size",
+        Text("a size", values.size, "^[0-9]+ ?([kKmMgG](i?[bB])?|[bB])?$", number=True),
+        None,
+        "largest message that is routed",
+    ),
+    Key("on_oversize", Choice(OnOversize), "leave", "what happens to larger ones"),
+    Key(
+        "suppress_bounces",
+        Flag(),
+        True,
+        "do not send the sender a bounce if the CRM rejects the mail",
+    ),
+    Key(
+        "envelope_sender",
+        Text('an address or "keep"', values.envelope_sender, f"^keep$|{ADDRESS.shape}"),
+        "keep",
+        "envelope sender of rerouted mail: keep, or the address that gets bounces",
+    ),
+    Key(
+        "add_headers",
+        Fields(
+            "a mapping of header names to values",
+            Text("a header name", values.new_field_name, FIELD_NAME.shape),
+            Text("a string", values.new_field_value, "^[ -~]+$"),
+        ),
+        {},
+        "header fields to add; {recipient}, {rule} and {spam} are filled in",
+    ),
+    Key(
+        "unrouted_to",
+        ADDRESS,
+        None,
+        "mailbox for mail this rule does not reroute; overrides the global one",
+    ),
+    Key("mode", Choice(Mode), "enforce", "test: log what would be done, change nothing"),
+    needs=(("match", "address_map"),),
+    apart=(("match", "address_map"), ("replace_with", "address_map")),
+)
+
+ROOT = table(
+    'keys such as "rules:"',
+    build.same,
+    Key("milter", MILTER, {}, "how Postfix reaches the milter"),
+    Key("metrics", METRICS, {}, "metrics for Prometheus"),
+    Key(
+        "recipient_delimiter",
+        Text("characters", values.delimiters, "^[!#$%&'*+./=?^_`{|}~-]*$"),
+        "",
+        "characters that start an address extension, as in main.cf",
+    ),
+    Key(
+        "known_recipients",
+        Several(FileText("a file", values.accounts)),
+        (),
+        "tables whose first column lists the addresses with an account",
+    ),
+    Key("unrouted_to", ADDRESS, None, "mailbox for matched mail that is not rerouted"),
+    Key(
+        "spam",
+        Either(Text("a preset", build.preset, PRESET.shape), SPAM),
+        None,
+        "which spam filters to trust",
+    ),
+    Key(
+        "marker_key",
+        Text("a file"),
+        "marker.key",
+        "file with the secret key of the marker, the same on all hosts",
+    ),
+    Key("include", Several(Text("a file")), (), "files with more rules, such as rules.d/*.yaml"),
+    Key("rules", Several(RULE, one=False), (), "the first rule that matches a recipient applies"),
+)
+
+# What an included file may hold.
+INCLUDED = table(
+    '"rules:"',
+    build.same,
+    *(
+        key
+        if key.name == "rules"
+        else replace(key, refusal='only "rules" is allowed in an included file')
+        for key in ROOT.keys.values()
+    ),
+)

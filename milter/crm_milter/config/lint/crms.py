@@ -1,0 +1,195 @@
+"""What the CRM at the other end would refuse or misunderstand: warnings, by the target's domain.
+
+Nothing is said twice of one CRM that concerns all its rules, and nothing that a rule already
+provides for.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from crm_milter import address as addresses
+from crm_milter.config.build import Entry
+from crm_milter.rules.pattern import AddressList, Exact
+from crm_milter.rules.rule import Rule
+
+
+def check(entries: tuple[Entry, ...]) -> None:
+    """Note what is known to go wrong at the CRMs of these rules."""
+    traps = _Traps()
+    for entry in entries:
+        if not entry.bad & {"match", "replace_with", "address_map"}:
+            traps.entry(entry)
+
+
+# What is known of CRMs by the domain of the addresses that they generate.
+#
+# The domain of a target tells the CRM. A domain that is not listed here tells nothing.
+
+
+@dataclass(frozen=True, slots=True)
+class Crm:
+    """A CRM: how its addresses look, what it refuses, and how it counts.
+
+    ``largest`` is in bytes. ``drops`` is mail that never becomes a case and whose sender hears
+    nothing. ``many_cases``: a message to several addresses that lead to one of its own becomes
+    several cases.
+    """
+
+    name: str
+    example: str
+    domain: re.Pattern[str]
+    largest: int | None = None
+    drops: str = ""
+    many_cases: bool = False
+
+
+@dataclass(slots=True)
+class _Traps:
+    """What was found so far, and said."""
+
+    by_domain: dict[str, Crm | None] = field(default_factory=dict)
+    told: set[str] = field(default_factory=set)  # of which CRMs
+    origins: dict[str, str] = field(default_factory=dict)  # by target; "" where there are several
+
+    def entry(self, entry: Entry) -> None:
+        """Note the traps of one rule."""
+        crms: dict[str, Crm] = {}
+        odd: dict[str, Crm] = {}
+        for target, origins in targets(entry.rule):
+            domain = target.rpartition("@")[2]
+            crm = self._crm(domain)
+            if crm is None:
+                continue
+            crms[crm.name] = crm
+            if not crm.domain.fullmatch(addresses.ascii_domain(domain)):
+                odd.setdefault(target, crm)
+            for origin in origins if crm.many_cases else ():
+                self._shared(entry, origin, target, crm)
+        self._shapes(entry, odd)
+        for crm in crms.values():
+            self._size(entry, crm)
+            self._drops(entry, crm)
+
+    def _crm(self, domain: str) -> Crm | None:
+        if domain not in self.by_domain:
+            self.by_domain[domain] = crm_of(domain)
+        return self.by_domain[domain]
+
+    def _shapes(self, entry: Entry, odd: dict[str, Crm]) -> None:
+        for target, crm in list(odd.items())[:1]:
+            more = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
+            message = (
+                f'"{target}"{more} does not look like an address of {crm.name}, such as'
+                f' "{crm.example}"'
+            )
+            entry.place.warn((_key(entry.rule),), message)
+
+    def _shared(self, entry: Entry, origin: str, target: str, crm: Crm) -> None:
+        known = self.origins.setdefault(addresses.normalise(target), origin)
+        if known and (known != origin or origin.startswith("@")):
+            self.origins[addresses.normalise(target)] = ""
+            message = (
+                f'several addresses are rerouted to "{target}": a message to two of them'
+                f" opens two cases in {crm.name}"
+            )
+            entry.place.warn((_key(entry.rule),), message)
+
+    def _size(self, entry: Entry, crm: Crm) -> None:
+        """Note a limit that lets too much pass, or none where nobody would have the mail."""
+        rule, largest = entry.rule, crm.largest
+        if largest is None:
+            return
+        limit = f"{largest >> 20}M"
+        if rule.max_size is not None and rule.max_size > largest:
+            message = f"{crm.name} rejects mail over {limit}"
+            entry.place.warn(("max_size",), message)
+        elif rule.max_size is None and not rule.copies and f"{crm.name} size" not in self.told:
+            self.told.add(f"{crm.name} size")
+            message = (
+                f"{crm.name} rejects mail over {limit}, and the sender may not be told;"
+                f' with "max_size: {limit}" such mail goes to unrouted_to'
+            )
+            entry.place.warn((_key(rule),), message)
+
+    def _drops(self, entry: Entry, crm: Crm) -> None:
+        if crm.drops and not entry.rule.copies and crm.name not in self.told:
+            self.told.add(crm.name)
+            message = (
+                f'{crm.name} silently drops {crm.drops}; use "also_deliver_to" to keep a'
+                " copy in a mailbox of your own"
+            )
+            entry.place.warn((_key(entry.rule),), message)
+
+
+def _key(rule: Rule) -> str:
+    return "replace_with" if rule.replace_with is not None else "address_map"
+
+
+def targets(rule: Rule) -> Iterator[tuple[str, Iterable[str]]]:
+    """Yield the targets that are known without a message, each with what leads to it."""
+    if rule.address_map is not None:
+        for key, targets in rule.address_map.targets.items():
+            for target in targets:
+                yield target, (key,)
+    template = rule.replace_with
+    if template is None:
+        return
+    if template.constant is not None:
+        yield template.constant, _origins(rule)
+    elif template.domain is not None and "\\" not in template.domain:
+        yield f"{template.local or '1'}@{template.domain}", ()
+
+
+def _origins(rule: Rule) -> Iterator[str]:
+    """Yield the addresses of a rule; one without a local part stands for several."""
+    for pattern in rule.match:
+        match pattern:
+            case Exact(address):
+                yield address
+            case AddressList(_, listed):
+                yield from sorted(listed)
+            case _:
+                yield "@"
+
+
+def _domain(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern.replace(".", r"\.").replace("LABEL", r"[a-z0-9_-]+"))
+
+
+_MB = 1 << 20
+_SALESFORCE = Crm(
+    "Salesforce",
+    "name@long-id.n.pod.case.salesforce.com",
+    _domain("(LABEL.){2,}case.(sandbox.)?salesforce.com"),
+    largest=25 * _MB,
+    many_cases=True,
+)
+_ZENDESK = Crm("Zendesk", "support@company.zendesk.com", _domain("LABEL.zendesk.com"))
+_HUBSPOT = Crm(
+    "HubSpot", "name@id.hubspot-inbox.com", _domain("(LABEL.)+(hubspot-inbox|hs-inbox).com")
+)
+_JIRA = Crm(
+    "Jira",
+    "support@site.atlassian.net",
+    _domain("LABEL.atlassian.net"),
+    largest=25 * _MB,
+    drops='bounces (mail from "<>") and mail that fails DMARC because its DKIM signature broke',
+)
+_FRESHDESK = Crm("Freshdesk", "support@company.freshdesk.com", _domain("(LABEL.)+freshdesk.com"))
+
+# By the last two labels of a domain.
+_BY_DOMAIN = {
+    "salesforce.com": _SALESFORCE,
+    "zendesk.com": _ZENDESK,
+    "hubspot-inbox.com": _HUBSPOT,
+    "hs-inbox.com": _HUBSPOT,
+    "atlassian.net": _JIRA,
+    "freshdesk.com": _FRESHDESK,
+}
+
+
+def crm_of(domain: str) -> Crm | None:
+    """Return the CRM to which a domain, as in ``user@domain``, belongs."""
+    labels = addresses.ascii_domain(domain).rsplit(".", 2)
+    return _BY_DOMAIN.get(".".join(labels[-2:]))

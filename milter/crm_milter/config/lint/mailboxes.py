@@ -1,0 +1,98 @@
+"""Mailboxes for what is left or bounces: none may be where the mail was meant to go.
+
+Spam that is kept from a CRM would reach it after all, and a bounce would show its address.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from crm_milter import address as addresses
+from crm_milter.config.build import Entry
+from crm_milter.config.kinds import Place, Section
+from crm_milter.rules.pattern import AddressList, Exact
+from crm_milter.rules.rule import Rule
+from crm_milter.rules.template import Template
+
+KEYS = ("unrouted_to", "envelope_sender", "dead_letters")
+_REFERENCE = re.compile(r"\\[1-9]")
+
+
+def check(entries: tuple[Entry, ...], root: Section) -> None:
+    """Note every mailbox of these keys that is a target of a rule."""
+    ends = DeadEnds(root["recipient_delimiter"] or "")
+    for entry in entries:
+        if not entry.bad & {"match", "replace_with", "address_map"}:
+            ends.add(entry.rule)
+    for key in KEYS:
+        _mailbox(ends, key, root.values.get(key), root.place)
+        for entry in entries:
+            _mailbox(ends, key, getattr(entry.rule, key, None), entry.place)
+
+
+def _mailbox(ends: "DeadEnds", key: str, address: str | None, place: Place) -> None:
+    rule = ends.target_of(address) if address else ""
+    if rule:
+        message = f'"{address}" is a target of rule "{rule}": what is kept from it would get there'
+        place.complain((key,), message)
+
+
+@dataclass(slots=True)
+class DeadEnds:
+    """Whether an address is a target of a rule, in any of its spellings."""
+
+    delimiter: str = ""
+    _targets: dict[str, str] = field(default_factory=dict)
+    _patterns: dict[str, list[tuple[re.Pattern[str], str]]] = field(default_factory=dict)
+    _asked: dict[str, str] = field(default_factory=dict)
+
+    def add(self, rule: Rule) -> None:
+        """Add what a rule sends mail to."""
+        for target in known_targets(rule):
+            self._targets.setdefault(self._base(target), rule.name)
+        for domain, pattern in _patterns(rule.replace_with):
+            self._patterns.setdefault(domain, []).append((pattern, rule.name))
+
+    def target_of(self, address: str) -> str:
+        """Return the name of a rule that sends mail to an address, "" if none does."""
+        if address not in self._asked:
+            self._asked[address] = self._find(self._base(address))
+        return self._asked[address]
+
+    def _find(self, base: str) -> str:
+        patterns = self._patterns.get(addresses.domain_of(base), [])
+        made = (name for pattern, name in patterns if pattern.fullmatch(base))
+        return self._targets.get(base) or next(made, "")
+
+    def _base(self, address: str) -> str:
+        return addresses.without_extension(addresses.normalise(address).casefold(), self.delimiter)
+
+
+def known_targets(rule: Rule) -> Iterator[str]:
+    """Yield the targets that are known without a message."""
+    if rule.address_map is not None:
+        for targets in rule.address_map.targets.values():
+            yield from targets
+    template = rule.replace_with
+    if template is not None and template.constant is not None:
+        yield template.constant
+    elif template is not None and not template.references():
+        for address in _exact(rule):
+            yield template.fill(address, ()) or ""
+
+
+def _exact(rule: Rule) -> Iterator[str]:
+    for pattern in rule.match:
+        if isinstance(pattern, Exact):
+            yield pattern.address
+        elif isinstance(pattern, AddressList):
+            yield from pattern.addresses
+
+
+def _patterns(template: Template | None) -> Iterator[tuple[str, re.Pattern[str]]]:
+    """Yield what the targets of a template with groups look like, by its domain if it has one."""
+    if template is None or not template.references() or not (template.local and template.domain):
+        return
+    domain = addresses.ascii_domain(template.domain)
+    parts = _REFERENCE.split(f"{template.local}@{domain}".casefold())
+    yield domain, re.compile(".*".join(map(re.escape, parts)), re.DOTALL)

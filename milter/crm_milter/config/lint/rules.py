@@ -1,0 +1,298 @@
+"""What is wrong between rules, and between a rule and the settings for all of them.
+
+Each check looks every address up in the table that the daemon uses, so that it is right about
+order, extensions and protected addresses, and takes time in proportion to the files. Only rules
+without conditions hide others; a condition that fails today may hold tomorrow. For the others
+a rule in test mode is not there.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from crm_milter import address as addresses
+from crm_milter.config.build import Entry, SpamSettings
+from crm_milter.config.kinds import Section
+from crm_milter.config.lint import crms, letters, loops, mailboxes
+from crm_milter.config.lint.crms import crm_of, targets
+from crm_milter.config.problems import Path
+from crm_milter.rules.pattern import (
+    AddressList,
+    Everyone,
+    Exact,
+    Glob,
+    InDomain,
+    Pattern,
+    Regex,
+    named,
+)
+from crm_milter.rules.rule import AddressMap, ApplyTo, Mode, Rule
+from crm_milter.rules.strangers import domains_of, is_public
+from crm_milter.rules.table import RuleTable
+from crm_milter.spam.verdict import field_names
+
+
+def check(entries: tuple[Entry, ...], table: RuleTable, root: Section) -> None:
+    """Note what is wrong between these rules and the settings at the top of the file."""
+    _names(entries)
+    _accounts(entries, table, root)
+    _extensions(entries, root)
+    _headers(entries, root["spam"] or SpamSettings())
+    for entry in entries:
+        _repetitions(entry)
+    enforced = table.enforced()
+    _unreachable(entries, enforced)
+    if "known_recipients" not in root.bad:
+        loops.check(entries, enforced, root)
+    mailboxes.check(entries, root)
+    for entry in entries:
+        _public_domains(entry)
+        _secrets(entry)
+    crms.check(entries)
+    letters.check(entries, root)
+
+
+def _names(entries: tuple[Entry, ...]) -> None:
+    first: dict[str, Entry] = {}
+    for entry in entries:
+        name = entry.rule.name
+        if name and first.setdefault(name, entry) is not entry:
+            before = first[name].place
+            line = f"line {before.line('name')}"
+            if before.problems is not entry.place.problems:
+                line = f"{line} of {before.problems.file}"
+            entry.place.complain(("name",), f'duplicate name "{name}" (first on {line})')
+
+
+def _accounts(entries: tuple[Entry, ...], table: RuleTable, root: Section) -> None:
+    """Note conditions on accounts that are not known or settle the matter, and unused accounts."""
+    asking = [entry for entry in entries if entry.rule.apply_to is not ApplyTo.ALL]
+    if "known_recipients" in root.bad:
+        return
+    if root["known_recipients"] and not asking and "rules" not in root.bad:
+        message = 'has no effect: no rule uses "apply_to"'
+        root.place.warn(("known_recipients",), message)
+    for entry in asking:
+        if not table.known:
+            message = 'requires "known_recipients", which lists no addresses'
+            entry.place.complain(("apply_to",), message)
+            continue
+        wanted = entry.rule.apply_to is ApplyTo.KNOWN
+        for number, pattern in enumerate(entry.rule.match):
+            if isinstance(pattern, Exact) and (pattern.address in table.known) is not wanted:
+                stands = "not listed" if wanted else "listed"
+                message = (
+                    f'{named(pattern)} is {stands} in "known_recipients", so the rule never'
+                    " applies to it"
+                )
+                entry.place.warn(("match", number), message)
+
+
+def _extensions(entries: tuple[Entry, ...], root: Section) -> None:
+    if root["recipient_delimiter"] or "recipient_delimiter" in root.bad:
+        return
+    for entry in entries:
+        if entry.rule.propagate_extension:
+            message = 'requires "recipient_delimiter"'
+            entry.place.complain(("propagate_extension",), message)
+
+
+def _headers(entries: tuple[Entry, ...], spam: SpamSettings) -> None:
+    """Note header fields that would be taken for the word of the spam filter."""
+    read = field_names(spam.filters)
+    for entry in entries:
+        for name, _ in entry.rule.add_headers:
+            if name.lower() in read:
+                message = "this field carries the spam filter's verdict; choose another name"
+                entry.place.complain(("add_headers", name), message)
+
+
+def _public_domains(entry: Entry) -> None:
+    """Note addresses of providers where everybody may have one: that mail is not this host's."""
+    patterns = enumerate(entry.rule.match)
+    parts: list[tuple[Path, str, set[str]]] = [
+        (("match", number), named(each), domains_of(each)) for number, each in patterns
+    ]
+    table = entry.rule.address_map
+    if table is not None:
+        listed = {addresses.domain_of(key) for key in table.targets}
+        parts.append((("address_map",), f'"{table.source}"', listed))
+    for where, name, domains in parts:
+        for domain in sorted(filter(is_public, domains)):
+            message = (
+                f'{name} takes mail for "{domain}", a public mail provider: mail that your users'
+                " send there would go to the CRM"
+            )
+            entry.place.warn(where, message)
+
+
+_LONG_ID = re.compile(r"(?=[A-Za-z_-]*[0-9])(?=[0-9_-]*[A-Za-z])[A-Za-z0-9_-]{15,}")
+
+
+def _secrets(entry: Entry) -> None:
+    """Note added header fields that hold what a sender must not learn.
+
+    Postfix sends the header after the milters' edits to whoever asks for it by NOTIFY=SUCCESS and
+    RET=HDRS (RFC 3461).
+    """
+    rule = entry.rule
+    secret = {each.lower() for target, _ in targets(rule) for each in _telling(target)}
+    secret |= {copy.address.lower() for copy in rule.copies}
+    for name, value in rule.add_headers:
+        held = re.sub(r"\{[^{}]*\}", " ", value).lower()
+        if any(each in held for each in secret) or _LONG_ID.search(held):
+            message = (
+                "looks like a secret, and any sender can read it in a delivery report"
+                ' (smtpd_discard_ehlo_keywords = "dsn" in main.cf prevents that)'
+            )
+            entry.place.warn(("add_headers", name), message)
+
+
+def _telling(target: str) -> Iterator[str]:
+    """Yield the target, and its domain if that is one of a CRM's."""
+    domain = target.rpartition("@")[2]
+    yield target
+    if crm_of(domain) is not None:
+        yield domain
+
+
+def _repetitions(entry: Entry) -> None:
+    if "match" in entry.bad or len(entry.rule.match) < 2:
+        return
+    seen: set[object] = set()
+    for number, pattern in enumerate(entry.rule.match):
+        if _key(pattern) in seen:
+            entry.place.warn(("match", number), f"{named(pattern)} is listed twice")
+        seen.add(_key(pattern))
+
+
+def _key(pattern: Pattern) -> object:
+    """Return what is equal for patterns that take the same addresses."""
+    match pattern:
+        case Glob():
+            return pattern.pieces, pattern.domain
+        case Regex() | AddressList():
+            return pattern.source
+    return pattern
+
+
+@dataclass(slots=True)
+class _Part:
+    """One pattern or table of a rule: how many of its addresses go to which rules before."""
+
+    where: Path
+    name: str
+    size: int = 0
+    hidden: int = 0
+    example: str = ""
+    takers: dict[str, None] | None = None
+
+    def add(self, text: str, taker: Rule | None) -> None:
+        self.size += 1
+        if taker is not None:
+            self.hidden += 1
+            self.example = self.example or text
+            self.takers = self.takers or {}
+            self.takers.setdefault(taker.name)
+
+    @property
+    def all_hidden(self) -> bool:
+        return 0 < self.size == self.hidden
+
+    @property
+    def message(self) -> str:
+        names = _quoted(self.takers or ())
+        if self.all_hidden:
+            return f"{self.name} never reaches this rule: matched first by {names}"
+        if self.hidden == 1:
+            return (
+                f'"{self.example}" in {self.name} never reaches this rule: matched first by {names}'
+            )
+        return (
+            f"{self.hidden} addresses in {self.name} never reach this rule"
+            f' (for example "{self.example}"): matched first by {names}'
+        )
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def _unreachable(entries: tuple[Entry, ...], table: RuleTable) -> None:
+    wildcards: dict[object, Rule] = {}
+    entries = tuple(each for each in entries if each.rule.mode is not Mode.TEST)
+    for number, entry in enumerate(entries):
+        rule = entry.rule
+        parts = list(_parts(rule, table, wildcards)) if number and _is_doubtful(rule, table) else ()
+        if not rule.is_conditional:
+            for pattern in rule.match:
+                if not isinstance(pattern, Exact | AddressList):
+                    wildcards.setdefault(_key(pattern), rule)
+        if entry.bad & {"match", "address_map"} or not any(part.hidden for part in parts):
+            continue
+        if all(part.all_hidden for part in parts):
+            names = _quoted(dict.fromkeys(name for part in parts for name in part.takers or ()))
+            entry.place.complain(
+                (), f"can never apply: all its addresses are matched first by {names}"
+            )
+            continue
+        for part in parts:
+            if part.hidden:
+                entry.place.warn(part.where, part.message)
+
+
+def _is_doubtful(rule: Rule, table: RuleTable) -> bool:
+    """Tell whether a rule is other than most: a few addresses that all come to it."""
+    return rule.address_map is not None or any(
+        not isinstance(pattern, Exact) or _taker(pattern.address, rule, table)
+        for pattern in rule.match
+    )
+
+
+def _parts(rule: Rule, table: RuleTable, wildcards: dict[object, Rule]) -> Iterator[_Part]:
+    for number, pattern in enumerate(rule.match):
+        part = _Part(("match", number), named(pattern))
+        if isinstance(pattern, AddressList):
+            for address in sorted(pattern.addresses):
+                part.add(address, _taker(address, rule, table))
+        elif isinstance(pattern, Exact):
+            part.add(pattern.address, _taker(pattern.address, rule, table))
+        else:
+            part.add(named(pattern), _wider(pattern, wildcards))
+        yield part
+    if rule.address_map is not None:
+        part = _Part(("address_map",), f'"{rule.address_map.source}"')
+        _add_keys(part, rule.address_map, rule, table, wildcards)
+        yield part
+
+
+def _add_keys(
+    part: _Part,
+    address_map: AddressMap,
+    rule: Rule,
+    table: RuleTable,
+    wildcards: dict[object, Rule],
+) -> None:
+    for key in address_map.targets:
+        if key.startswith("@"):
+            part.add(key, _wider(InDomain(key[1:]), wildcards))
+        else:
+            part.add(key, _taker(key, rule, table))
+
+
+def _taker(address: str, rule: Rule, table: RuleTable) -> Rule | None:
+    """Return the rule without conditions that takes an address before this one, or None."""
+    for match in table.possible(address):
+        if match.rule is rule:
+            return None
+        if not match.rule.is_conditional:
+            return match.rule
+    return None
+
+
+def _wider(pattern: Pattern, wildcards: dict[object, Rule]) -> Rule | None:
+    """Return the rule before that takes all that a pattern could, or None."""
+    wider: tuple[object, ...] = (_key(pattern), Everyone())
+    if isinstance(pattern, Glob):
+        wider = (_key(pattern), InDomain(pattern.domain), Everyone())
+    return next((wildcards[each] for each in wider if each in wildcards), None)

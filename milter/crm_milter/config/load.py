@@ -1,0 +1,226 @@
+"""The configuration: a file to a ``Config``, or every problem in it.
+
+What comes out is complete and checked: nothing later asks whether a setting makes sense. What
+is refused comes as one ConfigError with all problems; what is only odd, in ``warnings``.
+"""
+
+import gc
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from crm_milter.config import document, keys
+from crm_milter.config.build import Entry, MilterSettings, SpamSettings
+from crm_milter.config.files import Files
+from crm_milter.config.kinds import Section
+from crm_milter.config.lint import rules
+from crm_milter.config.listen import LONGEST_SOCKET_PATH, UnixSocket
+from crm_milter.config.problems import ConfigError, Problem, Problems
+from crm_milter.config.problems import Path as Where
+from crm_milter.config.reader import INVALID, Reader
+from crm_milter.config.sources import Disk, Sources
+from crm_milter.routing.decide import Policy
+from crm_milter.rules.table import RuleTable
+from crm_milter.wording import why
+
+__all__ = ["Config", "ConfigError", "MilterSettings", "Problem", "load", "parse"]
+
+_SHORTEST_KEY = 16  # bytes
+_LONGEST_KEY = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A valid configuration; ``metrics_listen`` is host and port, None for no exporter."""
+
+    milter: MilterSettings
+    metrics_listen: tuple[str, int] | None
+    recipient_delimiter: str
+    unrouted_to: str | None
+    policy: Policy
+    warnings: tuple[Problem, ...] = ()
+
+
+def load(path: Path, sources: Sources | None = None) -> Config:
+    """Return the configuration in a file; raises ConfigError, also if it cannot be read.
+
+    ``sources`` has the file, and those that it names.
+    """
+    sources = sources or Disk()
+    try:
+        with sources.open(path, document.MOST_BYTES) as stream:
+            return _config(stream, path, sources)
+    except OSError as error:
+        raise ConfigError((Problem(str(path), 0, "", why(error)),)) from error
+
+
+def parse(text: str, path: Path) -> Config:
+    """Return the configuration in a text; ``path`` names it and is where relative paths start."""
+    return _config(BytesIO(text.encode("utf-8", "surrogatepass")), path, Disk())
+
+
+def _config(stream: BinaryIO, path: Path, sources: Sources) -> Config:
+    problems = Problems(str(path))
+    files = Files(problems, sources)
+    entries: list[Entry] = []
+    with _uncollected():
+        section = _section(stream, Reader(keys.ROOT, problems, files), problems, entries)
+        if section is INVALID:
+            problems.raise_errors()
+        for file in included(section, path, sources):
+            _include(file, problems.beside(str(file)), files.seen_from(file), entries, sources)
+        return _checked(section, tuple(entries), path, problems, sources)
+
+
+def _section(stream: BinaryIO, reader: Reader, problems: Problems, entries: list[Entry]) -> Any:
+    """Return the keys of a file, and append its rules to ``entries`` as they are read."""
+
+    def take_rule(node: document.Node, where: Where) -> None:
+        entry = reader.read(keys.RULE, node, where)
+        if entry is not INVALID:
+            entries.append(entry)
+
+    tree = document.read(stream, problems, {"rules": take_rule}) or document.Mapping({}, 1)
+    return reader.read(reader.root, tree, ())
+
+
+def _include(
+    file: Path, problems: Problems, files: Files, entries: list[Entry], sources: Sources
+) -> None:
+    """Append the rules of an included file; what is wrong with it is noted."""
+    try:
+        with sources.open(file, document.MOST_BYTES) as stream:
+            _section(stream, Reader(keys.INCLUDED, problems, files), problems, entries)
+    except OSError as error:
+        problems.add(0, (), why(error))
+    except ConfigError:
+        pass  # noted, and the other files may hold problems, too
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the garbage collector from looking at every rule again and again: half the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _checked(
+    section: Section,
+    entries: tuple[Entry, ...],
+    path: Path,
+    problems: Problems,
+    sources: Sources,
+) -> Config:
+    delimiter: str = section["recipient_delimiter"]
+    spam: SpamSettings = section["spam"] or SpamSettings()
+    if entries and not section.states("spam"):
+        message = "no spam filter is configured: spam is rerouted like any other mail"
+        section.place.warn(("spam",), message)
+    milter = _absolute(section, path)
+    known: frozenset[str] = frozenset().union(*section["known_recipients"])
+    table = RuleTable(tuple(entry.rule for entry in entries), delimiter, known)
+    rules.check(entries, table, section)
+    problems.raise_errors()
+    marker_key = _marker_key(section, path, sources)
+    return Config(
+        milter=milter,
+        metrics_listen=section["metrics"],
+        recipient_delimiter=delimiter,
+        unrouted_to=section["unrouted_to"],
+        policy=Policy(
+            table,
+            spam.filters,
+            spam.no_verdict,
+            spam.unfiltered,
+            marker_key,
+        ),
+        warnings=problems.warnings(),
+    )
+
+
+def _marker_key(section: Section, path: Path, sources: Sources) -> bytes:
+    """Return the secret of the markers; mail does not wait for one, so a bad file is a warning."""
+    name: str = section["marker_key"]
+    try:
+        with sources.open(path.absolute().parent / name) as stream:
+            key = stream.read(_LONGEST_KEY).strip()
+            mode = os.fstat(stream.fileno()).st_mode
+    except OSError as error:
+        if name != keys.ROOT.defaults["marker_key"]:
+            section.place.warn(("marker_key",), f'"{name}": {why(error)}; the key is empty')
+        return b""
+    if len(key) < _SHORTEST_KEY:
+        message = f'"{name}" holds {len(key)} bytes; a key needs at least {_SHORTEST_KEY}'
+        section.place.warn(("marker_key",), message)
+    if mode & (stat.S_IROTH | stat.S_IWOTH):
+        message = f'"{name}" is open to every user of this host; run: chmod o= {name}'
+        section.place.warn(("marker_key",), message)
+    return key
+
+
+def _absolute(section: Section, path: Path) -> MilterSettings:
+    """Return the milter's settings with the path of a Unix socket seen from the file."""
+    milter: MilterSettings = section["milter"]
+    if not isinstance(milter.listen, UnixSocket):
+        return milter
+    socket = os.path.normpath(path.absolute().parent / milter.listen.path)
+    length = len(os.fsencode(socket))
+    if length > LONGEST_SOCKET_PATH:
+        message = (
+            f'"{socket}" is {length} bytes long; a Unix socket path can have at most'
+            f" {LONGEST_SOCKET_PATH}"
+        )
+        section.place.complain(("milter", "listen"), message)
+    return replace(milter, listen=UnixSocket(socket))
+
+
+# Which files ``include`` means: names, or patterns of names, in the order of the names.
+#
+# Nothing that is meant may be overlooked in silence, so a folder is listed here rather than by
+# ``glob``, which takes one that it may not read for an empty one.
+
+_SPECIAL = frozenset("*?[")
+
+
+def included(section: Section, file: Path, sources: Sources) -> tuple[Path, ...]:
+    """Return the files that the configuration ``file`` includes, each once.
+
+    Notes what cannot be found.
+    """
+    found: dict[str, Path] = {}
+    for number, name in enumerate(section["include"]):
+        try:
+            for path in _meant(file.parent, name, sources):
+                real = os.path.realpath(path)
+                if real == os.path.realpath(file):
+                    raise ValueError(f'"{name}" also matches this file itself')
+                found.setdefault(real, path)
+        except OSError as error:
+            section.place.complain(("include", number), f'"{name}": {why(error)}')
+        except ValueError as error:
+            section.place.complain(("include", number), str(error))
+    return tuple(found.values())
+
+
+def _meant(folder: Path, name: str, sources: Sources) -> Iterator[Path]:
+    path = folder / name
+    if _SPECIAL & set(str(Path(name).parent)):
+        raise ValueError('"*", "?" and "[" are allowed in the file name only, not in its directory')
+    if not _SPECIAL & set(path.name):
+        sources.find(path)
+        yield path
+        return
+    for each in sources.names(path.parent):
+        if fnmatchcase(each, path.name) and not each.startswith("."):
+            yield path.parent / each

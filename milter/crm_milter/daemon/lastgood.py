@@ -1,0 +1,128 @@
+"""The last configuration that was served, whole, in the state directory of the service.
+
+It is served again if the file is bad at a start. The bytes of each file are kept under their
+digest and a manifest says which file they were; the manifest is replaced last, so that there is
+always one that is complete.
+"""
+
+import json
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from crm_milter.config.sources import MOST_BYTES, Disk, copied, key
+
+_MANIFEST = "last-good.json"
+_OBJECTS = "last-good"
+
+
+class Store:
+    """The state directory, as systemd names it; without one nothing is kept."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    def save(self, path: Path, sources: Disk) -> None:
+        """Keep what ``path`` and the files that it names were read from; raises OSError."""
+        if self._folder is None or not sources.copies:
+            return
+        objects = self._folder / _OBJECTS
+        objects.mkdir(mode=0o700, exist_ok=True)
+        for name, copy in sources.copies.items():
+            _write(objects / sources.digests[name], copy)
+        manifest = {
+            "path": key(path),
+            "accepted": time.time(),
+            "digest": sources.digest(),
+            "files": {name: sources.digests[name] for name in sources.copies},
+            "folders": sources.folders,
+        }
+        _replace(self._folder / _MANIFEST, json.dumps(manifest, indent=1).encode())
+        for each in objects.iterdir():
+            if each.name not in manifest["files"].values():  # type: ignore[attr-defined]
+                each.unlink()
+
+    def kept(self, path: Path) -> "Kept | None":
+        """Return what was last served from ``path``, if it is there."""
+        try:
+            text = (self._folder / _MANIFEST).read_text() if self._folder else ""
+            manifest = json.loads(text) if text else {}
+        except (OSError, ValueError):
+            return None
+        if manifest.get("path") != key(path) or self._folder is None:
+            return None
+        return Kept(self._folder / _OBJECTS, manifest)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Sources that are copies."""
+
+    _objects: Path
+    _manifest: dict[str, Any]
+
+    @property
+    def accepted(self) -> float:
+        """Return when it was served first, in seconds since the epoch."""
+        return float(self._manifest["accepted"])
+
+    @property
+    def digest(self) -> str:
+        """Return the digest of all the files together."""
+        return str(self._manifest["digest"])
+
+    def digest_of(self, path: Path) -> str:
+        """Return the SHA-256 of one of the files."""
+        return str(self._manifest["files"].get(key(path), ""))
+
+    def open(self, path: Path, most: int = MOST_BYTES) -> BinaryIO:
+        """Return the bytes of a file as they were."""
+        self.find(path)
+        expected = self._manifest["files"][key(path)]
+        with (self._objects / expected).open("rb") as stream:
+            copy, digest = copied(stream, most)
+        if digest != expected:
+            raise OSError(0, "the copy that was kept is damaged")
+        return copy
+
+    def names(self, folder: Path) -> list[str]:
+        """Return the names that a directory had."""
+        names: list[str] | None = self._manifest["folders"].get(key(folder))
+        if names is None:
+            raise FileNotFoundError(2, os.strerror(2))
+        return names
+
+    def find(self, path: Path) -> None:
+        """Return if the file was kept."""
+        if key(path) not in self._manifest["files"]:
+            raise FileNotFoundError(2, os.strerror(2))
+
+
+def state_directory() -> Path | None:
+    """Return the directory that the service may keep something in (systemd.exec(5))."""
+    name = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    return Path(name) if name else None
+
+
+def _write(path: Path, copy: BinaryIO) -> None:
+    if path.exists():
+        return
+    copy.seek(0)
+    _replace(path, copy.read())
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file such that there is the old one or the new one, even after a power cut."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(descriptor)
+        Path(name).rename(path)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise

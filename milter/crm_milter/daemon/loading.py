@@ -1,0 +1,123 @@
+"""What is served: the configuration as it is, or the last good one if that is bad at a start."""
+
+import gc
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from crm_milter.config.load import Config, load
+from crm_milter.config.problems import ConfigError, Problem, Severity
+from crm_milter.config.sources import Disk, key
+from crm_milter.daemon import lastgood
+from crm_milter.log import Log, fault_line
+from crm_milter.wording import why
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration; ``file_digest`` is that of the file, ``digest`` that of all files."""
+
+    config: Config
+    file_digest: str
+    digest: str
+    sources: Disk | None  # None for the last good one, which is kept already
+
+    @property
+    def is_last_good(self) -> bool:
+        """Tell whether it is the last good one, since what is there now is bad."""
+        return self.sources is None
+
+
+class RefusedError(Exception):
+    """The configuration cannot be served; ``lines`` are those of the log that say why."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__(lines)
+        self.lines = lines
+
+
+class Loader:
+    """Reads one configuration, again and again."""
+
+    def __init__(self, path: Path, store: lastgood.Store, log: Log) -> None:
+        self.path = path
+        self._store = store
+        self._log = log
+
+    def at_start(self) -> Loaded:
+        """Return what to serve, the last good one if need be; raises RefusedError."""
+        try:
+            return self.read(had_rules=False)
+        except RefusedError as refused:
+            kept = self._kept()
+            if kept is None:
+                raise
+            for line in refused.lines:
+                self._log(line)
+            return kept
+
+    def read(self, *, had_rules: bool) -> Loaded:
+        """Return what is there now, its warnings said; raises RefusedError."""
+        sources = Disk(keep=True)
+        try:
+            config = load(self.path, sources)
+        except ConfigError as error:
+            raise RefusedError(list(map(_line, error.problems))) from error
+        except Exception as fault:  # whatever it is, the mail goes on
+            raise RefusedError([fault_line("configuration", fault)]) from fault
+        if had_rules and not config.policy.table.rules:
+            # More likely a file that is just being written, or a full disk, than a wish.
+            reason = (
+                "the file no longer contains any rules; if that is intended, restart crm-milter"
+            )
+            raise RefusedError([f"error: {self.path}: {reason}"])
+        for problem in config.warnings:
+            self._log(_line(problem))
+        return Loaded(config, sources.digests[key(self.path)], sources.digest(), sources)
+
+    def keep(self, loaded: Loaded) -> None:
+        """Keep what is being served now, for a start with a bad file."""
+        if loaded.sources is None:
+            return
+        try:
+            self._store.save(self.path, loaded.sources)
+        except OSError as error:
+            self._log(f"warning: cannot keep the last good configuration: {why(error)}")
+        finally:
+            loaded.sources.forget()
+
+    def _kept(self) -> Loaded | None:
+        kept = self._store.kept(self.path)
+        if kept is None:
+            return None
+        try:
+            config = load(self.path, kept)
+        except ConfigError as error:
+            self._log(f"error: the last good configuration is of no use: {error.problems[0]}")
+            return None
+        accepted = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(kept.accepted))
+        self._log(f"error: serving the last good configuration, that of {accepted}")
+        return Loaded(config, kept.digest_of(self.path), kept.digest, None)
+
+
+def freeze() -> None:
+    """Keep the collector of children off what they share with us: a page written is copied."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
+def changed_for_good(before: Config, now: Config) -> list[str]:
+    """Return the keys that differ and only count at the start."""
+    pairs = {
+        "milter.listen": (before.milter.listen, now.milter.listen),
+        "milter.socket_mode": (before.milter.socket_mode, now.milter.socket_mode),
+        "milter.socket_group": (before.milter.socket_group, now.milter.socket_group),
+        "metrics.listen": (before.metrics_listen, now.metrics_listen),
+    }
+    return [key for key, (old, new) in pairs.items() if old != new]
+
+
+def _line(problem: Problem) -> str:
+    """Return a problem as a line of the log, where the level comes first."""
+    return f"{problem.severity.value}: {replace(problem, severity=Severity.ERROR)}"

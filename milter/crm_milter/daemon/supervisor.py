@@ -1,0 +1,306 @@
+"""The parent: starts the workers, reloads, hands over, and ends in good order.
+
+It has no threads and answers no mail. A reload begins a new generation of workers; a file with
+errors, or workers that cannot start, change nothing. What signals, deaths and time ask for is
+done in one loop, one thing after the other, in whatever order they come.
+"""
+
+import math
+import select
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterable
+
+from crm_milter.config.standing import Answers
+from crm_milter.daemon import handover
+from crm_milter.daemon.child import REPLACE_SIGNAL, STOP_SIGNALS, Child, Signals, ended
+from crm_milter.daemon.exporter import Keeper
+from crm_milter.daemon.handover import Store, listener_name, worker_name
+from crm_milter.daemon.loading import Loaded, Loader, RefusedError, changed_for_good, freeze
+from crm_milter.daemon.processors import worker_count
+from crm_milter.daemon.systemd import notify, reloading, watchdog_interval
+from crm_milter.daemon.workers import Step, Workers
+from crm_milter.libmilter.listener import Listener
+from crm_milter.libmilter.opening import ListenError
+from crm_milter.log import Log
+from crm_milter.metrics.memory import Numbers
+from crm_milter.wording import counted, why
+
+_SETTLE = 0.1  # seconds in which further SIGHUPs are part of the same reload
+_LOOK = 2.0  # seconds between two looks at the socket's file
+_PING = 10.0  # seconds between two words to each worker
+_EX_GAVE_UP = 1
+
+
+class Supervisor:
+    """The loop of the parent. Its children are the workers, and the exporter beside them.
+
+    ``adopted`` are workers of an earlier supervisor, by process id. With a store that is used,
+    the workers go on when this process ends.
+    """
+
+    def __init__(
+        self,
+        loader: Loader,
+        loaded: Loaded,
+        listener: Listener,
+        signals: Signals,
+        store: Store,
+        adopted: Iterable[tuple[int, socket.socket]],
+        log: Log,
+    ) -> None:
+        self._loader = loader
+        self._loaded = self._candidate = loaded
+        self._config_at_start = loaded.config
+        self._listener = listener
+        self._signals = signals
+        self._store = store
+        self._log = log
+        self._numbers = Numbers()
+        config = loaded.config
+        self._numbers.loaded(loaded.file_digest, config.policy.table.rules)
+        self._workers = Workers(config, listener, self._numbers, self._let_go, log, store, adopted)
+        self._exporter = Keeper(config.metrics_listen, listener.path, self._numbers, log)
+        self._answers = Answers()
+        self._trial = 0  # the process that tries whether this one can be replaced
+        self._stopping = False
+        self._status = 0
+        # When what is due, on the clock of time.monotonic().
+        self._reload_at = math.inf
+        self._cut_off_at = math.inf
+        self._watchdog = watchdog_interval() or math.inf
+        self._watchdog_at = time.monotonic() + self._watchdog
+        self._look_at = self._ping_at = 0.0
+
+    def run(self) -> int:
+        """Do what is asked for until told to stop and the last child has ended."""
+        freeze()
+        self._store.keep(self._listener.descriptor, listener_name(self._listener.identity))
+        while not self._stopping or (self._children() and not self._store.is_used):
+            self._do_what_is_due(time.monotonic())
+            self._wait()
+            signals = self._signals.taken()  # first: a child that ends later sends another
+            self._bury()
+            self._obey(signals)
+            if self._workers.hopeless and not self._stopping:
+                self._status = _EX_GAVE_UP
+                self._stop()
+        self._exporter.end()
+        self._log("stopped")
+        return self._status
+
+    def _children(self) -> list[Child]:
+        return self._workers.children
+
+    def _let_go(self) -> None:
+        """Close, in a new child, what belongs to the supervisor alone."""
+        for child in self._children():
+            child.channel.close()
+        self._exporter.hang_up()
+        self._signals.close()
+        self._listener.give_up_lock()
+
+    def _let_go_of_mail(self) -> None:
+        """Close, in the exporter, also the socket for mail: who connected would wait for ever."""
+        self._let_go()
+        self._listener.close()
+
+    def _do_what_is_due(self, now: float) -> None:
+        if now >= self._watchdog_at:
+            self._feed_watchdog(now)
+        if now >= self._cut_off_at:
+            seconds = self._loaded.config.milter.drain_timeout
+            self._cut_off(f"drain_timeout ({counted(seconds, 'second')}) exceeded")
+        if now >= self._look_at and not self._stopping:
+            self._look_at = now + _LOOK
+            self._watch_socket(now)
+        if now >= self._ping_at:
+            self._ping_at = now + _PING
+            self._workers.ping()
+        if now >= self._reload_at and self._workers.taken_over:
+            self._reload(now)
+        step = self._workers.tend(now)
+        if step is Step.TAKEN_OVER:
+            self._taken_over()
+        elif step is Step.GAVE_UP:
+            self._refuse_reload([], f": {self._workers.trouble}")
+        if now >= self._exporter.due:
+            self._exporter.start(self._let_go_of_mail)
+
+    def _feed_watchdog(self, now: float) -> None:
+        notify("WATCHDOG=1")
+        self._watchdog_at = now + self._watchdog
+
+    def _wait(self) -> None:
+        """Return when there is something to do; hear what the children say."""
+        self._numbers.staffed(self._workers.serving(), self._workers.restarts)
+        poll = select.poll()
+        poll.register(self._signals.descriptor, select.POLLIN)
+        speakers = {each.channel.fileno(): each for each in self._children() if not each.is_gone}
+        for descriptor in speakers:
+            poll.register(descriptor, select.POLLIN)
+        now = time.monotonic()
+        due = min(self._watchdog_at, self._cut_off_at, self._ping_at, self._exporter.due)
+        due = min(due, self._workers.due(now), math.inf if self._stopping else self._look_at)
+        if self._workers.taken_over:
+            due = min(due, self._reload_at)
+        for descriptor, _ in poll.poll(max(0, math.ceil((due - now) * 1000))):
+            if descriptor in speakers:
+                speakers[descriptor].listen()
+
+    def _bury(self) -> None:
+        now = time.monotonic()
+        for pid, trouble in ended():
+            self._exporter.bury(pid, trouble)
+            if pid == self._trial:
+                self._tried(trouble)
+            # As process 1 of a container we inherit the children of others as well.
+            for child in [each for each in self._children() if each.pid == pid]:
+                self._workers.bury(child, trouble, now)
+        # The end of those that are not children of this process is only heard.
+        for child in [each for each in self._children() if each.is_gone and each.slot is None]:
+            self._workers.bury(child, "", now)
+
+    def _obey(self, signals: Counter[int]) -> None:
+        for _ in range(sum(signals[number] for number in STOP_SIGNALS)):
+            if self._stopping:
+                self._cut_off("second stop signal received")
+            else:
+                self._stop()
+        if self._stopping:
+            return
+        if signals[signal.SIGHUP]:
+            self._reload_at = min(self._reload_at, time.monotonic() + _SETTLE)
+            self._answers.ask(signals[signal.SIGHUP])
+            self._publish()
+        if signals[REPLACE_SIGNAL] and not self._trial:
+            self._try_to_replace()
+
+    # The rules
+
+    def _reload(self, now: float) -> None:
+        """Read the file; if it is good, let a generation begin with it."""
+        self._reload_at = math.inf
+        self._answers.begin()
+        if self._watchdog < math.inf:
+            self._feed_watchdog(now)  # a long file keeps us busy for seconds
+        reloading()
+        try:
+            had_rules = bool(self._loaded.config.policy.table.rules)
+            self._candidate = self._loader.read(had_rules=had_rules)
+        except RefusedError as refused:
+            self._refuse_reload(refused.lines)
+            return
+        for key in changed_for_good(self._config_at_start, self._candidate.config):
+            path = self._loader.path
+            self._log(f"warning: {path}: {key}: changed; takes effect after a restart")
+        freeze()
+        self._workers.begin(self._candidate.config, time.monotonic())
+
+    def _refuse_reload(self, lines: list[str], reason: str = "") -> None:
+        for line in lines:
+            self._log(line)
+        self._candidate = self._loaded
+        self._numbers.reload_failed()
+        failed = f"error: reload failed, keeping the previous rules{reason}"
+        self._log(failed)
+        self._answers.answer(*lines, failed)
+        self._publish()
+        notify("READY=1", f"STATUS=serving {self._size()}, the last reload failed")
+
+    def _taken_over(self) -> None:
+        """Take note that the newest generation serves, and alone."""
+        again = self._workers.generation > 1
+        self._loaded = loaded = self._candidate
+        self._numbers.loaded(loaded.file_digest, loaded.config.policy.table.rules)
+        self._numbers.serves_last_good(loaded.is_last_good)
+        self._loader.keep(loaded)
+        self._answers.answer()
+        self._publish()
+        state = ", the last good configuration" if loaded.is_last_good else ""
+        self._log(f"{'reloaded, ' if again else ''}serving {self._size()}{state}")
+        notify("READY=1", f"STATUS=serving {self._size()}{state}")
+
+    def _publish(self) -> None:
+        loaded = self._loaded
+        rules = len(loaded.config.policy.table.rules)
+        self._answers.publish(loaded.digest, rules, is_last_good=loaded.is_last_good)
+
+    def _size(self) -> str:
+        config = self._loaded.config
+        rules, workers = len(config.policy.table.rules), config.milter.workers
+        return f"{counted(rules, 'rule')} with {counted(worker_count(workers), 'worker')}"
+
+    # The socket
+
+    def _watch_socket(self, now: float) -> None:
+        """Listen again if the socket's file is gone; end if that cannot be."""
+        lost = self._listener.is_lost()
+        self._numbers.lost_socket(lost)
+        if not lost or not self._workers.taken_over:
+            return
+        self._log(f'error: "{self._listener.path}" is no longer this socket, listening again')
+        before = listener_name(self._listener.identity)
+        try:
+            self._listener.bind()
+        except ListenError as error:
+            self._log(f"error: {error}, giving up")
+            self._status = _EX_GAVE_UP
+            self._stop()
+            return
+        self._numbers.lost_socket(is_lost=False)
+        self._store.drop(before)
+        self._store.keep(self._listener.descriptor, listener_name(self._listener.identity))
+        self._workers.begin(self._loaded.config, now)
+
+    # The end
+
+    def _try_to_replace(self) -> None:
+        try:
+            self._trial = handover.trial()
+        except OSError as error:
+            self._log(f"error: cannot start the program again: {why(error)}")
+
+    def _tried(self, trouble: str) -> None:
+        """Become the program as it is installed now, if it has shown that it can start."""
+        self._trial = 0
+        if self._stopping:
+            return
+        if trouble:
+            self._log(f"error: the program cannot replace itself, it {trouble}")
+            return
+        self._log("replacing this process, open sessions go on")
+        self._exporter.end()
+        self._listener.give_up_lock()
+        descriptors = {each.channel.fileno(): worker_name(each.pid) for each in self._children()}
+        descriptors[self._listener.descriptor] = listener_name(self._listener.identity)
+        try:
+            handover.become(descriptors)
+        except OSError as error:
+            self._log(f"error: cannot replace this process: {why(error)}")
+            self._exporter.due = 0.0
+
+    def _stop(self) -> None:
+        """Accept no more, and give the open sessions their time; or leave both to the next."""
+        now, seconds = time.monotonic(), self._loaded.config.milter.drain_timeout
+        self._stopping = True
+        self._reload_at = math.inf
+        if self._store.is_used:
+            self._log("stopping, the workers go on until they are replaced or systemd lets go")
+            notify("STOPPING=1", "STATUS=stopping")
+            return
+        self._cut_off_at = now + seconds
+        self._listener.remove()
+        self._workers.drain(now)
+        self._log(f"stopping, waiting up to {counted(seconds, 'second')} for open sessions")
+        notify("STOPPING=1", "STATUS=stopping, waiting for open sessions")
+
+    def _cut_off(self, reason: str) -> None:
+        self._cut_off_at = math.inf
+        if self._children():
+            workers = counted(len(self._children()), "worker")
+            self._log(f"warning: closing the open sessions of {workers}: {reason}")
+        for child in self._children():
+            child.kill()

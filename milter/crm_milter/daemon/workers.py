@@ -1,0 +1,244 @@
+"""The workers in their generations: one with the rules in force, others that only end.
+
+A generation is complete before the one before is told to end, and has taken over once that
+accepts nothing more. A worker of the newest generation that dies is replaced.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from socket import socket
+
+from crm_milter.config.load import Config
+from crm_milter.daemon import worker
+from crm_milter.daemon.child import Child, Deaths, State, fork
+from crm_milter.daemon.handover import Store, worker_name
+from crm_milter.daemon.processors import settle, worker_count
+from crm_milter.libmilter.listener import Listener
+from crm_milter.libmilter.session import Service
+from crm_milter.log import Log
+from crm_milter.metrics.counting import UNCOUNTED, Tally
+from crm_milter.metrics.memory import Numbers
+from crm_milter.wording import counted, why
+
+_START = 30.0  # seconds in which the workers of a reload have to be ready
+_TRIES = 4  # failures after which a reload is given up
+
+
+class Step(Enum):
+    """What tend() has done about the newest generation."""
+
+    WAITED = "waited"
+    TAKEN_OVER = "taken over"
+    GAVE_UP = "gave up"  # the generation before serves on; ``trouble`` says why
+
+
+@dataclass(frozen=True, slots=True)
+class _Standby:
+    """What to return to if the newest generation cannot start; until when to try that."""
+
+    config: Config
+    generation: int
+    deadline: float
+
+
+class Workers:
+    """The workers behind one listening socket.
+
+    ``children`` are all that live, ``generation`` is the number of the newest and ``taken_over``
+    tells whether that has; ``restarts`` counts the replacements, ``hopeless`` tells that more
+    would be in vain. A new child calls ``let_go`` to close what is not its own. ``adopted`` are
+    those of an earlier supervisor: they serve until the first generation does.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        listener: Listener,
+        numbers: Numbers,
+        let_go: Callable[[], None],
+        log: Log,
+        store: Store,
+        adopted: Iterable[tuple[int, socket]] = (),
+    ) -> None:
+        self.children = [Child(*each, None, 0, 0, State.SERVING) for each in adopted]
+        self.generation = self._newest = 1
+        self.taken_over = False
+        self.restarts = 0
+        self.hopeless = False
+        self.trouble = ""
+        self._listener = listener
+        self._numbers = numbers
+        self._let_go = let_go
+        self._log = log
+        self._store = store
+        self._deaths = Deaths()
+        self._failures = 0
+        self._config = config
+        self._standby: _Standby | None = None
+        self._counts = config.metrics_listen is not None
+        self._ending = False
+        self._first_place = os.urandom(1)[0]  # several instances use different processors
+        self._fork_at = 0.0  # on the clock of time.monotonic()
+
+    def begin(self, config: Config, now: float) -> None:
+        """Let a new generation begin; tend() does the work."""
+        self._standby = _Standby(self._config, self.generation, now + _START)
+        self._config = config
+        self._newest += 1
+        self.generation = self._newest
+        self.taken_over = False
+        self._failures, self._fork_at = 0, now
+
+    def tend(self, now: float) -> Step:
+        """Do what is due."""
+        self._end_overdue(now)
+        if self._standby is not None and now >= self._standby.deadline:
+            self.trouble = f"no new worker was ready within {_START:g} seconds"
+            self._failures = _TRIES
+        if self._standby is not None and self._failures >= _TRIES:
+            self._give_up(self._standby, now)
+            return Step.GAVE_UP
+        if now >= self._fork_at:
+            self._fork_missing(now)
+        if self.taken_over or not self._complete():
+            return Step.WAITED
+        self._standby = None
+        before = [each for each in self.children if each.generation != self.generation]
+        for child in before:
+            child.drain(now, self._config.milter.drain_timeout)
+        # Until it says so, one of them may take a new session.
+        self.taken_over = not any(each.may_accept(now) for each in before)
+        return Step.TAKEN_OVER if self.taken_over else Step.WAITED
+
+    def _give_up(self, standby: _Standby, now: float) -> None:
+        failed = self._current()
+        self._config, self.generation = standby.config, standby.generation
+        self.taken_over, self._standby = True, None
+        self._fork_at = now
+        for child in failed:
+            child.drain(now, self._config.milter.drain_timeout)
+
+    def _end_overdue(self, now: float) -> None:
+        for child in self.children:
+            if child.is_deaf(now):
+                self._log(f"warning: {child} does not respond, killing it")
+            elif now >= child.end_at:
+                seconds = counted(self._config.milter.drain_timeout, "second")
+                why = f"drain_timeout ({seconds}) exceeded"
+                self._log(f"warning: closing the open sessions of {child}: {why}")
+            else:
+                continue
+            child.kill()
+
+    def ping(self) -> None:
+        """Have each that serves say that it is alive; one that is deaf is killed later."""
+        for child in self.children:
+            child.ping()
+
+    def due(self, now: float) -> float:
+        """When tend() has something to do, even if nothing happens until then."""
+        times = [each.wakes_at(now) for each in self.children]
+        if self._missing():
+            times.append(self._fork_at)
+        if self._standby is not None:
+            times.append(self._standby.deadline)
+        return min(times, default=math.inf)
+
+    def bury(self, child: Child, trouble: str, now: float) -> None:
+        """Take note that a worker has ended, and ``trouble``, if how it did is worth a word."""
+        self.children.remove(child)
+        child.channel.close()
+        self._store.drop(worker_name(child.pid))
+        if child.slot is not None:
+            self._numbers.bury(child.slot)
+        if child.generation == self.generation and self._wanted:
+            self._replace(child, trouble or "exited unexpectedly", now)
+        elif trouble and not child.was_killed:
+            self._log(f"warning: {child} {trouble} while finishing its sessions")
+
+    def _replace(self, child: Child, trouble: str, now: float) -> None:
+        if self._standby is not None:
+            self._note_failure(f"{child} {trouble}", now)
+            return
+        self._log(f"warning: {child} {trouble}, starting a new one")
+        self.restarts += 1
+        self._count_death(now, "died")
+
+    def _note_failure(self, trouble: str, now: float) -> None:
+        """Count a worker of a reload that could not start: it is no reason to end the others."""
+        self.trouble = trouble
+        self._failures += 1
+        self._fork_at = now + 0.1 * 2**self._failures
+
+    def serving(self) -> int:
+        """Return how many accept mail."""
+        return sum(each.state is State.SERVING for each in self.children)
+
+    def drain(self, now: float) -> None:
+        """Let all come to their end, and begin no more."""
+        self._ending = True
+        self._standby = None
+        for child in self.children:
+            child.drain(now, math.inf)
+
+    @property
+    def _wanted(self) -> int:
+        return 0 if self._ending else worker_count(self._config.milter.workers)
+
+    def _current(self) -> list[Child]:
+        return [each for each in self.children if each.generation == self.generation]
+
+    def _missing(self) -> int:
+        return max(0, self._wanted - len(self._current()))
+
+    def _complete(self) -> bool:
+        serving = [each for each in self._current() if each.state is State.SERVING]
+        return 0 < self._wanted <= len(serving)
+
+    def _fork_missing(self, now: float) -> None:
+        for _ in range(self._missing()):
+            try:
+                self.children.append(self._fork())
+            except OSError as error:
+                self._not_started(f"cannot start a worker: {why(error)}", now)
+                return
+
+    def _not_started(self, trouble: str, now: float) -> None:
+        if self._standby is not None:
+            self._note_failure(trouble, now)
+            return
+        self._log(f"error: {trouble}")
+        self._count_death(now, "died or could not be started")
+
+    def _fork(self) -> Child:
+        config, wanted = self._config, self._wanted
+        place = _lowest_free({each.place for each in self._current()})
+        slot = _lowest_free({each.slot for each in self.children if each.slot is not None})
+        self._numbers.admit(slot)
+
+        def body(channel: socket) -> int:
+            self._let_go()
+            settle(self._first_place + place, wanted)
+            rules = config.policy.table.rules
+            tally = Tally(self._numbers, slot, rules) if self._counts else UNCOUNTED
+            service = Service(config.policy, self._log, tally)
+            descriptor, seconds = self._listener.descriptor, config.milter.drain_timeout
+            return worker.run(descriptor, service, channel, seconds)
+
+        pid, channel = fork(body, self._log)
+        self._store.keep(channel.fileno(), worker_name(pid))
+        return Child(pid, channel, slot, self.generation, place)
+
+    def _count_death(self, now: float, what: str) -> None:
+        self._fork_at = now + self._deaths.note(now)
+        if self._deaths.too_many(now):
+            many = counted(Deaths.LIMIT, "worker")
+            self._log(f"error: {many} {what} within {Deaths.WINDOW:g} seconds, giving up")
+            self.hopeless = True
+
+
+def _lowest_free(taken: set[int]) -> int:
+    return next(number for number in range(len(taken) + 1) if number not in taken)

@@ -1,0 +1,48 @@
+"""The state of one message in a session: new at MAIL, gone at its end."""
+
+from crm_milter import address as addresses
+from crm_milter.libmilter.esmtp import parameters as esmtp
+from crm_milter.libmilter.esmtp import text
+from crm_milter.routing.decision import Recipient
+from crm_milter.routing.facts import Gathering
+
+_MOST_DIGITS = 20  # of SIZE (RFC 1870 section 3)
+
+
+class Message:
+    """Most messages have no match: the arguments of MAIL are looked at when they are needed."""
+
+    __slots__ = (
+        "_argument", "_parameters", "_sender", "fault", "gathering", "largest_limit",
+        "matched", "recipients", "seen",
+    )  # fmt: skip
+
+    def __init__(self, argument: bytes, parameters: tuple[bytes, ...]) -> None:
+        self._argument = argument
+        self._parameters = parameters
+        self._sender: str | None = None
+        self.recipients: list[Recipient] = []
+        self.gathering: Gathering | None = None  # from the first field on
+        self.seen = 0  # bytes of header and body, as far as they matter
+        self.largest_limit = 0  # bytes; above it every rule's answer is known
+        self.matched = False
+        self.fault = False
+
+    @property
+    def sender(self) -> str:
+        """The envelope sender in normal form."""
+        if self._sender is None:
+            self._sender = addresses.normalise(addresses.strip_path(text(self._argument)))
+        return self._sender
+
+    @property
+    def size(self) -> int:
+        """Bytes: what MAIL declared (RFC 1870) or what was seen, if more."""
+        declared = esmtp(self._parameters).get("SIZE", "") if self._parameters else ""
+        valid = declared.isascii() and declared.isdigit() and len(declared) <= _MOST_DIGITS
+        return max(int(declared) if valid else 0, self.seen)
+
+    @property
+    def is_bracketed(self) -> bool:
+        """Tell whether the sender came with ``<>``: always, by SMTP; never, by sendmail(1)."""
+        return self._argument.startswith(b"<")

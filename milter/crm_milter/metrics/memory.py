@@ -1,0 +1,202 @@
+"""What is counted, and the memory in which the processes count it.
+
+Every worker adds to a row of its own in memory that all processes share, the exporter adds the
+rows up. So counting takes no system call and no buffer: a worker that is killed loses nothing
+but the message it was at. The worker that takes over its slot goes on with its row, so that no
+number ever goes down while the service runs; an exporter has no numbers to lose. Rows are few,
+since the supervisor gives the lowest free slot, and reloads and deaths add nothing to them.
+
+A row has a few fixed cells and, from its first use on, a block for each rule that had mail. The
+memory is a file without a name (memfd_create(2)); of its great length only what is used exists.
+"""
+
+import json
+import mmap
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from crm_milter.metrics.catalogue import BLOCK_CELLS, BLOCKS, SESSIONS, USED
+from crm_milter.rules.rule import Rule
+
+# The cells of the supervisor.
+_SLOTS, _SERVING, _RESTARTS, _RELOAD_GOOD, _RELOADED_AT, _RULES, _VERSION = range(7)
+_LAST_GOOD, _LOST = 7, 8
+_CATALOGUES = mmap.PAGESIZE  # where two places for a catalogue begin, used in turn
+_CATALOGUE_SIZE = 1 << 20
+_STRIDE = 1 << 30  # from row to row; the first is the supervisor's
+_CELL = 8
+MOST_ZEROS = 1000  # rules that have series before they had mail
+
+# Of format "d": reading or writing one of them is a single instruction.
+Cells: TypeAlias = "memoryview[float]"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the supervisor says: ``names`` are those of the first rules, by which to show zeros."""
+
+    serving: int
+    restarts: int
+    reload_good: bool
+    reloaded_at: float  # seconds since the epoch
+    rules: int
+    last_good: bool
+    bound: bool
+    digest: str
+    names: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Totals:
+    """The sum of all rows; ``cells`` as in a row, of each rule those of a block."""
+
+    cells: list[float] = field(default_factory=lambda: [0.0] * BLOCKS)
+    rules: dict[str, list[float]] = field(default_factory=dict)
+
+
+class Numbers:
+    """The shared memory: made by the supervisor before it forks, and inherited by all."""
+
+    def __init__(self) -> None:
+        self._descriptor = os.memfd_create("crm-milter")
+        os.ftruncate(self._descriptor, _STRIDE)
+        self._bytes, self._cells = self._map(0, _CATALOGUES + 2 * _CATALOGUE_SIZE)
+
+    # The supervisor's part
+
+    def admit(self, slot: int) -> None:
+        """Make sure that there is a row for a slot, before its worker is forked."""
+        if slot >= self._cells[_SLOTS]:
+            os.ftruncate(self._descriptor, (slot + 2) * _STRIDE)
+            self._cells[_SLOTS] = slot + 1
+
+    def bury(self, slot: int) -> None:
+        """Take note that the worker of a slot has ended: it has no sessions any more."""
+        _, cells = self._map(slot + 1, mmap.PAGESIZE)
+        cells[SESSIONS] = 0
+
+    def staffed(self, serving: int, restarts: int) -> None:
+        """Say how many workers accept mail, and how many died and were replaced so far."""
+        self._cells[_SERVING] = serving
+        self._cells[_RESTARTS] = restarts
+
+    def loaded(self, digest: str, rules: tuple[Rule, ...]) -> None:
+        """Say which file is in use: its SHA-256 and its rules."""
+        octets = json.dumps([digest, [rule.name for rule in rules[:MOST_ZEROS]]]).encode()
+        if len(octets) > _CATALOGUE_SIZE - _CELL:
+            octets = json.dumps([digest, []]).encode()
+        version = int(self._cells[_VERSION]) + 1
+        start = _CATALOGUES + version % 2 * _CATALOGUE_SIZE
+        self._cells[start // _CELL] = len(octets)
+        self._bytes[start + _CELL : start + _CELL + len(octets)] = octets
+        self._cells[_VERSION] = version  # from here on it is the one to read
+        self._cells[_RULES] = len(rules)
+        self._cells[_RELOADED_AT] = time.time()
+        self._cells[_RELOAD_GOOD] = 1
+
+    def reload_failed(self) -> None:
+        """Say that the file in use is an older one, since the new one has errors."""
+        self._cells[_RELOAD_GOOD] = 0
+
+    def serves_last_good(self, is_so: bool) -> None:
+        """Say whether the last good configuration is served, since the file at the start is bad."""
+        self._cells[_LAST_GOOD] = is_so
+        if is_so:
+            self._cells[_RELOAD_GOOD] = 0
+
+    def lost_socket(self, is_lost: bool) -> None:
+        """Say whether the path of the milter socket does not lead to this instance any more."""
+        self._cells[_LOST] = is_lost
+
+    # A worker's part
+
+    def row(self, slot: int, rules: tuple[Rule, ...]) -> tuple[Cells, dict[str, int]]:
+        """Return a row with room for a block of each rule, and where the blocks begin."""
+        _, head = self._map(slot + 1, mmap.PAGESIZE)
+        head[SESSIONS] = 0
+        more = sum(_name_cells(len(rule.name.encode())) + BLOCK_CELLS for rule in rules)
+        octets, cells = self._map(slot + 1, (BLOCKS + int(head[USED]) + more) * _CELL)
+        return cells, dict(_blocks(octets, cells))
+
+    @staticmethod
+    def add_block(cells: Cells, name: str) -> int:
+        """Append the block of a rule to a row and return where it begins."""
+        octets = name.encode()
+        start = BLOCKS + int(cells[USED])
+        cells[start] = len(octets)
+        block = start + _name_cells(len(octets))
+        padded = octets.ljust((block - start - 1) * _CELL, b"\0")
+        cells[start + 1 : block] = memoryview(padded).cast("d")
+        cells[USED] = block + BLOCK_CELLS - BLOCKS  # last: from here on it is seen
+        return block
+
+    # The exporter's part
+
+    def state(self) -> State:
+        """Return what the supervisor said last."""
+        while True:
+            version = int(self._cells[_VERSION])
+            start = _CATALOGUES + version % 2 * _CATALOGUE_SIZE
+            length = int(self._cells[start // _CELL])
+            octets = bytes(self._bytes[start + _CELL : start + _CELL + length])
+            if self._cells[_VERSION] == version:
+                break
+        digest, names = json.loads(octets) if octets else ("", [])
+        cells = self._cells
+        return State(
+            int(cells[_SERVING]),
+            int(cells[_RESTARTS]),
+            bool(cells[_RELOAD_GOOD]),
+            cells[_RELOADED_AT],
+            int(cells[_RULES]),
+            bool(cells[_LAST_GOOD]),
+            not cells[_LOST],
+            digest,
+            tuple(names),
+        )
+
+    def totals(self) -> Totals:
+        """Add up the rows of all slots that were ever in use."""
+        totals = Totals()
+        for slot in range(int(self._cells[_SLOTS])):
+            _, head = self._map(slot + 1, mmap.PAGESIZE)
+            octets, cells = self._map(slot + 1, (BLOCKS + int(head[USED])) * _CELL)
+            totals.cells = _sum(totals.cells, list(cells[:BLOCKS]))
+            for name, block in _blocks(octets, cells):
+                values = list(cells[block : block + BLOCK_CELLS])
+                known = totals.rules.get(name)
+                totals.rules[name] = _merged(known, values) if known else values
+        return totals
+
+    def _map(self, row: int, length: int) -> tuple[memoryview, Cells]:
+        # Read through holes of a mapping would fill them: map and read no more than is used.
+        octets = memoryview(mmap.mmap(self._descriptor, length, offset=row * _STRIDE))
+        return octets, octets[: length // _CELL * _CELL].cast("d")
+
+
+def _name_cells(length: int) -> int:
+    """Return how many cells a name of so many bytes and its length take."""
+    return 1 + -(-length // _CELL)
+
+
+def _blocks(octets: memoryview, cells: Cells) -> Iterator[tuple[str, int]]:
+    """Yield the rules of a row, and where their numbers begin."""
+    start, end = BLOCKS, BLOCKS + int(cells[USED])
+    while start < end and start < len(cells):
+        length = int(cells[start])
+        name = bytes(octets[(start + 1) * _CELL : (start + 1) * _CELL + length]).decode()
+        block = start + _name_cells(length)
+        start = block + BLOCK_CELLS
+        if start <= len(cells):  # the row may have grown since it was mapped
+            yield name, block
+
+
+def _sum(these: list[float], those: list[float]) -> list[float]:
+    return [one + other for one, other in zip(these, those, strict=True)]
+
+
+def _merged(these: list[float], those: list[float]) -> list[float]:
+    return [*_sum(these[:-1], those[:-1]), max(these[-1], those[-1])]

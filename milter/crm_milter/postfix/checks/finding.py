@@ -1,0 +1,55 @@
+"""What a check found: how bad it is, why it matters and the command that mends it."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from crm_milter.config.problems import Severity
+from crm_milter.wording import one_line
+
+__all__ = ["Finding", "Severity", "as_json", "count_text", "lines", "names"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong. ``check`` names the rule that found it, for scripts."""
+
+    check: str
+    found: str
+    why: str
+    mend: str
+    severity: Severity = Severity.ERROR
+
+
+def lines(findings: Iterable[Finding]) -> Iterator[str]:
+    """Yield three lines for each finding: what, why, and the command."""
+    for each in findings:
+        yield f"{each.severity.value}: {each.check}: {one_line(each.found)}"
+        yield f"  why:  {one_line(each.why)}"
+        yield f"  fix:  {each.mend}"
+
+
+def as_json(finding: Finding) -> dict[str, Any]:
+    """Return a finding as what json.dumps takes."""
+    return {
+        "severity": finding.severity.value,
+        "check": finding.check,
+        "found": finding.found,
+        "why": finding.why,
+        "fix": finding.mend,
+    }
+
+
+def count_text(findings: Iterable[Finding]) -> str:
+    """Return how many errors and warnings there are."""
+    severities = [each.severity for each in findings]
+    counts = [(severities.count(severity), severity.value) for severity in Severity]
+    return ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for count, name in counts)
+
+
+def names(items: Iterable[str], most: int = 3) -> str:
+    """Return a few items of a list in quotes, and how many more there are."""
+    listed = list(items)
+    shown = ", ".join(f'"{each}"' for each in listed[:most])
+    more = len(listed) - most
+    return f"{shown} and {more} more" if more > 0 else shown

@@ -1,0 +1,73 @@
+"""Check that no header_checks of Postfix take the spam filter's verdict away before we see it."""
+
+from collections.abc import Iterator
+
+from crm_milter.postfix.checks import mend
+from crm_milter.postfix.checks.finding import Finding, names
+from crm_milter.postfix.edit import Edit
+from crm_milter.postfix.placement import is_reinjection, options, placement
+from crm_milter.postfix.postconf import Service, split_list
+from crm_milter.postfix.site import Site
+from crm_milter.spam.verdict import Stands
+
+_TAKES_AWAY = ("ignore", "strip", "replace")
+
+
+def verdict_headers(site: Site) -> Iterator[Finding]:
+    """The header fields of the verdict survive until our milter reads them.
+
+    header_checks see what a message brings, milter_header_checks what earlier milters add: to
+    take forged fields away is good where a milter adds the true ones later.
+    """
+    seen: set[tuple[str, str]] = set()
+    for service in placement(site).wanted:
+        entries = site.milters(service)
+        by_milter = len(entries) > len(site.ours(entries))
+        cleanup = _cleanup(site, service)
+        if by_milter:
+            yield from _stripped(site, service, cleanup, "milter_header_checks", seen)
+        by_gateway = any(Stands.GATEWAY in each.stands for each in site.config.policy.filters)
+        checked = "no_header_body_checks" not in options(site.postconf, service)
+        if checked and (by_gateway or not by_milter):
+            yield from _stripped(site, service, cleanup, "header_checks", seen)
+
+
+def _cleanup(site: Site, service: Service) -> Service | None:
+    name = site.postconf.value("cleanup_service_name", service)
+    return next((each for each in site.postconf.running_as("cleanup") if each.name == name), None)
+
+
+def _stripped(
+    site: Site, service: Service, cleanup: Service | None, name: str, seen: set[tuple[str, str]]
+) -> Iterator[Finding]:
+    for table in split_list(site.postconf.value(name, cleanup)):
+        if (name, table) in seen:
+            continue
+        lines = list(_verdicts(site))
+        answers = site.tables.look_up(table, lines)
+        gone = [line for line in lines if answers.get(line, "").lower().startswith(_TAKES_AWAY)]
+        if gone:
+            seen.add((name, table))
+            yield Finding(
+                "header-checks",
+                f"{name} ({table}) removes {names(gone)}",
+                "crm-milter cannot see the spam verdict and reroutes the spam",
+                _mend(site, service, name, table, gone[0]),
+            )
+
+
+def _mend(site: Site, service: Service, name: str, table: str, line: str) -> str:
+    if is_reinjection(service):
+        value = ", ".join([*options(site.postconf, service), "no_header_body_checks"])
+        return mend.settings(site, [Edit(service.label, "receive_override_options", value)])
+    query = site.postconf.command("postmap", "-q", line, table)
+    others = [each for each in split_list(site.postconf.raw(name)) if each != table]
+    whole = mend.setting(site, name, ", ".join(others) if others else None)
+    return f"remove the entry that matches {query}, or the whole table: {whole}"
+
+
+def _verdicts(site: Site) -> Iterator[str]:
+    """Yield a header line for each field of the configured filters, as on spam."""
+    for each in site.config.policy.filters:
+        for test in each.tests:
+            yield f"{'-'.join(word.capitalize() for word in test.name.split('-'))}: {test.sample}"

@@ -1,0 +1,288 @@
+"""The decision: what happens to one message, as data, before anything is done.
+
+``decide`` takes the policy, the envelope and the header fields that ``wanted_fields`` names,
+and returns what to add, what to remove, what to answer, and why: it works out the facts of the
+message, once, and then what they mean for each recipient (``resolve``). It promises that
+
+- unmatched recipients stay as they are, and recipients in any order come to the same;
+- the envelope is never empty, except where every recipient is discarded by its rule;
+- no address is added twice, nor one that is in the envelope; adds and removes are disjoint;
+- a rule in mode test changes nothing: the others decide as if it were not there;
+- mail that did not come by SMTP is not put off: it would stay in maildrop forever.
+
+Whatever would break a promise raises, and the caller answers 451.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from crm_milter.routing import facts as gathered
+from crm_milter.routing.clients import Network, is_local, is_within
+from crm_milter.routing.decision import (
+    Action,
+    Decision,
+    Envelope,
+    Outcome,
+    Reason,
+    Recipient,
+    Reply,
+)
+from crm_milter.routing.edits import edits
+from crm_milter.routing.facts import Facts, Gathering
+from crm_milter.routing.loopguard import LoopGuard
+from crm_milter.routing.marker import Signature
+from crm_milter.rules.rule import AutoSubmitted, Match, OnOversize, OnSpam, Rule
+from crm_milter.rules.table import RuleTable
+from crm_milter.spam.verdict import (
+    Fields,
+    Judge,
+    Judgement,
+    SpamFilter,
+    Stands,
+    Verdict,
+    field_names,
+)
+
+
+class NoVerdict(Enum):
+    """What happens where a filter that marks ham said nothing."""
+
+    ROUTE = "route"
+    LEAVE = "leave"
+    TEMPFAIL = "tempfail"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """All that a decision depends on besides the message: the rules and whom to believe."""
+
+    table: RuleTable
+    filters: tuple[SpamFilter, ...] = ()
+    no_verdict: NoVerdict = NoVerdict.ROUTE
+    unfiltered: tuple[Network, ...] = ()  # clients that the filter is told not to look at
+    marker_key: bytes = field(default=b"", repr=False)
+    judge: Judge = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "judge", Judge(self.filters))
+
+    def wanted_fields(self) -> frozenset[str]:
+        """Return the names, in lower case, of the header fields that ``decide`` reads."""
+        leaves = any(each.auto_submitted is AutoSubmitted.LEAVE for each in self.table.rules)
+        automatic = {gathered.AUTOMATIC} if leaves else set()
+        return field_names(self.filters) | gathered.READ | automatic
+
+    @property
+    def measures_size(self) -> bool:
+        """Tell whether some rule depends on the size of a message."""
+        return any(each.max_size is not None for each in self.table.rules)
+
+    @property
+    def depends_on_client(self) -> bool:
+        """Tell whether it matters who hands a message in."""
+        missed = any(each.marks_ham for each in self.filters)
+        return missed and self.no_verdict is not NoVerdict.ROUTE
+
+    def gathering(self) -> Gathering:
+        """Return what gathers the facts of one message."""
+        return Gathering(self.judge)
+
+    def facts(self, fields: Fields) -> Facts:
+        """Return the facts of a message with these header fields."""
+        gathering = self.gathering()
+        for name, value in fields:
+            gathering.add(name, value)
+        return gathering.facts()
+
+    def is_filtered(self, envelope: Envelope) -> bool:
+        """Tell whether the spam filter looks at such mail, so that its silence is a fault.
+
+        It does not look at mail of this host's users, nor, where it stands before us, at mail from
+        this host; what a content filter hands back comes from this host, too.
+        """
+        if not self.filters or envelope.authenticated:
+            return False
+        hands_back = any(Stands.REINJECTION in each.stands for each in self.filters)
+        if envelope.by_smtp and not hands_back and is_local(envelope.client):
+            return False
+        return not is_within(envelope.client, self.unfiltered)
+
+
+Fate = tuple[Action, Reason | None]
+
+
+def decide(policy: Policy, envelope: Envelope, fields: Fields | Facts) -> Decision:
+    """Return what happens to a message with at least one matched recipient.
+
+    ``fields`` are the wanted header fields in the order of the message, names in lower case, or
+    the facts that were gathered from them. Raises RuntimeError where the result would break a
+    promise of this module.
+    """
+    if not isinstance(fields, Facts):
+        fields = policy.facts(fields)
+    return resolve(policy, envelope, fields)
+
+
+def resolve(policy: Policy, envelope: Envelope, facts: Facts) -> Decision:
+    """Return what the facts of a message mean for its recipients."""
+    judgement = facts.judgement
+    message = _Message(policy, envelope, facts)
+    wished = [
+        message.wished(each, match)
+        for each in envelope.recipients
+        if each.match
+        for match in each.match.chain()
+    ]
+    outcomes = _settled(wished, envelope)
+    discarded = 0
+    for outcome in outcomes:
+        if outcome.test:
+            continue
+        if outcome.action is Action.TEMPFAILED:
+            return _refusal(Reply.TEMPFAIL, Action.TEMPFAILED, outcomes, judgement)
+        if outcome.action is Action.REJECTED:
+            oversize = outcome.reason is Reason.OVERSIZE
+            reply = Reply.REJECT_OVERSIZE if oversize else Reply.REJECT_SPAM
+            return _refusal(reply, Action.REJECTED, outcomes, judgement)
+        discarded += outcome.action is Action.DISCARDED
+    if discarded == len(envelope.recipients):
+        return Decision(reply=Reply.DISCARD, judgement=judgement, outcomes=outcomes)
+    signature = Signature(policy.marker_key, facts.identities[0])
+    return edits(envelope, outcomes, judgement, signature)
+
+
+def _refusal(
+    reply: Reply, action: Action, outcomes: tuple[Outcome, ...], judgement: Judgement
+) -> Decision:
+    """Return a decision that refuses the whole message, whatever its other recipients wished."""
+    refused = tuple(
+        each if each.test or each.action is action else each._replace(action=action, copies=())
+        for each in outcomes
+    )
+    return Decision(reply=reply, judgement=judgement, outcomes=refused)
+
+
+class _Message:
+    """One message before its rules; what concerns the message is asked once."""
+
+    def __init__(self, policy: Policy, envelope: Envelope, facts: Facts) -> None:
+        self._envelope = envelope
+        self._facts = facts
+        self._table = policy.table
+        self._guard = LoopGuard(policy.marker_key, envelope, facts)
+        self._is_spam = facts.judgement.verdict.is_spam
+        self._unjudged: Action | None = None
+        if facts.judgement.verdict is Verdict.NONE and policy.is_filtered(envelope):
+            self._unjudged = _unjudged(policy.no_verdict, envelope)
+
+    def wished(self, recipient: Recipient, match: Match) -> Outcome:
+        """Return what one rule alone comes to for a recipient."""
+        rule = match.rule
+        made = match.targets()
+        # A sender among several targets must not keep the mail from the others.
+        targets = tuple([each for each in made or () if not self._guard.is_sender(each)])
+        action, reason = self._fate(recipient, rule, made, targets)
+        routed = action in (Action.REROUTED, Action.COPIED)
+        copies = rule.copies if routed or action is Action.QUARANTINED else ()
+        if routed and copies and self._is_spam:
+            copies = tuple(copy for copy in copies if copy.deliver_spam)
+        withheld = len(rule.copies) - len(copies) if routed else 0
+        return Outcome(recipient, rule, action, reason, targets, copies, withheld, rule.is_test)
+
+    def _fate(
+        self,
+        recipient: Recipient,
+        rule: Rule,
+        made: tuple[str, ...] | None,
+        targets: tuple[str, ...],
+    ) -> Fate:
+        """Return the first reason not to route a recipient, and what it leads to."""
+        if not _is_text(recipient.raw):
+            return Action.LEFT, Reason.UNDECODABLE
+        if made is None:
+            return Action.LEFT, Reason.NO_TARGET
+        if (made and not targets) or self._is_loop(rule, targets):
+            return Action.LEFT, Reason.LOOP
+        if rule.auto_submitted is AutoSubmitted.LEAVE and self._facts.is_automatic:
+            return Action.LEFT, Reason.AUTO_SUBMITTED
+        if rule.max_size is not None and self._envelope.size > rule.max_size:
+            reject = rule.on_oversize is OnOversize.REJECT
+            return (Action.REJECTED if reject else Action.LEFT), Reason.OVERSIZE
+        if not rule.bypass_spam_filter:
+            if self._is_spam:
+                return _ON_SPAM[rule.on_spam], Reason.SPAM
+            if self._unjudged:
+                return self._unjudged, Reason.NO_VERDICT
+        return (Action.REROUTED if targets else Action.COPIED), None
+
+    def _is_loop(self, rule: Rule, targets: tuple[str, ...]) -> bool:
+        if self._guard.has_passed(rule):
+            return True
+        # Constant targets were checked when the file was read; only the others can surprise.
+        if rule.has_constant_target:
+            return False
+        return any(self._guard.leads_on(self._table, target) for target in targets)
+
+
+_ON_SPAM = {
+    OnSpam.LEAVE: Action.LEFT,
+    OnSpam.REJECT: Action.REJECTED,
+    OnSpam.QUARANTINE: Action.QUARANTINED,
+    OnSpam.DISCARD: Action.DISCARDED,
+}
+
+
+def _unjudged(no_verdict: NoVerdict, envelope: Envelope) -> Action | None:
+    if no_verdict is NoVerdict.ROUTE:
+        return None
+    leaves = no_verdict is NoVerdict.LEAVE or not envelope.by_smtp
+    return Action.LEFT if leaves else Action.TEMPFAILED
+
+
+def _is_text(raw: str) -> bool:
+    # libmilter takes UTF-8 only; what is not cannot be deleted, so it must not be replaced.
+    return raw.isascii() or not any("\udc80" <= each <= "\udcff" for each in raw)
+
+
+_WHOLE_MESSAGE = (Action.REJECTED, Action.QUARANTINED)
+
+
+def _settled(wished: list[Outcome], envelope: Envelope) -> tuple[Outcome, ...]:
+    """Reject, quarantine and discard act on a message: only if all its recipients come to it.
+
+    What a test rule would come to is told as if it were enforced, the first of each recipient.
+    """
+    if not any(each.action in _WHOLE_MESSAGE for each in wished):
+        return tuple(wished)
+    number = len(envelope.recipients)
+    acting = [each for each in wished if not each.test]
+    tested = _as_if_enforced(wished) if len(acting) < len(wished) else acting
+    agreed = _agreement(acting, number)
+    agreed_in_test = _agreement(tested, number)
+    return tuple(
+        _settle(each, envelope, agreed_in_test if each.test else agreed) for each in wished
+    )
+
+
+def _as_if_enforced(wished: list[Outcome]) -> list[Outcome]:
+    first: list[Outcome] = []
+    for each in wished:
+        if not first or first[-1].recipient is not each.recipient:
+            first.append(each)
+    return first
+
+
+def _agreement(wished: list[Outcome], recipients: int) -> Fate | None:
+    """Return what all recipients come to, None if they differ."""
+    fates = {(each.action, each.reason) for each in wished}
+    agreed = len(fates) == 1 and len(wished) == recipients
+    return fates.pop() if agreed else None
+
+
+def _settle(outcome: Outcome, envelope: Envelope, agreed: Fate | None) -> Outcome:
+    # A refusal of mail from sendmail(1) would be a bounce after acceptance.
+    impossible = outcome.action is Action.REJECTED and not envelope.by_smtp
+    divided = outcome.action in _WHOLE_MESSAGE and (outcome.action, outcome.reason) != agreed
+    if impossible or divided:
+        return outcome._replace(action=Action.LEFT, copies=())
+    return outcome

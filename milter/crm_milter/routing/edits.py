@@ -1,0 +1,179 @@
+"""The net change: outcomes to the additions, removals and header fields that carry them out.
+
+Postfix edits at once and in order, compares removals letter by letter and delivers twice to
+what is added twice, so here the end is computed first and only the difference is said.
+"""
+
+import re
+from collections.abc import Iterable
+
+from crm_milter import address as addresses
+from crm_milter.routing.decision import Action, Addition, Decision, Envelope, Outcome
+from crm_milter.routing.marker import MARKER_FIELD, UNSIGNED, Signature
+from crm_milter.rules.rule import key
+from crm_milter.spam.verdict import Judgement
+from crm_milter.wording import printable
+
+_PLACEHOLDER = re.compile(r"\{(?:recipient|rule|spam)\}")
+
+
+def edits(
+    envelope: Envelope,
+    outcomes: tuple[Outcome, ...],
+    judgement: Judgement,
+    signature: Signature = UNSIGNED,
+) -> Decision:
+    """Return the decision for outcomes that leave a message to be delivered.
+
+    Raises RuntimeError if that would leave nobody in the envelope.
+    """
+    changing = [each for each in outcomes if each.changes_envelope]
+    wanted = _wanted(changing)
+    leaving = {
+        each.recipient.raw
+        for each in changing
+        if each.targets or each.action is Action.DISCARDED  # else it only gets company
+    }
+    leaving -= _owed_a_copy(envelope, leaving, wanted)
+    staying = [each for each in envelope.recipients if each.raw not in leaving]
+    present = {each.address for each in staying}
+    add = tuple([wanted[each] for each in sorted(wanted) if each not in present])
+    if not add and not staying:
+        raise RuntimeError("the decision would leave the envelope empty")
+    kept = {each.raw for each in staying}
+    bare, doubtful = _bare_spellings(envelope, leaving, kept)
+    # What all recipients see is said only where all of them are ours; the marker also to those
+    # that a rule gives company.
+    ours_alone = bool(wanted) and present <= wanted.keys()
+    known = present - wanted.keys() <= {each.recipient.address for each in changing}
+    return Decision(
+        add=add,
+        remove=tuple(sorted(leaving | bare - kept)),
+        headers=(
+            *(_marks(changing, signature) if wanted and known else ()),
+            *(_added(changing, judgement) if ours_alone else ()),
+        ),
+        envelope_sender=_sender(envelope, changing) if ours_alone else None,
+        hold=any(each.action is Action.QUARANTINED for each in changing),
+        judgement=judgement,
+        outcomes=_noted(outcomes, doubtful) if doubtful else outcomes,
+    )
+
+
+def _noted(outcomes: tuple[Outcome, ...], doubtful: set[str]) -> tuple[Outcome, ...]:
+    return tuple(
+        each._replace(duplicate=True) if each.recipient.address in doubtful else each
+        for each in outcomes
+    )
+
+
+def _wanted(changing: list[Outcome]) -> dict[str, Addition]:
+    """Return the targets and copies by normal form, each once, in whatever order they came."""
+    wanted: dict[str, Addition] = {}
+    for outcome in _in_order(changing):
+        recipient = outcome.recipient
+        # A client that lists something else than FAILURE wants no bounce (RFC 3461 section 4.1).
+        unwanted = bool(recipient.notify) and "FAILURE" not in recipient.notify.split(",")
+        if outcome.action is not Action.DISCARDED:
+            never = outcome.rule.suppress_bounces or unwanted
+            orcpt = recipient.orcpt or f"rfc822;{addresses.xtext(recipient.raw)}"
+            for target in outcome.targets:
+                _want(wanted, Addition(target, never, orcpt))
+        for copy in outcome.copies:
+            _want(wanted, Addition(copy.address, copy.suppress_bounces or unwanted))
+    return wanted
+
+
+def _in_order(changing: list[Outcome]) -> Iterable[Outcome]:
+    if len(changing) < 2:
+        return changing
+    return sorted(changing, key=lambda each: (each.recipient.address, each.recipient.raw))
+
+
+def _want(wanted: dict[str, Addition], addition: Addition) -> None:
+    normal = key(addition.address)
+    known = wanted.setdefault(normal, addition)
+    if known is not addition:
+        never = known.never and addition.never
+        wanted[normal] = Addition(known.address, never, known.orcpt or addition.orcpt)
+
+
+def _owed_a_copy(envelope: Envelope, leaving: set[str], wanted: dict[str, Addition]) -> set[str]:
+    """Return the spellings that stay after all, since somebody's rule sends a copy there.
+
+    Adding the address and then deleting it would delete both (cleanup_milter.c), so its record
+    stays in place of the addition. Spellings that differ in case or quotes alone are one record,
+    that of the first (cleanup(8)): they stay together, or all would go. Any other spelling is a
+    record of its own, and the copy would come twice.
+    """
+    owed: dict[str, dict[str, set[str]]] = {}
+    for each in envelope.recipients:
+        if each.raw in leaving and each.address in wanted:
+            records = owed.setdefault(each.address, {})
+            record = addresses.join(*addresses.split(each.raw)).casefold()
+            records.setdefault(record, set()).add(each.raw)
+    return {raw for records in owed.values() for raw in records[min(records)]}
+
+
+def _bare_spellings(
+    envelope: Envelope, leaving: set[str], kept: set[str]
+) -> tuple[set[str], set[str]]:
+    """Return the local parts to delete as well, and the addresses where that would be a guess.
+
+    What sendmail(1) was given without a domain is shown with one, but deleted without. A local
+    part that stands for two addresses, or for a record that stays, is not deleted: rather a
+    duplicate than a loss.
+    """
+    bare: set[str] = set()
+    doubtful: set[str] = set()
+    unbracketed = [each for each in envelope.recipients if not each.bracketed]
+    if not unbracketed:
+        return bare, doubtful
+    namesakes: dict[str, set[str]] = {}
+    for each in envelope.recipients:
+        namesakes.setdefault(addresses.local_of(each.address), set()).add(each.address)
+    kept_bare = {raw.rpartition("@")[0] for raw in kept}
+    for each in unbracketed:
+        if each.raw not in leaving or "@" not in each.raw:
+            continue
+        local = each.raw.rpartition("@")[0]
+        if len(namesakes[addresses.local_of(each.address)]) == 1 and local not in kept_bare:
+            bare.add(local)
+        elif not envelope.by_smtp:
+            doubtful.add(each.address)
+    return bare, doubtful
+
+
+def _marks(changing: list[Outcome], signature: Signature) -> list[tuple[str, str]]:
+    rules = {each.rule.name for each in changing if each.action is not Action.DISCARDED}
+    return [(MARKER_FIELD, signature.of(rules))] if rules else []
+
+
+def _added(changing: list[Outcome], judgement: Judgement) -> list[tuple[str, str]]:
+    """Return, of the rules' own fields, those that all recipients agree on.
+
+    Where one says "{recipient}" and there are several, each CRM would learn of the others.
+    """
+    if not changing[0].rule.add_headers:
+        return []
+    first, *others = [_own_fields(each, judgement) for each in changing]
+    shared = set(first).intersection(*others)
+    return [field for field in first if field in shared]
+
+
+def _own_fields(outcome: Outcome, judgement: Judgement) -> list[tuple[str, str]]:
+    values = {
+        "{recipient}": outcome.recipient.address,
+        "{rule}": outcome.rule.name,
+        "{spam}": judgement.verdict.value,
+    }
+    return [
+        (name, _PLACEHOLDER.sub(lambda found: printable(values[found[0]]), value))
+        for name, value in outcome.rule.add_headers
+    ]
+
+
+def _sender(envelope: Envelope, changing: list[Outcome]) -> str | None:
+    """Return the address for bounces that all rules agree on; never in place of ``<>``."""
+    senders = {each.rule.envelope_sender for each in changing}
+    return senders.pop() if len(senders) == 1 and envelope.sender else None

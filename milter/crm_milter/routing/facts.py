@@ -1,0 +1,128 @@
+"""What is true of a message whoever it is for: worked out once, as its header comes.
+
+``Gathering`` takes the wanted header fields one by one, in time linear in their length, and keeps
+nothing of them but small facts: no number and no size of fields makes them grow. Of the fields that
+an attacker alone could make long only a beginning is looked at.
+"""
+
+import hashlib
+import re
+from collections import deque
+from dataclasses import dataclass
+
+from crm_milter.routing.authors import MOST_AUTHORS, authors
+from crm_milter.routing.marker import DIGITS, MARKER_FIELD
+from crm_milter.spam.verdict import Hearing, Judge, Judgement
+
+MARKER = MARKER_FIELD.lower()
+AUTOMATIC = "auto-submitted"
+# A message that a person hands in again has a block of these (RFC 5322 section 3.6.6).
+RESENT = frozenset({"resent-date", "resent-from", "resent-message-id"})
+# What names a message: the first of each counts.
+NAMING = frozenset({"message-id", "from", "date"})
+READ = NAMING | RESENT | {MARKER}
+
+_MOST_READ = 100_000  # characters of all fields of one name; Postfix cuts one at 60,000
+_MOST_MARKS = 100  # the last ones: those of this host are added at the end
+_MARK = re.compile(rf"\s*([0-9a-f]{{{DIGITS}}})\s*")
+_ID = re.compile(r"<([^<>]*)>")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The facts of a message, for each of its recipients."""
+
+    judgement: Judgement
+    is_automatic: bool = False  # Auto-Submitted says other than "no"
+    authors: frozenset[str] = frozenset()  # who stands in From, in normal form
+    marks: tuple[str, ...] = ()  # of X-CRM-Milter, in the order of the message
+    identities: tuple[str, ...] = ("",)  # by what a marker may name it; the first for a new one
+
+
+class Gathering:
+    """The facts of one message while its header comes."""
+
+    __slots__ = ("_authors", "_automatic", "_hearing", "_marks", "_naming", "_resent", "_room")
+
+    def __init__(self, judge: Judge) -> None:
+        self._hearing = Hearing(judge)
+        self._automatic = False
+        self._authors: set[str] = set()
+        self._marks: deque[str] = deque(maxlen=_MOST_MARKS)
+        self._naming: dict[str, str] = {}
+        self._resent: set[str] = set()
+        self._room: dict[str, int] = {}
+
+    def add(self, name: str, value: str) -> None:
+        """Take a header field; the name is in lower case."""
+        self._hearing.add(name, value)
+        if name == MARKER:
+            mark = _MARK.fullmatch(value)
+            if mark:
+                self._marks.append(mark[1])
+        elif name in READ or name == AUTOMATIC:
+            room = self._room.get(name, _MOST_READ)
+            if room > 0:
+                self._room[name] = room - len(value) - 1
+                self._read(name, value[:room])
+
+    def _read(self, name: str, value: str) -> None:
+        if name == AUTOMATIC:
+            self._automatic = self._automatic or keyword(value) != "no"
+            return
+        if name == "from" and len(self._authors) < MOST_AUTHORS:
+            self._authors |= authors(value)
+        if name in RESENT:
+            self._resent.add(_digest(name, *value.split()))
+        elif name not in self._naming:
+            self._naming[name] = value
+
+    def facts(self) -> Facts:
+        """Return the facts of all that was added."""
+        marks = tuple(self._marks)
+        return Facts(
+            self._hearing.judgement(),
+            self._automatic,
+            frozenset(self._authors),
+            marks,
+            tuple(self._identities()),
+        )
+
+    def _identities(self) -> list[str]:
+        """Return the names of the message.
+
+        A Message-ID that the next host added is not there for the first one: both count.
+        """
+        first = (self._naming.get(name, "") for name in ("from", "date"))
+        names = ["\n".join("".join(value.split()) for value in first)]
+        message_id = self._naming.get("message-id", "")
+        if message_id:
+            found = _ID.search(message_id)
+            names.insert(0, "".join((found[1] if found else message_id).split()))
+        again = sorted(self._resent)
+        return [_digest(each, *again) for each in names]
+
+
+def _digest(*parts: str) -> str:
+    text = "\0".join(parts).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(text).hexdigest()
+
+
+_COMMENT_OR_END = re.compile(r"[();]|[^();]++")
+
+
+def keyword(value: str) -> str:
+    """Return the keyword of Auto-Submitted, without comments and parameters (RFC 3834)."""
+    kept: list[str] = []
+    depth = 0
+    for part in _COMMENT_OR_END.findall(value):
+        if part == "(":
+            depth += 1
+        elif part == ")":
+            depth = max(depth - 1, 0)
+        elif depth == 0:
+            if part == ";":
+                break
+            kept.append(part)
+    words = " ".join(kept).split()
+    return words[0].lower() if words else "no"

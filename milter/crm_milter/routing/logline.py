@@ -1,0 +1,28 @@
+"""The words of the log: one line a matched recipient, in Postfix's grammar.
+
+``queue-id: action: to=<...> key=value ...``; the daemon and ``explain`` use the same function.
+"""
+
+from crm_milter.routing.decision import WOULD, Action, Outcome
+from crm_milter.spam.verdict import Judgement
+from crm_milter.wording import printable
+
+_WITH_NEW_RECIPIENTS = (Action.REROUTED, Action.COPIED, Action.QUARANTINED)
+
+
+def outcome_line(queue_id: str, outcome: Outcome, judgement: Judgement) -> str:
+    """Return the log line for what became of one matched recipient."""
+    action = WOULD[outcome.action] if outcome.test else outcome.action.value
+    line = f"{queue_id}: {action}: to=<{printable(outcome.recipient.address)}>"
+    if outcome.action in _WITH_NEW_RECIPIENTS:
+        if outcome.targets:
+            line += f" new={','.join(f'<{printable(each)}>' for each in outcome.targets)}"
+        copies = len(outcome.copies)
+        line += f" rule={outcome.rule.name} copies={copies} verdict={judgement.verdict.value}"
+    else:
+        line += f" rule={outcome.rule.name}"
+        if outcome.reason:
+            line += f" reason={outcome.reason.value}"
+    if outcome.duplicate:
+        line += " duplicate=possible"
+    return line

@@ -1,0 +1,185 @@
+"""Rules: what the configuration says of one, the conditions of one, and the target it gives."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from typing import NamedTuple
+
+from crm_milter import address as addresses
+from crm_milter import mailbox
+from crm_milter.rules.pattern import AddressList, Exact, Groups, Pattern
+from crm_milter.rules.template import Template
+
+
+class OnSpam(Enum):
+    """What happens to spam for a rule that does not bypass the filter."""
+
+    LEAVE = "leave"
+    REJECT = "reject"
+    QUARANTINE = "quarantine"
+    DISCARD = "discard"
+
+
+class OnOversize(Enum):
+    """What happens to a message that is larger than the rule's limit."""
+
+    LEAVE = "leave"
+    REJECT = "reject"
+
+
+class AutoSubmitted(Enum):
+    """What happens to automatic mail (RFC 3834)."""
+
+    ROUTE = "route"
+    LEAVE = "leave"
+
+
+class ApplyTo(Enum):
+    """Which recipients a rule is for: all, or those with or without an account."""
+
+    ALL = "all"
+    KNOWN = "known"
+    UNKNOWN = "unknown"
+
+
+class Mode(Enum):
+    """Whether a rule acts or only says what it would do."""
+
+    ENFORCE = "enforce"
+    TEST = "test"
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """An address that gets the mail, too, when a rule applies."""
+
+    address: str
+    deliver_spam: bool = False
+    suppress_bounces: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class AddressMap:
+    """A table in place of ``match`` and ``replace_with``.
+
+    Keys are ``user@domain`` in normal form and ``@domain``; values the targets as written.
+    """
+
+    source: str
+    targets: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule as the configuration says it; the meaning of each field is there."""
+
+    name: str
+    match: tuple[Pattern, ...] = ()
+    replace_with: Template | None = None
+    copies: tuple[Copy, ...] = ()
+    bypass_spam_filter: bool = False
+    on_spam: OnSpam = OnSpam.LEAVE
+    suppress_bounces: bool = True
+    unrouted_to: str | None = None
+    mode: Mode = Mode.ENFORCE
+    address_map: AddressMap | None = None
+    senders: tuple[Pattern, ...] = ()
+    except_senders: tuple[Pattern, ...] = ()
+    apply_to: ApplyTo = ApplyTo.ALL
+    auto_submitted: AutoSubmitted = AutoSubmitted.ROUTE
+    max_size: int | None = None  # bytes
+    on_oversize: OnOversize = OnOversize.LEAVE
+    envelope_sender: str | None = None  # None: kept
+    propagate_extension: bool = False
+    add_headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_conditional(self) -> bool:
+        """Tell whether the rule may pass over an address that it matches; in mode test it does."""
+        return self.depends_on_sender or self.apply_to is not ApplyTo.ALL or self.is_test
+
+    @property
+    def is_test(self) -> bool:
+        """Tell whether the rule only says what it would do."""
+        return self.mode is Mode.TEST
+
+    @property
+    def depends_on_sender(self) -> bool:
+        """Tell whether the rule may pass over an address for the sender's sake."""
+        return bool(self.senders or self.except_senders)
+
+    @property
+    def has_constant_target(self) -> bool:
+        """Tell whether the targets are known when the file is read."""
+        constant = self.replace_with is None or self.replace_with.is_constant
+        return constant and not self.propagate_extension
+
+    @property
+    def replaces(self) -> bool:
+        """Tell whether the recipient goes, rather than getting copies beside."""
+        return self.replace_with is not None or self.address_map is not None
+
+
+class Match(NamedTuple):
+    """The rule that applies to a recipient, and what its pattern took of the address."""
+
+    rule: Rule
+    groups: Groups
+    address: str  # without the extension where only that made it match
+    extension: str = ""  # as the client spelt it, with its delimiter; "" where all was taken
+    mapped: tuple[str, ...] = ()  # the targets, where the rule has a table
+    typed: str = ""  # the address as the client spelt it; "" for the normal form
+    behind: "Match | None" = (
+        None  # behind a rule in mode test: what applies as if it were not there
+    )
+
+    def chain(self) -> "Iterator[Match]":
+        """Yield the matches of test rules, then that of the rule that acts, if there is one."""
+        match: Match | None = self
+        while match is not None:
+            yield match
+            match = match.behind
+
+    def targets(self) -> tuple[str, ...] | None:
+        """Return what replaces the recipient: () for nothing, None if no mailbox can have it."""
+        template = self.rule.replace_with
+        targets = self.mapped
+        if template is not None:
+            target = template.fill(self.typed or self.address, self.groups)
+            if target is None:
+                return None
+            targets = (target,)
+        if self.extension and self.rule.propagate_extension:
+            extended = [_extended(target, self.extension) for target in targets]
+            targets = tuple(filter(None, extended))
+            if len(targets) < len(extended):
+                return None
+        return targets
+
+
+def _extended(target: str, extension: str) -> str | None:
+    """Return a target with an extension, None if no mailbox can have that address."""
+    local, domain = addresses.split(target)
+    extended = addresses.join(local + extension, domain)
+    fits = mailbox.is_deliverable(extended, local)
+    return addresses.written(extended) if fits else None
+
+
+@lru_cache(maxsize=4096)
+def key(address: str) -> str:
+    """Return the normal form of a target or copy: kept, since the same come again and again."""
+    return addresses.normalise(address)
+
+
+def exact_addresses(rule: Rule) -> list[str]:
+    """Return the addresses, in normal form, that a rule names one by one."""
+    found: list[str] = []
+    for pattern in rule.match:
+        if isinstance(pattern, Exact):
+            found.append(pattern.address)
+        elif isinstance(pattern, AddressList):
+            found += sorted(pattern.addresses)
+    if rule.address_map is not None:
+        found += [key for key in rule.address_map.targets if not key.startswith("@")]
+    return found

@@ -1,0 +1,238 @@
+"""The table of rules, and the look-up of the one that applies to a recipient.
+
+The first rule, in the order of the file, that takes the address and whose conditions hold
+applies; of its patterns the first one that takes the address, whatever its kind. Addresses and
+domains are looked up in dictionaries and all patterns in one automaton, so the number of rules
+hardly matters. Wildcards spare the addresses of the mail system itself.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from crm_milter import address as addresses
+from crm_milter.rules.conditions import Conditions, SenderSet
+from crm_milter.rules.pattern import AddressList, Exact, Groups, Pattern
+from crm_milter.rules.rule import AddressMap, Match, Mode, Rule
+from crm_milter.rules.wildcards import Wildcards
+
+Ranks = int | tuple[int, ...]  # of patterns; almost always one, and there may be very many
+
+
+@dataclass(frozen=True, slots=True)
+class Considered:
+    """A rule that takes an address: the match, and the condition that fails ("" if none)."""
+
+    match: Match
+    failing: str
+
+
+class RuleTable:
+    """The rules in order, with the look-up of the one that applies."""
+
+    def __init__(
+        self,
+        rules: tuple[Rule, ...] = (),
+        recipient_delimiter: str = "",
+        known: frozenset[str] = frozenset(),
+    ) -> None:
+        self.rules = rules
+        self.known = known
+        self.recipient_delimiter = recipient_delimiter
+        # Patterns are ranked in the order of the file; each rank belongs to a rule.
+        self._owners: list[int] = []
+        self._exact: dict[str, Ranks] = {}
+        self._maps: list[tuple[int, AddressMap]] = []
+        self._conditions: dict[int, Conditions] = {}
+        wild: list[tuple[int, Pattern]] = []
+        for number, rule in enumerate(rules):
+            self._index(number, rule, wild)
+        self._wild = Wildcards(wild)
+        self._has_wildcards = bool(wild)
+        self._is_plain = not (wild or self._maps or recipient_delimiter)
+        self.depends_on_sender = any(rule.depends_on_sender for rule in rules)
+
+    def _index(self, number: int, rule: Rule, wild: list[tuple[int, Pattern]]) -> None:
+        for pattern in rule.match:
+            rank = self._ranked(number)
+            match pattern:
+                case Exact(address):
+                    self._add_exact(address, rank)
+                case AddressList(_, listed):
+                    for address in listed:
+                        self._add_exact(address, rank)
+                case _:
+                    wild.append((rank, pattern))
+        if rule.address_map is not None:
+            self._maps.append((self._ranked(number), rule.address_map))
+        if rule.is_conditional:
+            self._conditions[number] = Conditions(
+                SenderSet(rule.senders) if rule.senders else None,
+                SenderSet(rule.except_senders) if rule.except_senders else None,
+                rule.apply_to,
+            )
+
+    def _ranked(self, number: int) -> int:
+        self._owners.append(number)
+        return len(self._owners) - 1
+
+    def _add_exact(self, address: str, rank: int) -> None:
+        before = self._exact.setdefault(address, rank)
+        ranks = before if isinstance(before, tuple) else (before,)
+        last, number = self._owners[ranks[-1]], self._owners[rank]
+        # Behind a rule without conditions no other can apply.
+        if number != last and self.rules[last].is_conditional:
+            self._exact[address] = (*ranks, rank)
+
+    def enforced(self) -> "RuleTable":
+        """Return the table without its test rules: what happens to mail is as if by that one."""
+        rules = tuple(rule for rule in self.rules if rule.mode is not Mode.TEST)
+        if len(rules) == len(self.rules):
+            return self
+        return RuleTable(rules, self.recipient_delimiter, self.known)
+
+    def match(self, address: str, sender: str = "", typed: str = "") -> Match | None:
+        """Return the first rule that applies to an address, or None.
+
+        Address and sender are in normal form; ``typed`` is the address as the client spelt it.
+
+        If the rule is in mode test, the match of the next one is behind it, and so on.
+        """
+        if self._is_plain:
+            rank = self._exact.get(address)
+            if rank is None:
+                return None
+            found = self._only(address, rank, typed)
+            if found:
+                return found
+        tested: list[Match] = []
+        applying: Match | None = None
+        for considered in self.considered(address, sender, typed):
+            if not considered.failing:
+                if not considered.match.rule.is_test:
+                    applying = considered.match
+                    break
+                tested.append(considered.match)
+        for match in reversed(tested):
+            applying = match._replace(behind=applying)
+        return applying
+
+    def _only(self, address: str, rank: Ranks, typed: str = "") -> Match | None:
+        """Return the match of the one rule that takes an address, None if it has conditions."""
+        if not isinstance(rank, int) or self._owners[rank] in self._conditions:
+            return None
+        spelt = addresses.as_typed(typed, address) if typed else ""
+        return Match(self.rules[self._owners[rank]], (), address, typed=spelt)
+
+    def possible(self, address: str) -> Iterator[Match]:
+        """Yield the matches of which one applies, whoever the sender is; the last is for all.
+
+        Rules in mode test are passed over: they change nothing.
+        """
+        if self._is_plain:
+            rank = self._exact.get(address)
+            if rank is None:
+                return
+            found = self._only(address, rank)
+            if found:
+                yield found
+                return
+        for considered in self.considered(address, None):
+            if not considered.failing and not considered.match.rule.is_test:
+                yield considered.match
+                if not considered.match.rule.depends_on_sender:
+                    return
+
+    def reroutes(self, address: str) -> bool:
+        """Tell whether a rule would replace an address, for some sender at least."""
+        return any(match.rule.replaces for match in self.possible(address))
+
+    def spares(self, address: str) -> bool:
+        """Tell whether wildcards leave an address alone, with or without its extension."""
+        return self._is_spared(
+            address, addresses.without_extension(address, self.recipient_delimiter)
+        )
+
+    def _is_spared(self, address: str, base: str) -> bool:
+        return addresses.is_protected(address) or addresses.is_protected(base)
+
+    def considered(self, address: str, sender: str | None, typed: str = "") -> Iterator[Considered]:
+        """Yield the rules that take an address, in order, and whether they apply.
+
+        Without a sender the conditions that depend on it hold.
+        """
+        look = self._look(address, addresses.as_typed(typed, address) if typed else address)
+        found = self._found(look.whole, "", look.spared)
+        if look.extension:
+            found += self._found(look.base, look.extension, look.spared)
+        for rank, table in self._maps:
+            match = self._mapped(self.rules[self._owners[rank]], table, look)
+            if match is not None:
+                found.append((rank, match))
+        if len(found) > 1:
+            # The sort is stable: of one pattern the match of the whole address comes first.
+            found.sort(key=lambda each: each[0])
+        base = look.base.normal
+        known = base in self.known or address in self.known if self.known else False
+        last = -1
+        for rank, match in found:
+            number = self._owners[rank]
+            if number != last:
+                last = number
+                conditions = self._conditions.get(number)
+                yield Considered(match, conditions.failing(sender, known) if conditions else "")
+
+    def _look(self, address: str, typed: str) -> "_Look":
+        whole = _Spelt(address, typed)
+        if not self.recipient_delimiter:
+            return _Look(whole, whole, "", self._is_spared(address, address))
+        base = addresses.without_extension(address, self.recipient_delimiter)
+        spared = self._is_spared(address, base)
+        if base == address:
+            return _Look(whole, whole, "", spared)
+        start, end = len(addresses.local_of(base)), len(addresses.local_of(address))
+        extension = addresses.part(typed, address, start, end)
+        local = addresses.part(typed, address, 0, start)
+        spelt = addresses.join(local, addresses.domain_of(address))
+        return _Look(whole, _Spelt(base, spelt), extension, spared)
+
+    def _found(self, form: "_Spelt", extension: str, spared: bool) -> list[tuple[int, Match]]:
+        taken: list[tuple[int, Groups]] = []
+        ranks = self._exact.get(form.normal)
+        if ranks is not None:
+            taken = [(rank, ()) for rank in ((ranks,) if isinstance(ranks, int) else ranks)]
+        if self._has_wildcards and not spared:
+            taken += self._wild.takers(form.normal, form.typed)
+        rules, owners = self.rules, self._owners
+        return [
+            (rank, Match(rules[owners[rank]], groups, form.normal, extension, typed=form.typed))
+            for rank, groups in taken
+        ]
+
+    def _mapped(self, rule: Rule, table: AddressMap, look: "_Look") -> Match | None:
+        """Look a table up as virtual(5) does: the whole address, without extension, the domain."""
+        for form, extension in ((look.whole, ""), (look.base, look.extension)):
+            targets = table.targets.get(form.normal)
+            if targets:
+                return Match(rule, (), form.normal, extension, targets, form.typed)
+        address = look.whole.normal
+        targets = None
+        if not look.spared:
+            targets = table.targets.get(f"@{addresses.domain_of(address)}")
+        return Match(rule, (), address, "", targets, look.whole.typed) if targets else None
+
+
+class _Spelt(NamedTuple):
+    """An address in normal form, and as the client spelt it."""
+
+    normal: str
+    typed: str
+
+
+class _Look(NamedTuple):
+    """An address as it is looked up: whole, and without its extension, if it has one."""
+
+    whole: _Spelt
+    base: _Spelt
+    extension: str
+    spared: bool
