@@ -1,5 +1,6 @@
 """What a start takes and refuses, what systemd is told, and what the log looks like."""
 
+import contextlib
 import os
 import re
 import signal
@@ -243,9 +244,11 @@ def journal(config_path, *, is_journal=True):
 @pytest.mark.parametrize("is_journal", [True, False])
 def test_the_journal_gets_priorities(tmp_path, is_journal):
     path = tmp_path / "config"
-    path.write_text(config().replace("LISTEN", f"unix:{tmp_path}/socket"))
+    # Without others' access to the socket, which is worth a warning of its own.
+    path.write_text(config().replace("LISTEN", f"unix:{tmp_path}/socket").replace("0666", "0660"))
     process, log = journal(path, is_journal=is_journal)
-    with process, log:
+    with process, log, contextlib.ExitStack() as ending:
+        ending.callback(process.kill)  # a failed test would wait for it
         info, warning, error = ("<6>", "<4>", "<3>") if is_journal else ("", "", "")
         assert log.readline() == f"{info}serving 1 rule with 2 workers\n"
         path.write_text(path.read_text().replace("spam: amavis\n", "") + "unheard-of: 1\n")
