@@ -1,11 +1,12 @@
 """The package, and the containers that a test needs: a mail host, a CRM, and the world."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mailhost import MailHost
-from pods import ROOT, Container, image, run, why_not
+from pods import ROOT, Container, base_image, image, run, why_not
 
 _TIMEOUT = 900  # where images have to be made first
 
@@ -75,3 +76,24 @@ def attached(host: MailHost, package: Path) -> MailHost:
     host.before = host.run("postconf", "-n")
     host.run("crm-milter", "attach", "--yes")
     return host
+
+
+@pytest.fixture(scope="session")
+def images(package: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The two images of postfix/Containerfile, of the package as it is now."""
+    context = tmp_path_factory.mktemp("context")
+    (context / "dist").mkdir()
+    shutil.copy(package, context / "dist")
+    shutil.copytree(ROOT / "postfix/container", context / "postfix/container")
+    # The milter's is made of one that has its libraries already.
+    made = {
+        "postfix": ("crm-milter-postfix", base_image()),
+        "crm-milter": ("crm-milter", image("host")),
+    }
+    for target, (name, base) in made.items():
+        run(
+            *("podman", "build", "-q", "--network=host", "--build-arg", f"BASE={base}"),
+            *("-f", str(ROOT / "postfix/Containerfile"), "--target", target, "-t", name),
+            str(context),
+            timeout=600,
+        )

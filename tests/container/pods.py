@@ -52,6 +52,11 @@ def image(name: str) -> str:
     return run(str(HERE / "image"), name, timeout=900).splitlines()[-1]
 
 
+def base_image() -> str:
+    """Return the image of the release alone, made if need be."""
+    return run(str(HERE / "base-image"), timeout=900).splitlines()[-1]
+
+
 def wait_for(what: str, condition: Callable[[], T | None], timeout: float = 30) -> T:
     """Return the first answer of ``condition`` that is true."""
     deadline = time.monotonic() + timeout

@@ -1,7 +1,7 @@
 """Runs in a container: the world that sends mail, as a server that tries again does.
 
-    world.py SERVER RECIPIENT THREADS    sends until its standard input ends
-    world.py SERVER RECIPIENT            sends the message on standard input, once
+    world.py SERVER RECIPIENT THREADS [PREFIX]    sends until its standard input ends
+    world.py SERVER RECIPIENT                     sends the message on standard input, once
 
 prints JSON: the ids of the messages that were accepted, those of which nobody knows, since the
 connection broke after the last dot, how often it was told to try again, and what else was said.
@@ -21,8 +21,9 @@ TEXT = "From: anna@customer.example\r\nTo: help@solarmora.com\r\nSubject: test\r
 class World:
     """What all threads share."""
 
-    def __init__(self, server: str, recipient: str) -> None:
+    def __init__(self, server: str, recipient: str, prefix: str) -> None:
         self.server = server
+        self.prefix = prefix
         self.recipient = recipient
         self.ended = threading.Event()
         self.accepted: list[str] = []
@@ -37,7 +38,7 @@ class World:
                 with smtplib.SMTP(self.server, timeout=30) as session:
                     for _ in range(5):
                         count += 1
-                        self._send(session, f"{number}-{count}")
+                        self._send(session, f"{self.prefix}{number}-{count}")
                         time.sleep(0.02)
             except (OSError, smtplib.SMTPException) as error:
                 self.replies[type(error).__name__] += 1
@@ -74,9 +75,9 @@ def send_once(server: str, recipient: str, message: bytes) -> None:
         print(json.dumps({"code": code, "words": words.decode()}))
 
 
-def main(server: str, recipient: str, threads: int) -> None:
+def main(server: str, recipient: str, threads: int, prefix: str = "") -> None:
     """Send from so many threads until standard input ends."""
-    world = World(server, recipient)
+    world = World(server, recipient, prefix)
     running = [
         threading.Thread(target=world.send_many, args=(number,)) for number in range(threads)
     ]
@@ -91,6 +92,6 @@ def main(server: str, recipient: str, threads: int) -> None:
 
 
 if len(sys.argv) > 3:
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), *sys.argv[4:])
 else:
     send_once(sys.argv[1], sys.argv[2], sys.stdin.buffer.read())
