@@ -214,7 +214,7 @@ static struct smfiDesc filter = {
     .xxfi_negotiate = on_negotiate,
 };
 
-/* libmilter sets no TCP_NODELAY; accepted sockets inherit it from the listening one (facts/performance.md). */
+/* libmilter sets no TCP_NODELAY; accepted sockets inherit it from the listening one. */
 static void set_nodelay(void)
 {
     int on = 1;

@@ -1,4 +1,4 @@
-"""Who must get a message: an independent account, written from shared/design.md.
+"""Who must get a message: an independent account, written from the promises, not from the code.
 
 It knows nothing of ``decide()``. The rules stand here twice: as the YAML that the milter reads,
 and as clauses that a person wrote beside it; which clause is for which recipient is said by hand,

@@ -1,6 +1,6 @@
 """Everybody who is owed a message gets it exactly once, in whatever order they were named.
 
-facts/postfix-milter.md: 2.3 (two adds, or an add of somebody present, deliver twice), 2.4 (edits
+doc/postfix-milter.md: 2.3 (two adds, or an add of somebody present, deliver twice), 2.4 (edits
 apply at once and in order).
 """
 

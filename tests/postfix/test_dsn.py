@@ -1,6 +1,6 @@
 """NOTIFY and ORCPT at the next hop, and who hears of a delivery, a delay and a refusal.
 
-facts/postfix-milter.md: 2.5 (parameters of addrcpt), 2.6 (a bounce, or a report of success or
+doc/postfix-milter.md: 2.5 (parameters of addrcpt), 2.6 (a bounce, or a report of success or
 delay, shows the target), 3 (the alias's own report of success).
 """
 

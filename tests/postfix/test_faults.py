@@ -172,7 +172,7 @@ def test_while_it_is_down_the_client_tries_again(make_lab):
 
 
 def test_while_it_is_down_accept_delivers_to_the_mailbox_of_the_map(make_lab):
-    """Nothing is lost with default_action=accept either, where the map is in place (facts 4.3)."""
+    """Nothing is lost with default_action=accept either (doc/postfix-milter.md 4.3)."""
     lab = make_lab(CONFIG, virtual_alias_maps=ALIASES, milter_settings={"default_action": "accept"})
     lab.milter.kill()
     outcome = lab.send(JOE, [HELP, ALICE], TEXT)

@@ -1,6 +1,6 @@
 """The null sender, 8-bit and international addresses, in the rule and on the wire.
 
-facts/postfix-milter.md: 6.1 (U-labels and A-labels), 5.7 (what is no UTF-8).
+doc/postfix-milter.md: 6.1 (U-labels and A-labels), 5.7 (what is no UTF-8).
 """
 
 import itertools

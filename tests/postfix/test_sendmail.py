@@ -1,6 +1,6 @@
 """Mail that does not come by SMTP: handed in on this host with the sendmail command.
 
-facts/postfix-milter.md: 1.7. The milter is shown a rewritten recipient, while delrcpt wants the one
+doc/postfix-milter.md: 1.7. The milter is shown a rewritten recipient, while delrcpt wants the one
 that was typed; where that cannot be known the original gets the mail, too.
 """
 

@@ -1,6 +1,6 @@
 """Nothing of one message is left for the next, however it ended, in one session or in several.
 
-facts/postfix-milter.md: 1.11 (what gives ABORT), 1.1 (recipients that Postfix refuses), 4.2.
+doc/postfix-milter.md: 1.11 (what gives ABORT), 1.1 (recipients that Postfix refuses), 4.2.
 """
 
 import pytest

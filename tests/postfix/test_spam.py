@@ -1,6 +1,6 @@
 """What the spam filter said decides, and what becomes of spam on the way through Postfix.
 
-facts/spam-verdicts.md, rules 1 to 3; facts/postfix-milter.md: 2.7, 2.12 (mail released from hold).
+doc/postfix-milter.md: 2.7, 2.12 (mail released from hold).
 """
 
 import itertools
@@ -231,7 +231,7 @@ def test_what_is_discarded_is_logged(lab):
 )
 @pytest.mark.parametrize("requeue", [(), ("-r",)])
 def test_held_mail_reaches_the_crm_and_the_copies_once_released(lab, names, released, requeue):
-    """facts 2.12: on release, and even on requeueing, the edited recipients alone."""
+    """Also when it is requeued: the edited recipients alone (doc/postfix-milter.md 2.12)."""
     outcome = lab.send(JOE, [f"<{name}@solarmora.com>" for name in names.split()], letter(SPAM))
     assert outcome.recipients == []
     assert f"{outcome.queue_id}: quarantined: to=<hold@solarmora.com>" in outcome.log[0]

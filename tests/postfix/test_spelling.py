@@ -1,6 +1,6 @@
 """However a client writes a matched address, the CRM gets one copy and the original none.
 
-facts/postfix-milter.md: 1.5, 1.6, 1.7 (a bare local part), 2.1, 2.5 (xtext).
+doc/postfix-milter.md: 1.5, 1.6, 1.7 (a bare local part), 2.1, 2.5 (xtext).
 """
 
 import itertools

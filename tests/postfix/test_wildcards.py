@@ -1,4 +1,4 @@
-"""Wildcards spare the addresses that the people who run the host must get (facts 6.3)."""
+"""Wildcards spare the addresses that those who run the host must get: doc/postfix-milter.md 6.3."""
 
 import pytest
 

@@ -11,7 +11,7 @@ from crm_milter.spam.verdict import UNJUDGED
 
 
 def test_the_last_recipient_is_never_removed():
-    """An envelope without recipients is accepted with 250 and gone (facts 2.7): rather 451."""
+    """It would be accepted with 250 and gone (doc/postfix-milter.md 2.7): rather 451."""
     rules = policy(drop := rule("drop", "help@solarmora.com", "d@crm.example"))
     lone = recipient(rules, "<help@solarmora.com>")
     for discarded in ((lone,), (lone, lone._replace(raw="Help@solarmora.com"))):

@@ -126,7 +126,7 @@ def test_check(write):
 
 
 def test_the_first_file_of_a_beginner(write):
-    """The example of design.md as it stands."""
+    """The shortest file that routes mail."""
     text = """unrouted_to: it@solarmora.com
 spam: rspamd
 rules:
