@@ -1,7 +1,7 @@
 """The metrics by name, type, unit and help, and the samples that the shared numbers give.
 
-This is the one place where they are named; a test checks README.md's table against it. The only
-labels with words of a person are the names of rules, which are ``[a-z0-9._-]``.
+This is the one place where they are named; a test checks the table in docs/monitoring.md against
+it. The only labels with words of a person are the names of rules, which are ``[a-z0-9._-]``.
 """
 
 import math
