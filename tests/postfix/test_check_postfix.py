@@ -90,6 +90,7 @@ def test_an_account_of_the_system_and_an_alias(any_site):
 MILTER = "{ unix:crm-milter/milter.sock, default_action=%s }"
 OTHER = "inet:127.0.0.1:8891"
 MANY = RULES + "    on_spam: reject\n"
+ADDING = RULES + "    add_headers: {X-Spam-Verdict: '{spam}'}\n"
 
 # A name, what is wrong, the check that finds it.
 FAULTS = {
@@ -163,6 +164,15 @@ FAULTS = {
         "milter-maps",
     ),
     "nobody hears of bounces": ({"main": {"notify_classes": "resource"}}, "notify-classes"),
+    "any sender may read added fields": ({"text": ADDING}, "dsn-offered"),
+    "any sender may read added fields, by one service": (
+        {
+            "text": ADDING,
+            "main": {"smtpd_discard_ehlo_keywords": "silent-discard, DSN"},
+            "services": {"extra": {"smtpd_discard_ehlo_keywords": "etrn"}},
+        },
+        "dsn-offered",
+    ),
     "no original recipient": ({"main": {"enable_original_recipient": "no"}}, "original-recipient"),
     "another delimiter": ({"main": {"recipient_delimiter": "+"}}, "delimiter"),
     "a limit that never counts": (
@@ -222,6 +232,10 @@ def test_one_mistake_is_one_finding_and_its_command_mends_it(site, name):
 
 
 RIGHT = {
+    "added fields, and reports for nobody": {
+        "text": ADDING,
+        "main": {"smtpd_discard_ehlo_keywords": "etrn dsn"},
+    },
     "our milter after others, through a variable": {
         "main": {"smtpd_milters": f"$dkim, {MILTER % 'tempfail'}", "dkim": OTHER},
     },

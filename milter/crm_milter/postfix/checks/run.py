@@ -52,6 +52,7 @@ CHECKS: tuple[Check, ...] = (
     milters.timeouts,
     milters.by_client,
     settings.notify_classes,
+    settings.offered_dsn,
     settings.original_recipient,
     settings.delimiter,
     settings.message_size,

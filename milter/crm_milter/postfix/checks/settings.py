@@ -29,6 +29,21 @@ def notify_classes(site: Site) -> Iterator[Finding]:
         )
 
 
+def offered_dsn(site: Site) -> Iterator[Finding]:
+    """Strangers cannot ask for a report that shows them the fields that a rule adds."""
+    adding = [rule.name for rule in site.rules if rule.add_headers]
+    edits = plan.discarded_dsn(site) if adding else []
+    if edits:
+        yield Finding(
+            "dsn-offered",
+            f"strangers may ask for delivery reports, and add_headers is set by {names(adding)}",
+            "with NOTIFY=SUCCESS RET=HDRS Postfix returns the header as crm-milter edited it, so"
+            " any sender can read the added fields",
+            mend.settings(site, edits),
+            Severity.WARNING,
+        )
+
+
 def original_recipient(site: Site) -> Iterator[Finding]:
     """Postfix keeps the recipient as it came, by which our milter deletes it."""
     name = "enable_original_recipient"
