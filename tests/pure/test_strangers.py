@@ -130,6 +130,11 @@ CRM = "match: a@x.example, replace_with: Support+x@crm.example"
         (r"match: 'case-*@x.example', replace_with: 'c.\1@crm.example'", "c.7@crm.example"),
         (r"match: 'case-*@x.example', replace_with: 'C\1@CRM.example'", "c7@crm.example"),
         ("match: a@x.example, mode: test, replace_with: a@crm.example", "a@crm.example"),
+        ("match: 'case-*@x.example', replace_with: '@crm.example'", "case-7@crm.example"),
+        ("match: 'case-*@x.example', replace_with: '@crm.example'", "CASE-a+b@CRM.example."),
+        ("match: ['a@y.example', 'b*c@x.example'], replace_with: '@crm.example'", "bc@crm.example"),
+        ("match: 'case-*@x.example', replace_with: 'desk@'", "Desk@x.example"),
+        (r"match: 'case-*@x.example', replace_with: 'C.\1@'", "c.7@x.example"),
     ],
 )
 def test_what_is_kept_from_a_target_does_not_get_there(key: str, rule: str, mailbox: str) -> None:
@@ -150,6 +155,9 @@ def test_what_is_kept_from_a_target_does_not_get_there(key: str, rule: str, mail
         ("match: a@x.example, replace_with: a+1@crm.example", "a@crm.example"),
         ("match: '@x.example', replace_with: '@z.example'", "it@z.example"),
         (r"match: 'case-*@x.example', replace_with: 'c.\1@crm.example'", "d.7@crm.example"),
+        ("match: 'case-*@x.example', replace_with: '@crm.example'", "it@crm.example"),
+        ("match: 'case-*@x.example', replace_with: '@crm.example'", "case-7@x.crm.example"),
+        (r"match: 'case-*@x.example', replace_with: 'c.\1@'", "c.7@crm.example"),
         ("match: a@x.example, replace_with: a@c.example, also_deliver_to: t@x.org", "t@x.org"),
     ],
 )

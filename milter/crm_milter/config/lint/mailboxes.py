@@ -4,13 +4,13 @@ Spam that is kept from a CRM would reach it after all, and a bounce would show i
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from crm_milter import address as addresses
 from crm_milter.config.build import Entry
 from crm_milter.config.kinds import Place, Section
-from crm_milter.rules.pattern import AddressList, Exact
+from crm_milter.rules.pattern import AddressList, Exact, Glob, InDomain, Pattern
 from crm_milter.rules.rule import Rule
 from crm_milter.rules.template import Template
 
@@ -50,7 +50,7 @@ class DeadEnds:
         """Add what a rule sends mail to."""
         for target in known_targets(rule):
             self._targets.setdefault(self._base(target), rule.name)
-        for domain, pattern in _patterns(rule.replace_with):
+        for domain, pattern in _patterns(rule):
             self._patterns.setdefault(domain, []).append((pattern, rule.name))
 
     def target_of(self, address: str) -> str:
@@ -89,10 +89,22 @@ def _exact(rule: Rule) -> Iterator[str]:
             yield from pattern.addresses
 
 
-def _patterns(template: Template | None) -> Iterator[tuple[str, re.Pattern[str]]]:
-    """Yield what the targets of a template with groups look like, by its domain if it has one."""
-    if template is None or not template.references() or not (template.local and template.domain):
+def _patterns(rule: Rule) -> Iterator[tuple[str, re.Pattern[str]]]:
+    """Yield what the targets that depend on the recipient look like, by their domain."""
+    template = rule.replace_with
+    if template is None or template.is_constant:
         return
-    domain = addresses.ascii_domain(template.domain)
-    parts = _REFERENCE.split(f"{template.local}@{domain}".casefold())
-    yield domain, re.compile(".*".join(map(re.escape, parts)), re.DOTALL)
+    for pattern in rule.match:
+        kept = pattern.domain if isinstance(pattern, InDomain | Glob) else ""
+        domain = addresses.ascii_domain(template.domain or kept)
+        parts = _local_parts(template, pattern)
+        if domain and parts:
+            local = ".*".join(map(re.escape, parts))
+            yield domain, re.compile(f"{local}@{re.escape(domain)}", re.DOTALL)
+
+
+def _local_parts(template: Template, pattern: Pattern) -> Sequence[str]:
+    """Return what stands around the groups in the local part of a target; () if all is open."""
+    if template.local is not None:
+        return _REFERENCE.split(addresses.folded(template.local))
+    return pattern.pieces if isinstance(pattern, Glob) else ()
