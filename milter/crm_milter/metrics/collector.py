@@ -173,7 +173,8 @@ FAMILIES: Iterable[Family] = (
     ),
     Family(
         *("errors", "counter", "errors"),
-        "Internal errors by stage. Each is logged, and the message is answered with 451.",
+        "Internal errors by stage. Each is logged, and the message is answered with 451, or left as"
+        " it is if it came from sendmail(1).",
         _fixed(ERRORS, "stage", STAGES),
     ),
     Family(
