@@ -144,6 +144,24 @@ def test_what_is_no_size(text):
         values.size(text)
 
 
+@pytest.mark.parametrize(
+    ("read", "text", "character"),
+    [
+        (values.size, "25\u00a0MB", "U+00A0 NO-BREAK SPACE"),
+        (values.size, "\uff12\uff15M", "U+FF12 FULLWIDTH DIGIT TWO"),
+        (values.size, "25\u200b", "U+200B ZERO WIDTH SPACE"),
+        (values.size, "25\u041c", "U+041C CYRILLIC CAPITAL LETTER EM"),
+        (values.drain_timeout, "5\u202fm", "U+202F NARROW NO-BREAK SPACE"),
+        (values.drain_timeout, "\u0665", "U+0665 ARABIC-INDIC DIGIT FIVE"),
+        (values.socket_mode, "\uff10660", "U+FF10 FULLWIDTH DIGIT ZERO"),
+        (values.socket_mode, "0660\ufeff", "U+FEFF ZERO WIDTH NO-BREAK SPACE"),
+    ],
+)
+def test_a_character_that_looks_like_another_is_named(read, text, character):
+    with pytest.raises(ValueError, match=re.escape(character)):
+        read(text)
+
+
 @pytest.mark.parametrize("text", ["0", "0M", "0 kB", "000"])
 def test_no_mail_is_that_small(text):
     with pytest.raises(ValueError, match="omit the key"):

@@ -54,7 +54,7 @@ def socket_mode(text: str) -> int:
         raise ValueError(f'no process could connect with "{text}"; write "0660"')
     if not found or (not found[1] and mode & 0o600 != 0o600):
         expected = f'expected permissions in octal, such as "0660", not "{text}"'
-        raise ValueError(f"{expected}{_meant_as_octal(text)}")
+        raise ValueError(f"{expected}{_meant_as_octal(text)}{_foreign(text)}")
     if not found[1] and mode & 0o007:
         message = f'"{text}" lets every user of the host connect; write "{mode & 0o770:04o}"'
         raise ValueError(message)
@@ -138,6 +138,7 @@ def size(text: str) -> int:
     if not found:
         raise ValueError(
             f'expected bytes, or a number with k, M or G, such as "25M" or "500 kB", not "{text}"'
+            f"{_foreign(text)}"
         )
     if not int(found[1]):
         raise ValueError("a limit of 0 would exclude all mail; omit the key for no limit")
@@ -151,7 +152,7 @@ def drain_timeout(text: str) -> int:
     if not 0 <= seconds <= LONGEST_DRAIN:
         raise ValueError(
             "expected a number of seconds up to 86400, or one with s, m or h, such as"
-            f' "90s" or "5m", not "{text}"'
+            f' "90s" or "5m", not "{text}"{_foreign(text)}'
         )
     return seconds
 
