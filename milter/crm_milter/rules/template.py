@@ -59,7 +59,7 @@ def _fill(text: str, groups: Groups) -> str:
 
 
 # An empty group between separators: "case-\1" would become "case-", and nobody has that address.
-_GAP = re.compile(r"(?:\A|[-_+=.])\0+(?:[-_+=.]|\Z)")
+_GAP = re.compile(r"(?:\A|[\W_])\0+(?:[\W_]|\Z)")
 
 
 def _leaves_a_gap(text: str, groups: Groups) -> bool:
