@@ -39,3 +39,11 @@ def test_parameters():
         "SMTPUTF8": "",
         "ORCPT": "rfc822;a=b",
     }
+
+
+def test_upper_case_is_that_of_ascii():
+    """Python has "S" for U+017F and "I" for U+0131."""
+    assert arguments.upper("success,Failure") == "SUCCESS,FAILURE"
+    for value in ("\u017fucce\u017f\u017f", "fa\u0131lure", "delay\u00df", "\udcff"):
+        assert arguments.upper(value) == value
+    assert arguments.parameters(("\u017fize=1".encode(),)) == {"\u017fIZE": "1"}

@@ -196,3 +196,49 @@ def test_an_author_far_back_is_found_up_to_the_size_that_postfix_passes_on():
     fields = [NO, ("from", f"{names}, <{CRM}>")]
     assert len(fields[1][1]) < MUCH
     assert targets(run(policy(HELP), "<help@solarmora.com>", fields=fields)) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [
+        ("no", "no"),
+        ("\t NO\r\n", "no"),
+        ("(a (b) c) no (d)", "no"),
+        ("no\u00a0one", "no\u00a0one"),
+        ("\u2003no", "\u2003no"),
+        ("no\x85", "no\x85"),
+        ("\x1cno", "\x1cno"),
+        ("no\u2028auto-replied", "no\u2028auto-replied"),
+    ],
+)
+def test_only_blanks_of_ascii_end_a_keyword(value, word):
+    assert keyword(value) == word
+
+
+@pytest.mark.parametrize("blank", ["\u00a0", "\u2003", "\u3000", "\x85", "\x1c", "\u2028"])
+def test_other_blanks_are_part_of_what_names_a_message(blank):
+    names = [
+        policy(HELP).facts([("message-id", f"<1{each}2@x>")]).identities
+        for each in ("", " ", blank)
+    ]
+    assert names[0] == names[1] != names[2]
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ('"Doe, Joe (Desk)" <joe@x.example>', {"joe@x.example"}),
+        ('Joe "the <boss>" Doe <joe@x.example>', {"joe@x.example"}),
+        ('"a" "b" c <joe@x.example> ', {"joe@x.example"}),
+        ('"open <joe@x.example>', {"joe@x.example"}),
+        ('"b@y.example" <joe@x.example>', {"joe@x.example", "b@y.example"}),
+    ],
+)
+def test_a_display_name_in_quotes(value, found):
+    assert authors(value) == found
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("part", ['"', '"a"', '"a', '<"', "a<", '"" <'])
+def test_a_display_name_takes_linear_time(part):
+    authors(part * (1_000_000 // len(part)))

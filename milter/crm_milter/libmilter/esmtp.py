@@ -14,8 +14,13 @@ def text(octets: bytes) -> str:
 
 def parameters(arguments: tuple[bytes, ...]) -> dict[str, str]:
     """Return ESMTP parameters (RFC 5321 section 4.1.2), keywords in upper case."""
-    parted = (text(argument).partition("=") for argument in arguments)
-    return {keyword.upper(): value for keyword, _, value in parted}
+    parted = (argument.partition(b"=") for argument in arguments)
+    return {text(keyword.upper()): text(value) for keyword, _, value in parted}
+
+
+def upper(value: str) -> str:
+    """Return ASCII in upper case: Unicode would make letters of SMTP of others, such as U+017F."""
+    return value.upper() if value.isascii() else value
 
 
 def orcpt_to_pass_on(orcpt: str) -> str:

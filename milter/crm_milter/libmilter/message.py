@@ -38,7 +38,7 @@ class Message:
     @property
     def size(self) -> int:
         """Bytes: what MAIL declared (RFC 1870) or what was seen, if more."""
-        declared = esmtp(self._parameters).get("SIZE", "") if self._parameters else ""
+        declared = esmtp(self._parameters).get("SIZE", "")
         valid = declared.isascii() and declared.isdigit() and len(declared) <= _MOST_DIGITS
         return max(int(declared) if valid else 0, self.seen)
 

@@ -15,7 +15,7 @@ from time import perf_counter as clock
 import milter
 
 from crm_milter import address as addresses
-from crm_milter.libmilter.esmtp import orcpt_to_pass_on, text
+from crm_milter.libmilter.esmtp import orcpt_to_pass_on, text, upper
 from crm_milter.libmilter.esmtp import parameters as esmtp
 from crm_milter.libmilter.message import Message
 from crm_milter.libmilter.replay import carry_out
@@ -54,7 +54,8 @@ class Service:
         self.tally = tally
         self.judges = bool(policy.filters)
         self.asks_for_users = policy.depends_on_client
-        body = 0 if policy.measures_size else milter.P_NOBODY
+        self.measures_size = policy.measures_size
+        body = 0 if self.measures_size else milter.P_NOBODY
         self.steps = UNWANTED_STEPS | SILENT_STEPS | body  # to leave out, or not to answer
 
 
@@ -136,12 +137,13 @@ class Session:
         if match is None:
             return Recipient(raw, address)
         message.matched = True
-        limits = (each.rule.max_size or 0 for each in match.chain())
-        message.largest_limit = max(message.largest_limit, *limits)
+        if self._service.measures_size:
+            limits = (each.rule.max_size or 0 for each in match.chain())
+            message.largest_limit = max(message.largest_limit, *limits)
         notify = orcpt = ""
         if parameters:
             values = esmtp(parameters)
-            notify = values.get("NOTIFY", "").upper()
+            notify = upper(values.get("NOTIFY", ""))
             orcpt = orcpt_to_pass_on(values.get("ORCPT", ""))
         bracketed = typed.lstrip(" \t").startswith("<")
         return Recipient(raw, address, match, notify, orcpt, bracketed)
@@ -212,8 +214,8 @@ class Session:
             message.sender,
             tuple(message.recipients),
             self._is_by_smtp(message),
-            message.size,
-            bool(_macro(ctx, "{auth_authen}")),
+            message.size if self._service.measures_size else 0,
+            self._service.asks_for_users and bool(_macro(ctx, "{auth_authen}")),
             self._client,
         )
 
@@ -278,7 +280,7 @@ def register(service: Service) -> None:
 
     wanted = service.policy.wanted_fields()
 
-    measures_size = service.policy.measures_size
+    measures_size = service.measures_size
 
     def header(ctx: milter.Context, name: str, value: bytes) -> int:
         if measures_size:

@@ -16,7 +16,8 @@ MOST_AUTHORS = 1000  # of one message
 _LONGEST = 512  # characters of an address, more than SMTP carries (RFC 5321 section 4.5.3.1)
 
 _ATOM = r"[^\x00-\x20\x7f()<>\[\]:;@\\,\"]"
-_ONE_MAILBOX = re.compile(rf'[^"()<>@]*+<({_ATOM}++@{_ATOM}++)>\s*')
+# Almost all: no address can stand anywhere else in these.
+_ONE_MAILBOX = re.compile(rf'(?:[^"()<>@]++|"[^"\\@]*+")*+<({_ATOM}++@{_ATOM}++)>\s*')
 # Each branch matches whatever follows, so that no character is looked at twice.
 _TOKEN = re.compile(
     rf'"(?:[^"\\]|\\(?:.|\Z))*+(?:"|\Z)|\[[^\[\]]*+\]|{_ATOM}++|[()@<>,:;]', re.DOTALL

@@ -8,6 +8,7 @@ an attacker alone could make long only a beginning is looked at.
 import hashlib
 import re
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from crm_milter.routing.authors import MOST_AUTHORS, authors
@@ -24,8 +25,12 @@ READ = NAMING | RESENT | {MARKER}
 
 _MOST_READ = 100_000  # characters of all fields of one name; Postfix cuts one at 60,000
 _MOST_MARKS = 100  # the last ones: those of this host are added at the end
-_MARK = re.compile(rf"\s*([0-9a-f]{{{DIGITS}}})\s*")
+_MARK = re.compile(rf"[ \t\r\n]*([0-9a-f]{{{DIGITS}}})[ \t\r\n]*")
 _ID = re.compile(r"<([^<>]*)>")
+_NONE: frozenset[str] = frozenset()
+# Not what Unicode calls blank.
+_WITHOUT_BLANKS = str.maketrans("", "", " \t\r\n")
+_WORD = re.compile(r"[^ \t\r\n]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +52,10 @@ class Gathering:
     def __init__(self, judge: Judge) -> None:
         self._hearing = Hearing(judge)
         self._automatic = False
-        self._authors: set[str] = set()
-        self._marks: deque[str] = deque(maxlen=_MOST_MARKS)
+        self._authors: frozenset[str] = _NONE
+        self._marks: deque[str] | None = None  # most messages have none
         self._naming: dict[str, str] = {}
-        self._resent: set[str] = set()
+        self._resent: set[str] | None = None
         self._room: dict[str, int] = {}
 
     def add(self, name: str, value: str) -> None:
@@ -59,6 +64,8 @@ class Gathering:
         if name == MARKER:
             mark = _MARK.fullmatch(value)
             if mark:
+                if self._marks is None:
+                    self._marks = deque(maxlen=_MOST_MARKS)
                 self._marks.append(mark[1])
         elif name in READ or name == AUTOMATIC:
             room = self._room.get(name, _MOST_READ)
@@ -73,34 +80,32 @@ class Gathering:
         if name == "from" and len(self._authors) < MOST_AUTHORS:
             self._authors |= authors(value)
         if name in RESENT:
-            self._resent.add(_digest(name, *value.split()))
+            self._resent = self._resent or set()
+            self._resent.add(_digest(name, value.translate(_WITHOUT_BLANKS)))
         elif name not in self._naming:
             self._naming[name] = value
 
     def facts(self) -> Facts:
         """Return the facts of all that was added."""
-        marks = tuple(self._marks)
-        return Facts(
-            self._hearing.judgement(),
-            self._automatic,
-            frozenset(self._authors),
-            marks,
-            tuple(self._identities()),
-        )
+        marks = tuple(self._marks or ())
+        identities = tuple(self._identities(all_of_them=bool(marks)))
+        return Facts(self._hearing.judgement(), self._automatic, self._authors, marks, identities)
 
-    def _identities(self) -> list[str]:
-        """Return the names of the message.
+    def _identities(self, *, all_of_them: bool) -> Iterator[str]:
+        """Yield the names of the message; the first is enough where no marker has to be read.
 
         A Message-ID that the next host added is not there for the first one: both count.
         """
-        first = (self._naming.get(name, "") for name in ("from", "date"))
-        names = ["\n".join("".join(value.split()) for value in first)]
+        again = sorted(self._resent or ())
         message_id = self._naming.get("message-id", "")
         if message_id:
             found = _ID.search(message_id)
-            names.insert(0, "".join((found[1] if found else message_id).split()))
-        again = sorted(self._resent)
-        return [_digest(each, *again) for each in names]
+            name = found[1] if found else message_id
+            yield _digest(name.translate(_WITHOUT_BLANKS), *again)
+            if not all_of_them:
+                return
+        first = [self._naming.get(name, "") for name in ("from", "date")]
+        yield _digest("\n".join([each.translate(_WITHOUT_BLANKS) for each in first]), *again)
 
 
 def _digest(*parts: str) -> str:
@@ -124,5 +129,5 @@ def keyword(value: str) -> str:
             if part == ";":
                 break
             kept.append(part)
-    words = " ".join(kept).split()
-    return words[0].lower() if words else "no"
+    word = _WORD.search(" ".join(kept))
+    return word[0].lower() if word else "no"

@@ -93,8 +93,8 @@ class Judge:
         return self._silence
 
 
-# Only the start of white space is tried, and nothing of it twice.
-_FOLD = re.compile(r"(?<!\s)[^\S\r\n]*+[\r\n]\s*+")
+# Only the start of white space is tried, and nothing of it twice. It is that of ASCII.
+_FOLD = re.compile(r"(?<!\s)[^\S\r\n]*+[\r\n]\s*+", re.ASCII)
 _NO_TESTS: list[FieldTest] = []
 _LONGEST_QUOTE = 1000  # characters of the field that decided
 
