@@ -14,7 +14,7 @@ ALIASES = {"help@solarmora.com": "it@solarmora.com"}
 
 def changed(statement: str) -> tuple[str, ...]:
     """The command of a milter with something changed in its modules."""
-    names = "child, processors, supervisor"
+    names = "child, processors, supervisor, workers"
     code = f"import sys; from crm_milter.daemon import {names}; "
     code += f"from crm_milter.cli import main as cli; {statement}; sys.exit(cli.main())"
     return (sys.executable, "-c", code)

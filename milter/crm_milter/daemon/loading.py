@@ -102,7 +102,6 @@ class Loader:
 
 def freeze() -> None:
     """Keep the collector of children off what they share with us: a page written is copied."""
-    gc.unfreeze()
     gc.collect()
     gc.freeze()
 

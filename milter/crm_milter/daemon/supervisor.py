@@ -13,14 +13,13 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 
-from crm_milter.config.standing import Answers
 from crm_milter.daemon import handover
 from crm_milter.daemon.child import REPLACE_SIGNAL, STOP_SIGNALS, Child, Signals, ended
 from crm_milter.daemon.exporter import Keeper
 from crm_milter.daemon.handover import Store, listener_name, worker_name
-from crm_milter.daemon.loading import Loaded, Loader, RefusedError, changed_for_good, freeze
-from crm_milter.daemon.processors import worker_count
-from crm_milter.daemon.systemd import notify, reloading, watchdog_interval
+from crm_milter.daemon.inforce import InForce
+from crm_milter.daemon.loading import Loaded, Loader, RefusedError, freeze
+from crm_milter.daemon.systemd import notify, watchdog_interval
 from crm_milter.daemon.workers import Step, Workers
 from crm_milter.libmilter.listener import Listener
 from crm_milter.libmilter.opening import ListenError
@@ -51,19 +50,15 @@ class Supervisor:
         adopted: Iterable[tuple[int, socket.socket]],
         log: Log,
     ) -> None:
-        self._loader = loader
-        self._loaded = self._candidate = loaded
-        self._config_at_start = loaded.config
         self._listener = listener
         self._signals = signals
         self._store = store
         self._log = log
         self._numbers = Numbers()
         config = loaded.config
-        self._numbers.loaded(loaded.file_digest, config.policy.table.rules)
+        self._rules = InForce(loader, loaded, self._numbers, log)
         self._workers = Workers(config, listener, self._numbers, self._let_go, log, store, adopted)
         self._exporter = Keeper(config.metrics_listen, listener.path, self._numbers, log)
-        self._answers = Answers()
         self._trial = 0  # the process that tries whether this one can be replaced
         self._stopping = False
         self._status = 0
@@ -111,7 +106,7 @@ class Supervisor:
         if now >= self._watchdog_at:
             self._feed_watchdog(now)
         if now >= self._cut_off_at:
-            seconds = self._loaded.config.milter.drain_timeout
+            seconds = self._rules.config.milter.drain_timeout
             self._cut_off(f"drain_timeout ({counted(seconds, 'second')}) exceeded")
         if now >= self._look_at and not self._stopping:
             self._look_at = now + _LOOK
@@ -119,13 +114,13 @@ class Supervisor:
         if now >= self._ping_at:
             self._ping_at = now + _PING
             self._workers.ping()
-        if now >= self._reload_at and self._workers.taken_over:
+        if now >= self._reload_due():
             self._reload(now)
         step = self._workers.tend(now)
         if step is Step.TAKEN_OVER:
-            self._taken_over()
+            self._rules.taken_over(is_reload=self._workers.generation > 1)
         elif step is Step.GAVE_UP:
-            self._refuse_reload([], f": {self._workers.trouble}")
+            self._rules.refuse([], f": {self._workers.trouble}")
         if now >= self._exporter.due:
             self._exporter.start(self._let_go_of_mail)
 
@@ -144,8 +139,7 @@ class Supervisor:
         now = time.monotonic()
         due = min(self._watchdog_at, self._cut_off_at, self._ping_at, self._exporter.due)
         due = min(due, self._workers.due(now), math.inf if self._stopping else self._look_at)
-        if self._workers.taken_over:
-            due = min(due, self._reload_at)
+        due = min(due, self._reload_due())
         for descriptor, _ in poll.poll(max(0, math.ceil((due - now) * 1000))):
             if descriptor in speakers:
                 speakers[descriptor].listen()
@@ -173,65 +167,29 @@ class Supervisor:
             return
         if signals[signal.SIGHUP]:
             self._reload_at = min(self._reload_at, time.monotonic() + _SETTLE)
-            self._answers.ask(signals[signal.SIGHUP])
-            self._publish()
+            self._rules.ask(signals[signal.SIGHUP])
         if signals[REPLACE_SIGNAL] and not self._trial:
             self._try_to_replace()
 
     # The rules
 
+    def _reload_due(self) -> float:
+        """Return when to read the file again: after the reload before, and with room for more."""
+        ready = self._workers.taken_over
+        return self._workers.room_at(self._reload_at) if ready else math.inf
+
     def _reload(self, now: float) -> None:
         """Read the file; if it is good, let a generation begin with it."""
         self._reload_at = math.inf
-        self._answers.begin()
         if self._watchdog < math.inf:
             self._feed_watchdog(now)  # a long file keeps us busy for seconds
-        reloading()
         try:
-            had_rules = bool(self._loaded.config.policy.table.rules)
-            self._candidate = self._loader.read(had_rules=had_rules)
+            config = self._rules.read()
         except RefusedError as refused:
-            self._refuse_reload(refused.lines)
+            self._rules.refuse(refused.lines)
             return
-        for key in changed_for_good(self._config_at_start, self._candidate.config):
-            path = self._loader.path
-            self._log(f"warning: {path}: {key}: changed; takes effect after a restart")
         freeze()
-        self._workers.begin(self._candidate.config, time.monotonic())
-
-    def _refuse_reload(self, lines: list[str], reason: str = "") -> None:
-        for line in lines:
-            self._log(line)
-        self._candidate = self._loaded
-        self._numbers.reload_failed()
-        failed = f"error: reload failed, keeping the previous rules{reason}"
-        self._log(failed)
-        self._answers.answer(*lines, failed)
-        self._publish()
-        notify("READY=1", f"STATUS=serving {self._size()}, the last reload failed")
-
-    def _taken_over(self) -> None:
-        """Take note that the newest generation serves, and alone."""
-        again = self._workers.generation > 1
-        self._loaded = loaded = self._candidate
-        self._numbers.loaded(loaded.file_digest, loaded.config.policy.table.rules)
-        self._numbers.serves_last_good(loaded.is_last_good)
-        self._loader.keep(loaded)
-        self._answers.answer()
-        self._publish()
-        state = ", the last good configuration" if loaded.is_last_good else ""
-        self._log(f"{'reloaded, ' if again else ''}serving {self._size()}{state}")
-        notify("READY=1", f"STATUS=serving {self._size()}{state}")
-
-    def _publish(self) -> None:
-        loaded = self._loaded
-        rules = len(loaded.config.policy.table.rules)
-        self._answers.publish(loaded.digest, rules, is_last_good=loaded.is_last_good)
-
-    def _size(self) -> str:
-        config = self._loaded.config
-        rules, workers = len(config.policy.table.rules), config.milter.workers
-        return f"{counted(rules, 'rule')} with {counted(worker_count(workers), 'worker')}"
+        self._workers.begin(config, time.monotonic())
 
     # The socket
 
@@ -253,7 +211,7 @@ class Supervisor:
         self._numbers.lost_socket(is_lost=False)
         self._store.drop(before)
         self._store.keep(self._listener.descriptor, listener_name(self._listener.identity))
-        self._workers.begin(self._loaded.config, now)
+        self._workers.begin(self._rules.config, now)
 
     # The end
 
@@ -284,7 +242,7 @@ class Supervisor:
 
     def _stop(self) -> None:
         """Accept no more, and give the open sessions their time; or leave both to the next."""
-        now, seconds = time.monotonic(), self._loaded.config.milter.drain_timeout
+        now, seconds = time.monotonic(), self._rules.config.milter.drain_timeout
         self._stopping = True
         self._reload_at = math.inf
         if self._store.is_used:

@@ -26,6 +26,12 @@ from crm_milter.wording import counted, why
 _START = 30.0  # seconds in which the workers of a reload have to be ready
 _TRIES = 4  # failures after which a reload is given up
 
+# Old workers that wait for their sessions share less and less memory with the others. With more
+# than _FEW generations of them the next one waits a little, with _MANY until one has ended:
+# no session is cut off before drain_timeout for a reload, and memory has a limit.
+_FEW, _MANY = 2, 20
+_ROOM = 2.0  # seconds
+
 
 class Step(Enum):
     """What tend() has done about the newest generation."""
@@ -132,6 +138,14 @@ class Workers:
             else:
                 continue
             child.kill()
+
+    def room_at(self, asked: float) -> float:
+        """Return when there may be one more generation, if that was asked for at this time."""
+        # One that was adopted has no generation here; each of them may be of another.
+        old = {each.generation or -each.pid for each in self.children} - {self.generation}
+        if len(old) < _FEW:
+            return asked
+        return asked + _ROOM if len(old) < _MANY else math.inf
 
     def ping(self) -> None:
         """Have each that serves say that it is alive; one that is deaf is killed later."""
