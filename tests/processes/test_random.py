@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from configs import LONG, PATIENT, config, routed
 from crowd import Crowd, delivered, message, new_id
-from procs import descriptors, workers
+from procs import descriptors, group, workers
 
 from lab import smtp
 from lab.base import LabError, wait_for
@@ -55,10 +55,10 @@ class Fate:
         time.sleep(self._random.choice((0, 0, 0.05, 0.3, 1)))
 
     def _family(self):
-        """The supervisor, if there is one, and what it has started."""
-        supervisors = workers(self._lab.milter.pid)
-        with_children = [pid for pid in supervisors if Path(f"/proc/{pid}").exists()]
-        return with_children[-1:], [child for pid in with_children for child in children(pid)]
+        """The supervisor, if there is one, and all that it or one before it has started."""
+        leader = self._lab.milter.pid
+        supervisors = workers(leader)
+        return supervisors, [*{*group(leader)} - {leader, *supervisors}]
 
     def kill_worker(self):
         """Kill one that may be serving."""
@@ -109,14 +109,6 @@ class Fate:
             "the last start", lambda: len(self._lab.milter.lines("serving 1 rule")) > before, 30
         )
         return self._version
-
-
-def children(pid):
-    """The children of a process, none if it has ended."""
-    try:
-        return workers(pid)
-    except OSError:
-        return []
 
 
 def kill(pid, number=signal.SIGKILL):
