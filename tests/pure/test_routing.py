@@ -354,3 +354,32 @@ def test_wanted_fields():
         *("x-spam-flag", "from", "x-crm-milter", "message-id", "date"),
         *("resent-date", "resent-from", "resent-message-id"),
     }
+
+
+def test_a_message_that_is_put_off_is_put_off_for_every_recipient_and_gets_no_copies():
+    sure = rule("info", "info@solarmora.com", CRM, bypass_spam_filter=True, copies=("a@x.example",))
+    tried = rule("try", "info@solarmora.com", "t@crm.example", mode=Mode.TEST)
+    rules = policy(
+        replace(tried, bypass_spam_filter=True), HELP, sure, no_verdict=NoVerdict.TEMPFAIL
+    )
+    decision = run(rules, "<help@solarmora.com>", "<info@solarmora.com>", fields=[])
+    assert decision.reply is Reply.TEMPFAIL
+    assert [(each.rule.name, each.action, each.copies) for each in decision.outcomes] == [
+        ("support", Action.TEMPFAILED, ()),
+        ("try", Action.REROUTED, ()),  # what the rule alone would do
+        ("info", Action.TEMPFAILED, ()),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("filters", "no_verdict", "matters"),
+    [
+        (("amavis",), NoVerdict.ROUTE, False),
+        (("amavis",), NoVerdict.LEAVE, True),
+        (("amavis",), NoVerdict.TEMPFAIL, True),
+        (("rspamd",), NoVerdict.TEMPFAIL, False),  # its silence is ham, whoever sends
+        ((), NoVerdict.TEMPFAIL, False),
+    ],
+)
+def test_who_hands_a_message_in_matters_where_silence_is_a_fault(filters, no_verdict, matters):
+    assert policy(HELP, filters=filters, no_verdict=no_verdict).depends_on_client is matters
