@@ -147,9 +147,9 @@ def _spelling(argument: str, local: str) -> str:
     """Return the one way in which an argument spells a local part, or that itself."""
     if not argument.isascii():
         return local
+    plain = re.sub(r'[\\"]', "", argument)  # what stands in quotes, or behind a backslash
     found = {
-        argument[each.start() : each.end()]
-        for each in re.finditer(re.escape(local), argument.lower())
+        plain[each.start() : each.end()] for each in re.finditer(re.escape(local), plain.lower())
     }
     return found.pop() if len(found) == 1 else local
 

@@ -137,6 +137,12 @@ def test_what_a_pattern_takes_keeps_its_case(match, target, typed, expected):
     [
         ("Help@X.Example", "help@x.example", "Help@x.example"),
         ("Help%X.example@localhost", "help@x.example", "Help@x.example"),
+        ("Anna\\.Smith@x.example", "anna.smith@x.example", "Anna.Smith@x.example"),
+        ("\\Anna.Smi\\th@x.example", "anna.smith@x.example", "Anna.Smith@x.example"),
+        ('"Anna".Smith@x.example', "anna.smith@x.example", "Anna.Smith@x.example"),
+        ('Anna."Smith"@x.example', "anna.smith@x.example", "Anna.Smith@x.example"),
+        ("A\\B%x.example@localhost", "ab@x.example", "AB@x.example"),
+        ('"A\\\\b"%x.example@y.example', "a\\b@x.example", "a\\b@x.example"),
         ("x.example!Help", "help@x.example", "Help@x.example"),
         ("help.example!Help", "help@help.example", "help@help.example"),
         ("Help (the desk)", "help@x.example", "Help@x.example"),
