@@ -60,7 +60,14 @@ def completion(shell: str) -> str:
             if kind:
                 action.complete = kind  # type: ignore[attr-defined]
     script: str = shtab.complete(parser, shell)
-    return script
+    return _repaired(script)
+
+
+def _repaired(script: str) -> str:
+    """Let Debian 12's shtab offer all choices: it takes the first, and joins them by spaces."""
+    script = script.replace('${current_action}_choices"', '${current_action}_choices[@]"')
+    words = '"${current_action_choices}" --'
+    return script.replace(words, words.replace("s}", "s// /$'\\n'}"))
 
 
 def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:

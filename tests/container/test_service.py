@@ -1,5 +1,6 @@
-"""Our package on a mail host of Debian 12: installed, attached, and through all that may happen."""
+"""Our package on a mail host of Debian: installed, attached, and through all that may happen."""
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,13 @@ from pods import Container, PodError, wait_for
 
 FOLDER = "/var/spool/postfix/crm-milter"
 SOCKET = f"{FOLDER}/milter.sock"
+COMPLETE = """\
+source /usr/share/bash-completion/completions/crm-milter
+COMP_WORDS=(crm-milter "$@")
+COMP_CWORD=$#
+_shtab_crm_milter
+echo "${COMPREPLY[@]}"
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +36,22 @@ def test_runs_as_soon_as_it_is_installed(host: MailHost, package: Path) -> None:
     assert host.run("postconf", "-h", "smtpd_milters").strip() == ""
     assert host.status_of("crm-milter", "check") == 0
     assert "failed" not in host.run("systemctl", "is-system-running", check=False)
+
+
+def test_bash_completes_what_the_help_lists(host: MailHost) -> None:
+    """As the shtab of this release made the script."""
+
+    def offered(*words: str) -> set[str]:
+        return set(host.run("bash", "-c", COMPLETE, "bash", *words).split())
+
+    listed = re.findall(r"(?m)^    ([a-z]+)", host.run("crm-milter", "--help"))
+    assert len(listed) > 8
+    assert offered("") == set(listed)
+    assert offered("t") == {"trace"}
+    assert offered("attach", "--when-down", "") == {"tempfail", "accept"}
+    assert offered("attach", "--when-down", "a") == {"accept"}
+    assert offered("trace", "--fail") == {"--failing"}
+    assert offered("check", "--config", "/etc/host") >= {"/etc/hosts", "/etc/hostname"}
 
 
 def test_may_do_little_and_only_postfix_may_connect(host: MailHost) -> None:
