@@ -1,14 +1,27 @@
 """Beside Debian's spam filters as packaged: ham is routed, spam stays unless asked for."""
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 
+import dkim
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from mailhost import CONFIG, HELP, REPORTS, MailHost
 from pods import Container, image, wait_for
 
 GTUBE = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
 RSPAMD_GTUBE = GTUBE.replace("XJS", "YJS", 1)  # "add header" and not "reject"
+
+ARC = """\
+use_domain = "recipient";
+sign_inbound = true;
+sign_local = true;
+allow_hdrfrom_mismatch = true;
+allow_username_mismatch = true;
+domain { solarmora.com { selector = "arc"; path = "/var/lib/rspamd/arc.key"; } }
+"""
 
 AMAVIS = """\
 use strict;
@@ -45,6 +58,40 @@ def test_behind_rspamd(guarded: MailHost) -> None:
     _wait_for_port(guarded, 11332)
     _attach(guarded, "rspamd")
     _prove(guarded, RSPAMD_GTUBE, "X-Spam: Yes")
+
+
+def test_the_seal_of_rspamd_holds_at_the_crm(guarded: MailHost) -> None:
+    """An ARC seal made before crm-milter still verifies at the CRM."""
+    key = rsa.generate_private_key(65537, 2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    public = key.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    guarded.write("/var/lib/rspamd/arc.key", pem.decode())
+    guarded.run("chmod", "644", "/var/lib/rspamd/arc.key")
+    guarded.write("/etc/rspamd/local.d/arc.conf", ARC)
+    guarded.run("systemctl", "start", "rspamd")
+    guarded.run("postconf", "-e", "smtpd_milters=inet:127.0.0.1:11332")
+    _wait_for_port(guarded, 11332)
+    _attach(guarded, "rspamd")
+    assert guarded.send(HELP, "hello", "sealed")["code"] == 250
+    message = guarded.wait_for_crm("sealed")["data"].encode()
+    record = b"v=DKIM1; k=rsa; p=" + base64.b64encode(public)
+    asked = []
+
+    def answer(name: bytes, timeout: int = 5) -> bytes:
+        asked.append(name)
+        return record
+
+    outcome, results, reason = dkim.arc_verify(message, dnsfunc=answer)
+    assert outcome == dkim.CV_Pass, (results, reason)
+    assert set(asked) == {b"arc._domainkey.solarmora.com."}
+    altered = message.replace(b"hello", b"hallo")
+    assert dkim.arc_verify(altered, dnsfunc=answer)[0] == dkim.CV_Fail
 
 
 def test_behind_spamassassin(guarded: MailHost) -> None:
