@@ -398,3 +398,34 @@ def test_a_glob_in_quotes_matches_what_is_in_them(text, typed, taken):
         )
         == taken
     )
+
+
+def test_a_table_of_plain_addresses_keeps_the_spelling_as_any_other_does():
+    plain = Rule("r", (parse("help@a.example"),), template("x@b.example"))
+    wild = Rule("w", (parse("x*@b.example"),), template("y@b.example"))
+    for rules in ((plain,), (plain, wild)):
+        found = RuleTable(rules).match("help@a.example", typed="HeLp@A.Example")
+        assert found.typed == "HeLp@a.example"
+    (found,) = RuleTable((plain,)).possible("help@a.example")
+    assert found.typed in ("", "help@a.example")
+    assert RuleTable((plain,)).match("help@a.example").typed in ("", "help@a.example")
+
+
+@pytest.mark.parametrize("start", ["srs0=", "srs0+", "srs0-", "srs1=", "srs1+", "srs1-", "prvs="])
+def test_wildcards_spare_rewritten_senders(start):
+    assert addresses.is_protected(f"{start}x@a.example")
+    assert RuleTable().spares(f"{start}x@a.example")
+    assert not addresses.is_protected(f"x{start}@a.example")
+
+
+@pytest.mark.parametrize(
+    ("address", "spared"),
+    [("abuse@a.example", True), ("abuse+x@a.example", True), ("help+abuse@a.example", False)],
+)
+def test_wildcards_spare_with_or_without_the_extension(address, spared):
+    assert RuleTable((), "+").spares(address) is spared
+
+
+@pytest.mark.parametrize("domain", ["Ü" * 300 + ".example", "Ü..Example"])
+def test_a_domain_that_idna_refuses_equals_itself_without_case(domain):
+    assert addresses.normalise(f"a@{domain}") == f"a@{domain.lower()}"
