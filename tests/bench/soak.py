@@ -12,6 +12,7 @@ messages that were sent. Exit 1 if they do not.
 import argparse
 import sys
 import time
+import urllib.error
 import urllib.request
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -82,6 +83,20 @@ def counted(server: Server) -> dict[str, int]:
             key = f"{name} {sample.labels.get('outcome', '')}".strip()
             found[key] = found.get(key, 0) + int(sample.value)
     return {key: value for key, value in found.items() if value or key == "sessions"}
+
+
+def first_page(server: Server) -> None:
+    """Wait for the exporter, and for what it counts."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            counted(server)
+        except urllib.error.URLError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(INTERVAL)
+        else:
+            return
 
 
 def expected(result: dict[str, int]) -> dict[str, int]:
@@ -156,7 +171,7 @@ def main() -> int:
         bench = Bench(folder, {OURS: installed()}, 1, options.messages, "auto", RULES, stack)
         server = bench.start(OURS)
         try:
-            counted(server)  # the exporter has its memory from its first page on
+            first_page(server)  # the exporter has its memory from its first page on
             looks, result = soak(bench, server)
             print(check(server, looks, result))
         except BenchError as error:

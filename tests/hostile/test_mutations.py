@@ -82,7 +82,7 @@ DEFECTS = {
     ),
     "a drain without grace": Defect(
         "tests/wire/test_serve.py::test_open_sessions_may_finish",
-        (("    while not _is_idle(ours):", "    while False:"),),
+        (("    while not is_idle(ours):", "    while False:"),),
     ),
     "the marker is not looked for": Defect(
         _ROUTING + "test_loops_are_left",

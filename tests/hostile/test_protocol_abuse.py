@@ -53,7 +53,7 @@ def survives(milter):
 
 def _errors(milter, *theirs):
     """Faults of ours: not that a peer lacks something, nor what else is said to be theirs."""
-    theirs = ("does not offer", *theirs)
+    theirs = ("does not support", *theirs)
     return [line for line in milter.lines("error") if not any(each in line for each in theirs)]
 
 

@@ -108,9 +108,10 @@ class Planted:
     def run(self, *arguments: str) -> Done:
         """A command of crm-milter for this Postfix, in this process: that is much faster."""
         which = ("--config", str(self.yaml), "--config-directory", str(self.postfix.config))
-        with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        out = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)
+        with redirect_stdout(out), redirect_stderr(io.StringIO()) as err:
             status = cli.main([*arguments, *which])
-        return Done(status, out.getvalue(), err.getvalue())
+        return Done(status, out.buffer.getvalue().decode(), err.getvalue())
 
     def findings(self) -> list[dict[str, Any]]:
         """What `check --postfix --json` finds, its exit status checked."""

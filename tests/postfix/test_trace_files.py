@@ -13,6 +13,7 @@ import zstandard
 from tracing import ANNA, HAM, Trace, lab, shared, trace
 
 from crm_milter.cli import main as cli
+from lab.base import wait_for
 from lab.whole import Lab
 
 __all__ = ["lab", "shared", "trace"]  # fixtures
@@ -253,6 +254,8 @@ def test_any_order_of_arguments(
     lab: Lab, capsys: pytest.CaptureFixture[str], words: str, kind: str
 ) -> None:
     sent = lab.send(ANNA, ["<sales@solarmora.com>"], HAM)
+    maillog = lab.postfix.maillog.path
+    wait_for("the delivery", lambda: f"{sent.queue_id}: removed" in maillog.read_text())
     values = {
         "WHAT": sent.queue_id if kind == "id" else "sales@crm.example",
         "A": str(lab.postfix.maillog.path),
