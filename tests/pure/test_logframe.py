@@ -180,7 +180,7 @@ def test_frames(frame: str) -> None:
     assert (found.to, found.status, found.words) == ("ann@solarmora.com", "sent", "250 ok: x")
 
 
-OURS = "171EB2103A4: rerouted: to=<help@x.example> new=<a@crm.example> rule=r copies=0 spam=ham"
+OURS = "171EB2103A4: rerouted: to=<help@x.example> new=<a@crm.example> rule=r copies=0 verdict=ham"
 
 
 @pytest.mark.parametrize("frame", WHOLE.values(), ids=WHOLE.keys())
