@@ -12,7 +12,7 @@ SPAM = "X-Spam-Flag: YES"
 def looping(rule: str) -> str:
     """The header fields of a message that this rule of a milter without a key was applied to."""
     message_id = "<20261128.1@customer.example>"
-    (identity, _) = Policy(RuleTable()).facts([("message-id", message_id)]).identities
+    identity, *_ = Policy(RuleTable()).facts([("message-id", message_id)]).identities
     return f"Message-ID: {message_id}\r\nX-CRM-Milter: {marker(b'', rule, identity)}"
 
 
