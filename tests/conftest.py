@@ -6,15 +6,11 @@ Rule two: in CI (the variable CI is set) a test that is skipped has failed.
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "postfix"))
 
 from lab.sink import Sink
 from lab.whole import Lab
@@ -112,6 +108,13 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     if report.skipped:
         _fail_in_ci(report)
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """State the figures that the tests have measured."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            terminalreporter.line(f"{report.location[2]}: {name}: {value}")
 
 
 def _fail_in_ci(report: pytest.TestReport | pytest.CollectReport) -> None:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent / "wire"), str(HERE.parents[1] / "postfix")]
+sys.path[:0] = [str(HERE.parent / "helpers"), str(HERE.parents[1] / "postfix")]
 
 from mta import Mta  # noqa: E402
 

@@ -18,6 +18,7 @@ from crm_milter.metrics.memory import Numbers
 from crm_milter.routing.decision import Action, Decision, Outcome, Recipient
 from crm_milter.rules.rule import Rule
 
+HERE = Path(__file__).parent
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 HOSTILE = ['evil"} 1\nup{x="', "a\\", "a\nb", "# HELP x", "\u2028", "{}", "\0"]
 
@@ -130,7 +131,10 @@ assert prometheus_client.__file__.startswith(sys.argv[1]), prometheus_client.__f
 for accept in ("", test_pages.OPENMETRICS):
     print(test_pages.page(test_pages.numbers("support"), accept))
 """
-    environment = {**os.environ, "PYTHONPATH": f"{oldest}:{Path(__file__).parent}:{ROOT}/postfix"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{oldest}:{HERE}:{ROOT}/tests/helpers:{ROOT}/postfix",
+    }
     arguments = [sys.executable, "-c", script, str(oldest)]
     old = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=30)
     assert old.returncode == 0, old.stderr

@@ -1,14 +1,9 @@
 """A milter of two workers, alone or behind a Postfix, and what the tests of its processes need."""
 
-import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "wire"))
-
 from configs import ALIASES, config
 from mta import Mta
 
@@ -66,10 +61,3 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     if report.failed:
         report.sections += [(f"log of {each.folder.name}", each.log()[-9000:]) for each in _running]
     return report
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """State the figures that the tests have measured."""
-    for report in terminalreporter.getreports("passed"):
-        for name, value in report.user_properties:
-            terminalreporter.line(f"{report.location[2]}: {name}: {value}")

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import manager
 import pytest
 from configs import LONG, config, routed
 from crowd import Crowd, delivered, message, new_id
@@ -21,7 +22,7 @@ HELP = "<help@solarmora.com>"
 HAM = [("Subject", "kaputt"), ("X-Spam-Flag", "NO")]
 TIMES = 100 if LONG else 8
 # The milter under something that keeps descriptors as systemd does.
-MANAGED = (sys.executable, str(Path(__file__).with_name("manager.py")), *program())
+MANAGED = (sys.executable, manager.__file__, *program())
 RESTART, REPLACE = signal.SIGUSR1, signal.SIGUSR2
 
 

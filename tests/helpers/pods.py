@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).parents[2]
+HERE = ROOT / "tests/container"
 ENVIRONMENT = os.environ | {"CONTAINERS_CONF": str(HERE / "containers.conf")}
 T = TypeVar("T")
 
