@@ -162,7 +162,7 @@ def test_a_signal_ends_it(number):
 
 
 def test_it_ends_with_another_thread_running(tmp_path):
-    """A thread that was there before libmilter may get the signals in Python (facts 5.3)."""
+    """A thread that was there before libmilter may get the signals (doc/postfix-milter.md 5.3)."""
     (tmp_path / "sitecustomize.py").write_text(
         "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
         "print('thread runs', flush=True)\n"

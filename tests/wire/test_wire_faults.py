@@ -54,7 +54,7 @@ def test_fault_at_the_end_of_the_message(faulty, mta, kind):
 
 @pytest.mark.parametrize("recipients", [["boom"], ["boom", "help"], ["help", "boom", "alice"]])
 def test_fault_at_a_recipient(faulty, mta, recipients):
-    """No answer of ours is read there (facts 5.9): it comes later."""
+    """No answer of ours is read there (doc/postfix-milter.md 5.9): it comes later."""
     result = mta.message([f"<{name}@solarmora.com>" for name in recipients], HAM)
     assert result.answer.startswith("451 4.3.0 ")
     assert result.edits == ()

@@ -33,7 +33,8 @@ def test_a_spelling_without_the_macro(milter, spelling):
     with Mta(milter.address, macros=False) as mta:
         mta.connect()
         result = mta.message([ALICE, spelling], HAM)
-    # Without brackets it may come from sendmail(1), which deletes by the bare name (facts 1.7).
+    # Without brackets it may come from sendmail(1), which deletes by the bare name:
+    # doc/postfix-milter.md 1.7.
     bare = [] if spelling.startswith("<") else [("help",)]
     assert sorted(result.of("delete")) == sorted([*bare, (SPELLINGS[spelling],)])
     assert [rcpt for rcpt, _ in result.of("add")] == [

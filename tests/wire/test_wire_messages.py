@@ -62,7 +62,7 @@ def test_edits(mta, envelope):
 
 
 def test_every_addition_comes_before_every_removal(mta):
-    """A death in between doubles mail, and does not lose it (facts 4.3)."""
+    """A death in between doubles mail, and does not lose it (doc/postfix-milter.md 4.3)."""
     recipients = [HELP, "<Help@solarmora.com>", "<sales@solarmora.com>"]
     recipients += [f"<box-{number}@solarmora.com>" for number in range(20)]
     result = mta.message(recipients, HAM)
