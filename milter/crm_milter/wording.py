@@ -34,6 +34,13 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f' (did you mean "{close[0]}"?)' if close else ""
 
 
+def abridged(items: list[str] | str) -> str:
+    """Return the first of several and how many more there are, ``-`` for none."""
+    if isinstance(items, str):
+        return items
+    return f"{items[0]} (+{len(items) - 1})" if len(items) > 1 else "".join(items) or "-"
+
+
 def counted(number: int, noun: str) -> str:
     """Return ``1 rule`` or ``2 rules``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

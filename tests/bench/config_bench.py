@@ -19,6 +19,7 @@ from pathlib import Path
 from crm_milter.config.load import load
 from crm_milter.routing.decide import Policy, decide
 from crm_milter.routing.decision import Envelope, Recipient
+from crm_milter.rules.conditions import Occasion
 
 HEAD = "unrouted_to: it@mailboxes.example\nspam: rspamd\nrules:\n"
 TARGET = "v1su0245ewejzhe7.case.my-crm.com"
@@ -149,7 +150,7 @@ def decision(each: Policy, count: int) -> Callable[[], object]:
         if address is None:
             addresses = iter([f"help{n}@solarmora.com" for n in numbers])
             address = next(addresses)
-        found = each.table.match(address, "a@customer.example")
+        found = each.table.match(address, Occasion("a@customer.example"))
         envelope = Envelope("a@customer.example", (Recipient(address, address, found),))
         return decide(each, envelope, (("x-spam", "no"),))
 

@@ -4,6 +4,8 @@ from crm_milter.address import normalise, strip_path
 from crm_milter.routing.decide import NoVerdict, Policy, decide
 from crm_milter.routing.decision import Envelope, Recipient
 from crm_milter.routing.marker import marker
+from crm_milter.rules import conditions
+from crm_milter.rules.conditions import Occasion
 from crm_milter.rules.pattern import parse
 from crm_milter.rules.rule import Copy, Rule
 from crm_milter.rules.table import RuleTable
@@ -20,6 +22,7 @@ def rule(name, match="", target=None, **settings):
     for key in ("senders", "except_senders"):
         if key in settings:
             settings[key] = tuple(parse_sender(each) for each in settings[key].split())
+    settings["conditions"] = (*settings.get("conditions", ()), *conditions.take(settings))
     settings["copies"] = tuple(
         Copy(each) if isinstance(each, str) else each for each in settings.get("copies", ())
     )
@@ -49,7 +52,7 @@ def policy(*rules, filters=("amavis",), no_verdict=NoVerdict.ROUTE, delimiter=""
 def recipient(rules, argument, notify="", orcpt="", sender="joe@customer.example"):
     raw = strip_path(argument)
     address = normalise(raw)
-    match = rules.table.match(address, sender)
+    match = rules.table.match(address, Occasion(sender))
     return Recipient(raw, address, match, notify, orcpt, argument.startswith("<"))
 
 
@@ -75,5 +78,5 @@ def fates(decision):
 
 def applying(rules, address, sender="joe@customer.example"):
     """The name of the rule that applies, None where none does."""
-    match = rules.table.match(address, sender)
+    match = rules.table.match(address, Occasion(sender))
     return match.rule.name if match else None

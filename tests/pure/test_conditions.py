@@ -1,14 +1,23 @@
 """Conditions and limits: whom a rule is for, and what it does not route."""
 
+from dataclasses import dataclass
+
 import pytest
 from rows import CRM, HELP, NO, YES, applying, fates, policy, recipient, rule, run, targets
 
+from crm_milter.cli import rules as listing
+from crm_milter.cli.explain import explain, lines
+from crm_milter.cli.rules import rule_json, table_lines
+from crm_milter.config import keys
+from crm_milter.config.kinds import Key, Text
+from crm_milter.config.load import load
 from crm_milter.routing.decision import Action, Reason, Reply
 from crm_milter.routing.logline import outcome_line
+from crm_milter.rules import conditions
+from crm_milter.rules.conditions import ApplyTo, Condition, Senders
 from crm_milter.rules.pattern import AddressList
 from crm_milter.rules.rule import (
     AddressMap,
-    ApplyTo,
     AutoSubmitted,
     Copy,
     Mode,
@@ -64,7 +73,7 @@ def test_a_list_of_addresses_matches_each_of_them():
     rules = policy(Rule("r", (listed,), HELP.replace_with))
     assert applying(rules, "b@x.example") == "r"
     assert applying(rules, "c@x.example") is None
-    rules = policy(Rule("r", HELP.match, HELP.replace_with, senders=(listed,)))
+    rules = policy(Rule("r", HELP.match, HELP.replace_with, conditions=(Senders((listed,)),)))
     assert applying(rules, "help@solarmora.com", "a@x.example") == "r"
     assert applying(rules, "help@solarmora.com", "c@x.example") is None
 
@@ -305,3 +314,60 @@ def test_conditions_and_copies_hold_in_test_mode_as_well():
     decision = run(rules, recipient(rules, "<help@solarmora.com>"))
     assert targets(decision) == [CRM]
     assert [each.test for each in decision.outcomes] == [True, False]
+
+
+@dataclass(frozen=True)
+class Named(Condition):
+    """A condition that nothing else knows of: the local part of the sender is this."""
+
+    key = "named"
+    unset = "anybody"
+    depends_on_message = True
+    name: str
+
+    @classmethod
+    def of(cls, value):
+        return None if value == cls.unset else cls(value)
+
+    def holds(self, occasion):
+        return occasion.sender is None or occasion.sender.startswith(f"{self.name}@")
+
+    @property
+    def value(self):
+        return self.name
+
+    def refusal(self, occasion):
+        return f"<{occasion.sender}> is not {self.name}"
+
+
+ONLY_JOE = rule("only-joe", "help@solarmora.com", CRM, conditions=(Named("joe"),))
+
+
+def test_a_new_condition_decides():
+    rules = policy(ONLY_JOE, HELP)
+    assert applying(rules, "help@solarmora.com", "joe@x.example") == "only-joe"
+    assert applying(rules, "help@solarmora.com", "ann@x.example") == "support"
+    assert [match.rule for match in rules.table.possible("help@solarmora.com")] == [ONLY_JOE, HELP]
+    assert rules.table.depends_on_message
+
+
+def test_a_new_condition_is_explained_and_listed(monkeypatch):
+    story = explain(policy(ONLY_JOE, HELP), "ann@x.example", ["help@solarmora.com"], b"\n")
+    assert "  rule only-joe: <ann@x.example> is not joe" in list(lines(story))
+    assert "named joe" in list(table_lines((ONLY_JOE,)))[1]
+    monkeypatch.setattr(listing, "CONDITIONS", (*conditions.CONDITIONS, Named))
+    assert [rule_json(each)["named"] for each in (ONLY_JOE, HELP)] == ["joe", "anybody"]
+
+
+@pytest.mark.parametrize(("named", "built"), [("joe", (Named("joe"),)), ("anybody", ())])
+def test_a_new_condition_is_read_by_its_key(monkeypatch, tmp_path, named, built):
+    monkeypatch.setattr(conditions, "CONDITIONS", (*conditions.CONDITIONS, Named))
+    key = Key("named", Text("a name"), "anybody", "local part of the sender")
+    monkeypatch.setitem(keys.RULE.keys, "named", key)
+    monkeypatch.setitem(keys.RULE.defaults, "named", "anybody")
+    path = tmp_path / "crm-milter.yaml"
+    path.write_text(
+        "unrouted_to: it@y.example\nspam: rspamd\nrules:\n"
+        f"  - {{name: a, match: a@x.example, replace_with: a@crm.example, named: {named}}}\n"
+    )
+    assert load(path).policy.table.rules[0].conditions == built

@@ -10,6 +10,7 @@ from crm_milter.config.listen import InetSocket, UnixSocket
 from crm_milter.config.load import Config, load, parse
 from crm_milter.config.problems import SHOWN, ConfigError
 from crm_milter.routing.decide import NoVerdict
+from crm_milter.rules.conditions import ExceptSenders, Occasion, Senders
 from crm_milter.rules.pattern import Exact, Glob, InDomain, NullSender
 from crm_milter.rules.rule import AutoSubmitted, Copy, Mode, OnOversize, OnSpam
 from crm_milter.spam.presets import PRESETS
@@ -258,15 +259,17 @@ rules:
     )
     assert config.warnings == ()
     a, b, c = config.policy.table.rules
-    assert a.senders == (InDomain("vip.example"), NullSender())
-    assert a.except_senders == (Exact("robot@vip.example"),)
+    assert a.conditions == (
+        Senders((InDomain("vip.example"), NullSender())),
+        ExceptSenders((Exact("robot@vip.example"),)),
+    )
     assert (a.auto_submitted, a.on_oversize) == (AutoSubmitted.LEAVE, OnOversize.REJECT)
     assert (a.max_size, b.max_size, c.max_size) == (25 * 1024 * 1024, 9, 500 * 1024)
     assert (a.envelope_sender, b.envelope_sender) == ("bounces@y.example", None)
     assert a.propagate_extension
     assert a.add_headers == (("X-Gm-Original-To", "{recipient}"), ("X-Case", "{rule}: {spam} {"))
     assert c.add_headers == ()
-    match = config.policy.table.match("help+x@x.example", "a@vip.example")
+    match = config.policy.table.match("help+x@x.example", Occasion("a@vip.example"))
     assert match is not None
     assert match.targets() == ("a+x@crm.example",)
 

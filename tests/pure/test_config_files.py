@@ -8,6 +8,7 @@ import pytest
 from crm_milter.config.files import SHOWN_LINES
 from crm_milter.config.load import Config, load, parse
 from crm_milter.config.problems import ConfigError
+from crm_milter.rules.conditions import Occasion
 
 HEAD = "unrouted_to: it@mailboxes.example\nspam: rspamd\n"
 LIST = HEAD + "rules:\n  - {name: a, match: 'file:list', replace_with: a@crm.example}\n"
@@ -31,7 +32,7 @@ def warnings(loaded: Config, folder: Path) -> list[str]:
 
 
 def targets(loaded: Config, address: str, sender: str = "") -> tuple[str, ...] | None:
-    match = loaded.policy.table.match(address, sender)
+    match = loaded.policy.table.match(address, Occasion(sender))
     return match.targets() if match else None
 
 

@@ -7,7 +7,8 @@ from rows import CRM, HELP, ID, NO, YES, fates, mark, policy, recipient, rule, r
 
 from crm_milter.routing.decision import Action, Reason, Reply
 from crm_milter.routing.logline import outcome_line
-from crm_milter.rules.rule import ApplyTo, Copy, Mode, OnOversize, OnSpam
+from crm_milter.rules.conditions import ApplyTo
+from crm_milter.rules.rule import Copy, Mode, OnOversize, OnSpam
 
 TEST = {"mode": Mode.TEST}
 VIP = rule("vip", "help@solarmora.com", "vip@crm.example", senders="vip@x.example", **TEST)

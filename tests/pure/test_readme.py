@@ -7,6 +7,7 @@ import pytest
 
 from crm_milter.cli.main import _parser
 from crm_milter.config.load import Config, parse
+from crm_milter.rules.conditions import Occasion
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -49,14 +50,14 @@ def test_the_example_is_valid(example):
 )
 def test_the_example_does_what_its_comments_say(example, recipient, sender, rule, target):
     address = f"{recipient}solarmora.com"
-    match = example.policy.table.match(address, sender, address)
+    match = example.policy.table.match(address, Occasion(sender), address)
     assert match.rule.name == rule
     assert match.targets() == (f"{target}v1su0245ewejzhe7.case.my-crm.com",)
 
 
 def test_the_catch_all_of_the_example_leaves_accounts_alone(example):
     account = "anna@solarmora.com"
-    assert example.policy.table.match(account, "joe@customer.example", account) is None
+    assert example.policy.table.match(account, Occasion("joe@customer.example"), account) is None
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from crm_milter import address as addresses
 from crm_milter import mailbox
 from crm_milter.rules import regexes
+from crm_milter.rules.conditions import Occasion, Senders
 from crm_milter.rules.pattern import parse
 from crm_milter.rules.rule import AddressMap, Rule
 from crm_milter.rules.table import RuleTable
@@ -35,7 +36,7 @@ def table(match, target, *others, **settings):
 
 def targets(rules, typed):
     """Return the targets for what a client typed between "<" and ">"; "" if no rule matches."""
-    found = rules.match(addresses.normalise(typed), "", typed)
+    found = rules.match(addresses.normalise(typed), Occasion(), typed)
     return found.targets() if found else ""
 
 
@@ -90,7 +91,7 @@ def test_letters_compare_equal_however_they_are_composed(one, other):
     rules = RuleTable((Rule("r", (parse("@x.example"),)),))
     for local in (one, other):
         normal = addresses.normalise(f"{local}@x.example")
-        assert rules.match(normal, "", f"{local}@x.example").typed == f"{local}@x.example"
+        assert rules.match(normal, Occasion(), f"{local}@x.example").typed == f"{local}@x.example"
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=[]), max_size=12))
@@ -286,21 +287,25 @@ def test_letters_that_are_composed_of_several_come_from_the_normal_form():
 def test_an_extension_that_is_not_passed_on_leaves_the_case_of_the_rest():
     rules = table(["help@x.example"], "@crm.example", recipient_delimiter="+")
     assert targets(rules, "Help+Ab@X.example") == ("Help@crm.example",)
-    assert rules.match("help+ab@x.example", "", "Help+Ab@X.example").extension == "+Ab"
+    assert rules.match("help+ab@x.example", Occasion(), "Help+Ab@X.example").extension == "+Ab"
 
 
 def test_a_later_rule_is_tried_if_the_first_has_conditions_that_fail():
     """The same address in rules with and without conditions, twice in one and in a list."""
     first = Rule(
-        "first", (parse("a@x.example"), parse("a@x.example")), senders=(parse("@s.example"),)
+        "first",
+        (parse("a@x.example"), parse("a@x.example")),
+        conditions=(Senders((parse("@s.example"),)),),
     )
     rules = RuleTable(
         (first, Rule("second", (parse("a@x.example"),)), Rule("third", (parse("a@x.example"),)))
     )
-    assert rules.match("a@x.example", "b@s.example").rule.name == "first"
-    assert rules.match("a@x.example", "b@t.example").rule.name == "second"
+    assert rules.match("a@x.example", Occasion("b@s.example")).rule.name == "first"
+    assert rules.match("a@x.example", Occasion("b@t.example")).rule.name == "second"
     assert [each.rule.name for each in rules.possible("a@x.example")] == ["first", "second"]
-    found = [each.match.rule.name for each in rules.considered("a@x.example", "b@t.example")]
+    found = [
+        each.match.rule.name for each in rules.considered("a@x.example", Occasion("b@t.example"))
+    ]
     assert found == ["first", "second"]
 
 
@@ -336,7 +341,7 @@ def test_expressions_see_octets_that_are_no_text(number):
         r"\1@crm.example",
         *[(n, rf"/a{n}.*@x\.example/") for n in range(number)],
     )
-    found = rules.match(addresses.normalise(NO_TEXT), "", NO_TEXT)
+    found = rules.match(addresses.normalise(NO_TEXT), Occasion(), NO_TEXT)
     assert found.groups == ("\udcff\udcc3",)
     assert found.targets() is None
 

@@ -17,6 +17,7 @@ from crm_milter.libmilter import header
 from crm_milter.routing.decide import Policy, decide
 from crm_milter.routing.decision import Decision, Envelope, Recipient
 from crm_milter.routing.logline import outcome_line
+from crm_milter.rules.conditions import Occasion
 from crm_milter.rules.table import Considered, RuleTable
 from crm_milter.wording import printable
 
@@ -48,25 +49,26 @@ def explain(policy: Policy, sender: str, recipients: list[str], message: bytes) 
     wanted = policy.wanted_fields()
     fields = tuple(each for each in header.fields(message) if each[0] in wanted)
     normal_sender = addresses.normalise(addresses.strip_path(sender))
-    parsed = tuple(_recipient(policy.table, each, normal_sender) for each in recipients)
+    occasion = Occasion(normal_sender)
+    parsed = tuple(_recipient(policy.table, each, occasion) for each in recipients)
     envelope = Envelope(normal_sender, parsed, size=len(message))
     looked_at = tuple(
-        (each, tuple(_steps(policy.table, each.address, normal_sender))) for each in parsed
+        (each, tuple(_steps(policy.table, each.address, occasion))) for each in parsed
     )
     matched = any(each.match for each in parsed)
     return Story(envelope, looked_at, decide(policy, envelope, fields) if matched else None)
 
 
-def _recipient(table: RuleTable, argument: str, sender: str) -> Recipient:
+def _recipient(table: RuleTable, argument: str, occasion: Occasion) -> Recipient:
     raw = addresses.strip_path(argument)
     address = addresses.normalise(raw)
-    return Recipient(raw, address, table.match(address, sender, raw))
+    return Recipient(raw, address, table.match(address, occasion, raw))
 
 
-def _steps(table: RuleTable, address: str, sender: str) -> Iterator[Step]:
+def _steps(table: RuleTable, address: str, occasion: Occasion) -> Iterator[Step]:
     """Yield what became of each rule up to the one that applies, in the order of the file."""
     considered: dict[str, Considered] = {}
-    for each in table.considered(address, sender):
+    for each in table.considered(address, occasion):
         considered.setdefault(each.match.rule.name, each)
         if _acts(each):
             break
@@ -79,10 +81,7 @@ def _steps(table: RuleTable, address: str, sender: str) -> Iterator[Step]:
             if passed_over <= MOST_PASSED_OVER:
                 yield Step(rule.name, False, _not_taken(spared))
             continue
-        why = _condition(found.failing, sender)
-        if rule.is_test and not found.failing:
-            why = "applies in mode test: logged, not done"
-        yield Step(rule.name, not found.failing, why)
+        yield Step(rule.name, not found.failing, _why(found))
         if _acts(found):
             break
     if passed_over > MOST_PASSED_OVER:
@@ -99,14 +98,12 @@ def _not_taken(spared: bool) -> str:
     return f"{reason} (wildcards never match this address)" if spared else reason
 
 
-def _condition(failing: str, sender: str) -> str:
-    reasons = {
-        "": "applies",
-        "senders": f"sender <{printable(sender)}> is not in its senders",
-        "except_senders": f"sender <{printable(sender)}> is in its except_senders",
-        "apply_to": "apply_to excludes it (see known_recipients)",
-    }
-    return reasons[failing]
+def _why(considered: Considered) -> str:
+    if considered.failing is not None:
+        return considered.failing.refusal(considered.occasion)
+    if considered.match.rule.is_test:
+        return "applies in mode test: logged, not done"
+    return "applies"
 
 
 def acting_rule(recipient: Recipient) -> str | None:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from crm_milter.cli.terminal import EX_OK, load_config
-from crm_milter.rules.pattern import pattern_text
-from crm_milter.rules.rule import ApplyTo, Rule
+from crm_milter.rules.conditions import CONDITIONS
+from crm_milter.rules.rule import Rule
+from crm_milter.wording import abridged
 
 _HEADING = ("RULE", "MATCH", "REPLACE WITH", "COPIES", "SPAM", "CONDITIONS", "MODE")
 
@@ -25,31 +26,17 @@ def _row(rule: Rule) -> tuple[str, ...]:
     data = rule_json(rule)
     return (
         rule.name,
-        _short(data["match"]),
+        abridged(data["match"]),
         data["replace_with"] or "-",
-        _short([copy["address"] for copy in data["also_deliver_to"]]),
+        abridged([copy["address"] for copy in data["also_deliver_to"]]),
         "routed" if rule.bypass_spam_filter else rule.on_spam.value,
         _conditions(rule),
         rule.mode.value,
     )
 
 
-def _short(items: list[str]) -> str:
-    if not items:
-        return "-"
-    return items[0] if len(items) == 1 else f"{items[0]} (+{len(items) - 1})"
-
-
 def _conditions(rule: Rule) -> str:
-    parts = []
-    if rule.senders:
-        parts.append(f"senders {_short([pattern_text(each) for each in rule.senders])}")
-    if rule.except_senders:
-        text = _short([pattern_text(each) for each in rule.except_senders])
-        parts.append(f"except_senders {text}")
-    if rule.apply_to is not ApplyTo.ALL:
-        parts.append(f"apply_to {rule.apply_to.value}")
-    return ", ".join(parts) or "-"
+    return ", ".join(map(str, rule.conditions)) or "-"
 
 
 def rule_json(rule: Rule) -> dict[str, Any]:
@@ -57,7 +44,7 @@ def rule_json(rule: Rule) -> dict[str, Any]:
     table = rule.address_map
     return {
         "name": rule.name,
-        "match": [pattern_text(each) for each in rule.match] or [f"address_map:{_source(rule)}"],
+        "match": [str(pattern) for pattern in rule.match] or [f"address_map:{_source(rule)}"],
         "replace_with": rule.replace_with.source if rule.replace_with else None,
         "address_map": table.source if table else None,
         "also_deliver_to": [
@@ -68,9 +55,8 @@ def rule_json(rule: Rule) -> dict[str, Any]:
             }
             for copy in rule.copies
         ],
-        "senders": [pattern_text(each) for each in rule.senders],
-        "except_senders": [pattern_text(each) for each in rule.except_senders],
-        "apply_to": rule.apply_to.value,
+        **{kind.key: kind.unset for kind in CONDITIONS},
+        **{condition.key: condition.value for condition in rule.conditions},
         "bypass_spam_filter": rule.bypass_spam_filter,
         "on_spam": rule.on_spam.value,
         "auto_submitted": rule.auto_submitted.value,

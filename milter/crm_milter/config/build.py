@@ -12,7 +12,8 @@ from crm_milter.config.values import spam_filter
 from crm_milter.mailbox import mailbox
 from crm_milter.routing.clients import Network
 from crm_milter.routing.decide import NoVerdict
-from crm_milter.rules.pattern import Pattern, group_count, has_literal_domain, named
+from crm_milter.rules import conditions
+from crm_milter.rules.pattern import Pattern, group_count, has_literal_domain
 from crm_milter.rules.rule import Copy, Rule
 from crm_milter.rules.strangers import free_reference
 from crm_milter.rules.template import Template
@@ -106,7 +107,7 @@ def rule(section: Section) -> Entry:
     """Return a rule."""
     values = section.values
     values["name"] = values["name"] or ""
-    built = Rule(copies=values.pop("also_deliver_to"), **values)
+    built = Rule(copies=values.pop("also_deliver_to"), conditions=conditions.take(values), **values)
     bad, place = section.bad, section.place
     if built.bypass_spam_filter and section.states("on_spam"):
         message = 'cannot be combined with "bypass_spam_filter: true"'
@@ -135,9 +136,10 @@ def _unsaid(rule: Rule, section: Section) -> None:
         place.warn(
             ("propagate_extension",), "has no effect: the rule does not replace the recipient"
         )
-    for number, pattern in enumerate(rule.senders if rule.except_senders else ()):
-        if pattern in rule.except_senders:
-            message = f'{named(pattern)} is also in "except_senders" and therefore never matches'
+    patterns = {condition.key: condition.patterns for condition in rule.conditions}
+    for number, pattern in enumerate(patterns.get("senders", ())):
+        if pattern in patterns.get("except_senders", ()):
+            message = f'"{pattern}" is also in "except_senders" and therefore never matches'
             place.warn(("senders", number), message)
 
 
@@ -148,13 +150,13 @@ def _is_filled(template: Template, match: tuple[Pattern, ...], place: Place) -> 
     for pattern in match:
         if not has_literal_domain(pattern):
             message = (
-                f"cannot be used with {named(pattern)}, which does not end in a domain:"
+                f'cannot be used with "{pattern}", which does not end in a domain:'
                 " outgoing mail would also be rerouted"
             )
         elif most > group_count(pattern):
             count = group_count(pattern)
             groups = f"{count or 'no'} group{'' if count == 1 else 's'}"
-            message = f'"\\{most}" does not exist: {named(pattern)} has {groups}'
+            message = f'"\\{most}" does not exist: "{pattern}" has {groups}'
         elif (free := free_reference(template, pattern)) is not None:
             message = (
                 f'"\\{free}" in the domain lets any sender choose where the mail goes (an open'

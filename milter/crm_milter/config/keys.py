@@ -23,7 +23,8 @@ from crm_milter.config.kinds import (
 from crm_milter.mailbox import mailbox
 from crm_milter.routing import clients
 from crm_milter.routing.decide import NoVerdict
-from crm_milter.rules.rule import ApplyTo, AutoSubmitted, Mode, OnOversize, OnSpam
+from crm_milter.rules.conditions import ApplyTo
+from crm_milter.rules.rule import AutoSubmitted, Mode, OnOversize, OnSpam
 from crm_milter.rules.template import template
 from crm_milter.spam.presets import PRESETS
 

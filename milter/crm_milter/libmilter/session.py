@@ -25,6 +25,7 @@ from crm_milter.metrics.counting import Counting
 from crm_milter.routing.decide import Policy, decide
 from crm_milter.routing.decision import Envelope, Recipient
 from crm_milter.routing.logline import outcome_line
+from crm_milter.rules.conditions import Occasion
 
 NEEDED_ACTIONS: int = (
     milter.ADDRCPT
@@ -65,7 +66,7 @@ class Session:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._match = service.policy.table.match
-        self._match_by_sender = service.policy.table.depends_on_sender
+        self._match_by_message = service.policy.table.depends_on_message
         self._log = service.log
         self._tally = service.tally
         self._spent = 0.0  # seconds in our callbacks, for this message
@@ -133,7 +134,8 @@ class Session:
         typed = text(argument)
         raw = addresses.strip_path(typed)
         address = addresses.normalise(_known_address(ctx, raw))
-        match = self._match(address, message.sender if self._match_by_sender else "", raw)
+        sender = message.sender if self._match_by_message else ""
+        match = self._match(address, Occasion(sender), raw)
         if match is None:
             return Recipient(raw, address)
         message.matched = True

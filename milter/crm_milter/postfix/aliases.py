@@ -18,7 +18,7 @@ import idna
 
 from crm_milter import address as addresses
 from crm_milter.rules.pattern import AddressList, Exact, InDomain
-from crm_milter.rules.rule import ApplyTo, Rule
+from crm_milter.rules.rule import Rule
 from crm_milter.rules.table import RuleTable
 
 HEADING = (
@@ -70,7 +70,7 @@ def alias_lines(table: RuleTable, unrouted_to: str | None) -> list[str]:
 
 def _diverts(rule: Rule) -> bool:
     """Tell whether what a rule leaves goes to a mailbox other than the recipient's own."""
-    return bool(rule.unrouted_to) or (rule.replaces and rule.apply_to is not ApplyTo.KNOWN)
+    return bool(rule.unrouted_to) or (rule.replaces and rule.may_apply(known=False))
 
 
 def _exact(rule: Rule) -> Iterator[str]:
@@ -88,7 +88,7 @@ def _domains(table: RuleTable, unrouted_to: str | None) -> dict[str, str]:
     """Return the mailbox by domain, for the rules that are for all its unknown addresses."""
     mailboxes: dict[str, str] = {}
     for rule in table.rules:
-        if rule.apply_to is ApplyTo.UNKNOWN and _diverts(rule):
+        if not rule.may_apply(known=True) and _diverts(rule):
             domains = [each.domain for each in rule.match if isinstance(each, InDomain)]
             if rule.address_map is not None:
                 domains += [key[1:] for key in rule.address_map.targets if key.startswith("@")]

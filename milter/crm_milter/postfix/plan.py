@@ -263,7 +263,7 @@ def _unmapped(site: Site, rule: Rule) -> str:
             if f"@{pattern.domain}" not in site.aliases:
                 return f"@{pattern.domain}"
         elif not isinstance(pattern, Exact | AddressList):
-            return str(getattr(pattern, "source", "*"))
+            return str(pattern)
     keys = exact_addresses(rule)
     if rule.address_map is not None:
         keys += [key for key in rule.address_map.targets if key.startswith("@")]

@@ -29,6 +29,9 @@ class Exact:
 
     address: str
 
+    def __str__(self) -> str:
+        return self.address
+
 
 @dataclass(frozen=True, slots=True)
 class InDomain:
@@ -36,23 +39,35 @@ class InDomain:
 
     domain: str
 
+    def __str__(self) -> str:
+        return f"@{self.domain}"
+
 
 @dataclass(frozen=True, slots=True)
 class Everyone:
     """``*``: every address."""
+
+    def __str__(self) -> str:
+        return "*"
 
 
 @dataclass(frozen=True, slots=True)
 class NullSender:
     """``<>``: the sender of bounces. No recipient is that."""
 
+    def __str__(self) -> str:
+        return "<>"
+
 
 @dataclass(frozen=True, slots=True)
 class AddressList:
     """``file:PATH``: the addresses that a file lists, in normal form."""
 
-    source: str
+    source: str  # as the configuration writes it
     addresses: frozenset[str]
+
+    def __str__(self) -> str:
+        return self.source
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +77,9 @@ class Glob:
     source: str
     pieces: tuple[str, ...]  # the literal text before, between and after the stars
     domain: str
+
+    def __str__(self) -> str:
+        return self.source
 
     def groups(self, address: str, typed: str = "") -> Groups | None:
         """Return what each ``*`` took of an address of this glob's domain, or None.
@@ -94,6 +112,9 @@ class Regex:
 
     source: str
     compiled: Any  # of RE2
+
+    def __str__(self) -> str:
+        return self.source
 
     def groups(self, address: str, typed: str = "") -> Groups | None:
         """Return the expression's groups, "" for one that took no part, or None.
@@ -211,33 +232,3 @@ def group_count(pattern: Pattern) -> int:
     if isinstance(pattern, Glob):
         return len(pattern.pieces) - 1
     return int(pattern.compiled.groups) if isinstance(pattern, Regex) else 0
-
-
-def named(pattern: Pattern) -> str:
-    """Return a pattern for a message."""
-    match pattern:
-        case Exact():
-            return f'"{pattern.address}"'
-        case InDomain():
-            return f'"@{pattern.domain}"'
-        case Everyone():
-            return '"*"'
-        case NullSender():
-            return '"<>"'
-    return f'"{pattern.source}"'
-
-
-def pattern_text(pattern: Pattern) -> str:
-    """Return a pattern as the configuration writes it."""
-    match pattern:
-        case Exact(address):
-            return address
-        case InDomain(domain):
-            return f"@{domain}"
-        case Everyone():
-            return "*"
-        case NullSender():
-            return "<>"
-        case AddressList(source, _):
-            return source if source.startswith("file:") else f"file:{source}"
-    return pattern.source

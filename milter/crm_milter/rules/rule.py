@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from crm_milter import address as addresses
 from crm_milter import mailbox
+from crm_milter.rules.conditions import ANY_MESSAGE, Condition, Occasion
 from crm_milter.rules.pattern import AddressList, Exact, Groups, Pattern
 from crm_milter.rules.template import Template
 
@@ -33,14 +34,6 @@ class AutoSubmitted(Enum):
 
     ROUTE = "route"
     LEAVE = "leave"
-
-
-class ApplyTo(Enum):
-    """Which recipients a rule is for: all, or those with or without an account."""
-
-    ALL = "all"
-    KNOWN = "known"
-    UNKNOWN = "unknown"
 
 
 class Mode(Enum):
@@ -84,9 +77,7 @@ class Rule:
     unrouted_to: str | None = None
     mode: Mode = Mode.ENFORCE
     address_map: AddressMap | None = None
-    senders: tuple[Pattern, ...] = ()
-    except_senders: tuple[Pattern, ...] = ()
-    apply_to: ApplyTo = ApplyTo.ALL
+    conditions: tuple[Condition, ...] = ()
     auto_submitted: AutoSubmitted = AutoSubmitted.ROUTE
     max_size: int | None = None  # bytes
     on_oversize: OnOversize = OnOversize.LEAVE
@@ -97,7 +88,7 @@ class Rule:
     @property
     def is_conditional(self) -> bool:
         """Tell whether the rule may pass over an address that it matches; in mode test it does."""
-        return self.depends_on_sender or self.apply_to is not ApplyTo.ALL or self.is_test
+        return bool(self.conditions) or self.is_test
 
     @property
     def is_test(self) -> bool:
@@ -105,9 +96,20 @@ class Rule:
         return self.mode is Mode.TEST
 
     @property
-    def depends_on_sender(self) -> bool:
-        """Tell whether the rule may pass over an address for the sender's sake."""
-        return bool(self.senders or self.except_senders)
+    def depends_on_message(self) -> bool:
+        """Tell whether the rule may apply to one message for an address and not to another."""
+        return any(condition.depends_on_message for condition in self.conditions)
+
+    def failing(self, occasion: Occasion) -> Condition | None:
+        """Return the first condition that does not hold, None if all do."""
+        for condition in self.conditions:
+            if not condition.holds(occasion):
+                return condition
+        return None
+
+    def may_apply(self, *, known: bool) -> bool:
+        """Tell whether the rule may apply to a recipient with or without an account."""
+        return self.failing(ANY_MESSAGE._replace(known=known)) is None
 
     @property
     def has_constant_target(self) -> bool:

@@ -7,24 +7,25 @@ hardly matters. Wildcards spare the addresses of the mail system itself.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from crm_milter import address as addresses
-from crm_milter.rules.conditions import Conditions, SenderSet
+from crm_milter.rules.conditions import ANY_MESSAGE, Condition, Occasion
 from crm_milter.rules.pattern import AddressList, Exact, Groups, Pattern
 from crm_milter.rules.rule import AddressMap, Match, Mode, Rule
 from crm_milter.rules.wildcards import Wildcards
 
 Ranks = int | tuple[int, ...]  # of patterns; almost always one, and there may be very many
 
+_NULL_SENDER = Occasion()
 
-@dataclass(frozen=True, slots=True)
-class Considered:
-    """A rule that takes an address: the match, and the condition that fails ("" if none)."""
+
+class Considered(NamedTuple):
+    """A rule that takes an address: the match, and the condition that does not hold."""
 
     match: Match
-    failing: str
+    failing: Condition | None
+    occasion: Occasion
 
 
 class RuleTable:
@@ -43,14 +44,14 @@ class RuleTable:
         self._owners: list[int] = []
         self._exact: dict[str, Ranks] = {}
         self._maps: list[tuple[int, AddressMap]] = []
-        self._conditions: dict[int, Conditions] = {}
+        self._conditional = {n for n, rule in enumerate(rules) if rule.is_conditional}
         wild: list[tuple[int, Pattern]] = []
         for number, rule in enumerate(rules):
             self._index(number, rule, wild)
         self._wild = Wildcards(wild)
         self._has_wildcards = bool(wild)
         self._is_plain = not (wild or self._maps or recipient_delimiter)
-        self.depends_on_sender = any(rule.depends_on_sender for rule in rules)
+        self.depends_on_message = any(rule.depends_on_message for rule in rules)
 
     def _index(self, number: int, rule: Rule, wild: list[tuple[int, Pattern]]) -> None:
         for pattern in rule.match:
@@ -65,12 +66,6 @@ class RuleTable:
                     wild.append((rank, pattern))
         if rule.address_map is not None:
             self._maps.append((self._ranked(number), rule.address_map))
-        if rule.is_conditional:
-            self._conditions[number] = Conditions(
-                SenderSet(rule.senders) if rule.senders else None,
-                SenderSet(rule.except_senders) if rule.except_senders else None,
-                rule.apply_to,
-            )
 
     def _ranked(self, number: int) -> int:
         self._owners.append(number)
@@ -81,7 +76,7 @@ class RuleTable:
         ranks = before if isinstance(before, tuple) else (before,)
         last, number = self._owners[ranks[-1]], self._owners[rank]
         # Behind a rule without conditions no other can apply.
-        if number != last and self.rules[last].is_conditional:
+        if number != last and last in self._conditional:
             self._exact[address] = (*ranks, rank)
 
     def enforced(self) -> "RuleTable":
@@ -91,10 +86,12 @@ class RuleTable:
             return self
         return RuleTable(rules, self.recipient_delimiter, self.known)
 
-    def match(self, address: str, sender: str = "", typed: str = "") -> Match | None:
+    def match(
+        self, address: str, occasion: Occasion = _NULL_SENDER, typed: str = ""
+    ) -> Match | None:
         """Return the first rule that applies to an address, or None.
 
-        Address and sender are in normal form; ``typed`` is the address as the client spelt it.
+        The address is in normal form; ``typed`` is the address as the client spelt it.
 
         If the rule is in mode test, the match of the next one is behind it, and so on.
         """
@@ -107,7 +104,7 @@ class RuleTable:
                 return found
         tested: list[Match] = []
         applying: Match | None = None
-        for considered in self.considered(address, sender, typed):
+        for considered in self.considered(address, occasion, typed):
             if not considered.failing:
                 if not considered.match.rule.is_test:
                     applying = considered.match
@@ -119,13 +116,13 @@ class RuleTable:
 
     def _only(self, address: str, rank: Ranks, typed: str = "") -> Match | None:
         """Return the match of the one rule that takes an address, None if it has conditions."""
-        if not isinstance(rank, int) or self._owners[rank] in self._conditions:
+        if not isinstance(rank, int) or self._owners[rank] in self._conditional:
             return None
         spelt = addresses.as_typed(typed, address) if typed else ""
         return Match(self.rules[self._owners[rank]], (), address, typed=spelt)
 
     def possible(self, address: str) -> Iterator[Match]:
-        """Yield the matches of which one applies, whoever the sender is; the last is for all.
+        """Yield the matches of which one applies, whatever the message is; the last is for all.
 
         Rules in mode test are passed over: they change nothing.
         """
@@ -137,14 +134,14 @@ class RuleTable:
             if found:
                 yield found
                 return
-        for considered in self.considered(address, None):
+        for considered in self.considered(address, ANY_MESSAGE):
             if not considered.failing and not considered.match.rule.is_test:
                 yield considered.match
-                if not considered.match.rule.depends_on_sender:
+                if not considered.match.rule.depends_on_message:
                     return
 
     def reroutes(self, address: str) -> bool:
-        """Tell whether a rule would replace an address, for some sender at least."""
+        """Tell whether a rule would replace an address, for some message at least."""
         return any(match.rule.replaces for match in self.possible(address))
 
     def spares(self, address: str) -> bool:
@@ -156,11 +153,8 @@ class RuleTable:
     def _is_spared(self, address: str, base: str) -> bool:
         return addresses.is_protected(address) or addresses.is_protected(base)
 
-    def considered(self, address: str, sender: str | None, typed: str = "") -> Iterator[Considered]:
-        """Yield the rules that take an address, in order, and whether they apply.
-
-        Without a sender the conditions that depend on it hold.
-        """
+    def considered(self, address: str, occasion: Occasion, typed: str = "") -> Iterator[Considered]:
+        """Yield the rules that take an address, in order, and whether they apply."""
         look = self._look(address, addresses.as_typed(typed, address) if typed else address)
         found = self._found(look.whole, "", look.spared)
         if look.extension:
@@ -173,14 +167,14 @@ class RuleTable:
             # The sort is stable: of one pattern the match of the whole address comes first.
             found.sort(key=lambda each: each[0])
         base = look.base.normal
-        known = base in self.known or address in self.known if self.known else False
+        if self.known and (base in self.known or address in self.known):
+            occasion = occasion._replace(known=True)
         last = -1
         for rank, match in found:
             number = self._owners[rank]
             if number != last:
                 last = number
-                conditions = self._conditions.get(number)
-                yield Considered(match, conditions.failing(sender, known) if conditions else "")
+                yield Considered(match, match.rule.failing(occasion), occasion)
 
     def _look(self, address: str, typed: str) -> "_Look":
         whole = _Spelt(address, typed)

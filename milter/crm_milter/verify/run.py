@@ -13,6 +13,7 @@ from pathlib import Path
 from crm_milter import address as addresses
 from crm_milter.config.listen import UnixSocket
 from crm_milter.config.load import Config
+from crm_milter.rules.conditions import Occasion
 from crm_milter.rules.rule import Match, Mode
 from crm_milter.trace.history import journeys
 from crm_milter.trace.report import delivery_words
@@ -47,7 +48,7 @@ def plan(config: Config, probe: Probe, relayhost: str = "") -> Plan:
     """Return what a probe is to prove; raises NothingToVerifyError."""
     raw = addresses.strip_path(probe.recipient)
     normal = addresses.normalise(raw)
-    match = config.policy.table.match(normal, addresses.normalise(probe.sender), raw)
+    match = config.policy.table.match(normal, Occasion(addresses.normalise(probe.sender)), raw)
     if match is None:
         message = (
             f'no rule matches <{normal}> from <{probe.sender}>; "crm-milter explain" shows why'

@@ -6,7 +6,7 @@ from crm_milter.config.build import Entry
 from crm_milter.config.international import lookalike, risk
 from crm_milter.config.kinds import Section
 from crm_milter.config.problems import Path
-from crm_milter.rules.pattern import Pattern, Regex, pattern_text
+from crm_milter.rules.pattern import Regex
 from crm_milter.rules.rule import Rule
 
 
@@ -22,11 +22,10 @@ def check(entries: tuple[Entry, ...], root: Section) -> None:
 
 
 def _risks(rule: Rule) -> Iterator[tuple[Path, str]]:
-    for key in ("match", "senders", "except_senders"):
-        patterns: tuple[Pattern, ...] = getattr(rule, key)
+    for key, patterns in (("match", rule.match), *((c.key, c.patterns) for c in rule.conditions)):
         for number, pattern in enumerate(patterns):
             if not isinstance(pattern, Regex):
-                yield (key, number), lookalike(pattern_text(pattern))
+                yield (key, number), lookalike(str(pattern))
     if rule.replace_with is not None:
         yield ("replace_with",), risk(rule.replace_with.source)
     for number, copy in enumerate(rule.copies):

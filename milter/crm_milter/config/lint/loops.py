@@ -1,6 +1,6 @@
 """Loops: where mail would go next, and whether a rule takes it there once more.
 
-A target that a rule reroutes is an error, whatever that rule's senders are; one whose owner the
+A target that a rule reroutes is an error, whatever that rule's conditions are; one whose owner the
 table of virtual aliases would take it from, a warning. Constant targets, those of tables among
 them, are all looked up. Targets that are made from the recipient are tried with likely ones; the
 daemon sees the others, and leaves the mail.

@@ -24,9 +24,8 @@ from crm_milter.rules.pattern import (
     InDomain,
     Pattern,
     Regex,
-    named,
 )
-from crm_milter.rules.rule import AddressMap, ApplyTo, Mode, Rule
+from crm_milter.rules.rule import AddressMap, Mode, Rule
 from crm_milter.rules.strangers import domains_of, is_public
 from crm_milter.rules.table import RuleTable
 from crm_milter.spam.verdict import field_names
@@ -66,7 +65,7 @@ def _names(entries: tuple[Entry, ...]) -> None:
 
 def _accounts(entries: tuple[Entry, ...], table: RuleTable, root: Section) -> None:
     """Note conditions on accounts that are not known or settle the matter, and unused accounts."""
-    asking = [entry for entry in entries if entry.rule.apply_to is not ApplyTo.ALL]
+    asking = [entry for entry in entries if _asks_for_account(entry.rule)]
     if "known_recipients" in root.bad:
         return
     if root["known_recipients"] and not asking and "rules" not in root.bad:
@@ -77,15 +76,19 @@ def _accounts(entries: tuple[Entry, ...], table: RuleTable, root: Section) -> No
             message = 'requires "known_recipients", which lists no addresses'
             entry.place.complain(("apply_to",), message)
             continue
-        wanted = entry.rule.apply_to is ApplyTo.KNOWN
+        wanted = entry.rule.may_apply(known=True)
         for number, pattern in enumerate(entry.rule.match):
             if isinstance(pattern, Exact) and (pattern.address in table.known) is not wanted:
                 stands = "not listed" if wanted else "listed"
                 message = (
-                    f'{named(pattern)} is {stands} in "known_recipients", so the rule never'
+                    f'"{pattern}" is {stands} in "known_recipients", so the rule never'
                     " applies to it"
                 )
                 entry.place.warn(("match", number), message)
+
+
+def _asks_for_account(rule: Rule) -> bool:
+    return rule.may_apply(known=True) is not rule.may_apply(known=False)
 
 
 def _extensions(entries: tuple[Entry, ...], root: Section) -> None:
@@ -111,7 +114,7 @@ def _public_domains(entry: Entry) -> None:
     """Note addresses of providers where everybody may have one: that mail is not this host's."""
     patterns = enumerate(entry.rule.match)
     parts: list[tuple[Path, str, set[str]]] = [
-        (("match", number), named(each), domains_of(each)) for number, each in patterns
+        (("match", number), f'"{each}"', domains_of(each)) for number, each in patterns
     ]
     table = entry.rule.address_map
     if table is not None:
@@ -162,7 +165,7 @@ def _repetitions(entry: Entry) -> None:
     seen: set[object] = set()
     for number, pattern in enumerate(entry.rule.match):
         if _key(pattern) in seen:
-            entry.place.warn(("match", number), f"{named(pattern)} is listed twice")
+            entry.place.warn(("match", number), f'"{pattern}" is listed twice')
         seen.add(_key(pattern))
 
 
@@ -251,14 +254,14 @@ def _is_doubtful(rule: Rule, table: RuleTable) -> bool:
 
 def _parts(rule: Rule, table: RuleTable, wildcards: dict[object, Rule]) -> Iterator[_Part]:
     for number, pattern in enumerate(rule.match):
-        part = _Part(("match", number), named(pattern))
+        part = _Part(("match", number), f'"{pattern}"')
         if isinstance(pattern, AddressList):
             for address in sorted(pattern.addresses):
                 part.add(address, _taker(address, rule, table))
         elif isinstance(pattern, Exact):
             part.add(pattern.address, _taker(pattern.address, rule, table))
         else:
-            part.add(named(pattern), _wider(pattern, wildcards))
+            part.add(f'"{pattern}"', _wider(pattern, wildcards))
         yield part
     if rule.address_map is not None:
         part = _Part(("address_map",), f'"{rule.address_map.source}"')

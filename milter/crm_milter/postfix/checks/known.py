@@ -11,7 +11,7 @@ from crm_milter.postfix.domains import Kind
 from crm_milter.postfix.postconf import split_list
 from crm_milter.postfix.site import Site
 from crm_milter.rules.pattern import Exact
-from crm_milter.rules.rule import ApplyTo, Rule
+from crm_milter.rules.rule import Rule
 from crm_milter.rules.strangers import domains_of
 
 # Asked for in tables that cannot be listed (RFC 2142, and what hosts have).
@@ -25,7 +25,7 @@ _NOBODY = 65534
 
 def accounts(site: Site) -> Iterator[Finding]:
     """Every account that Postfix knows is in known_recipients, if a rule is for the unknown."""
-    rules = [each for each in site.rules if each.apply_to is ApplyTo.UNKNOWN and each.replaces]
+    rules = [each for each in site.rules if not each.may_apply(known=True) and each.replaces]
     lost: dict[str, str] = {}
     blind: dict[str, None] = {}
     for domain in dict.fromkeys(each for rule in rules for each in _wide_domains(rule)):
