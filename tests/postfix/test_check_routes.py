@@ -358,7 +358,7 @@ def test_a_refusal_behind_an_after_queue_filter_is_a_bounce(site, key, by):
         main |= {
             "receive_override_options": "no_address_mappings",
             "smtpd_milters": "",
-            "non_smtpd_milters": "",
+            "non_smtpd_milters": "" if by == "content_filter" else site.ours,
         }
     site.reset(
         RULES + REJECT[key],

@@ -70,7 +70,12 @@ def _opts_out(service: Service, *, is_behind: bool) -> bool:
 
 
 def is_filtered(site: Site, service: Service) -> bool:
-    """Tell whether all that a service takes goes to a content filter after it was queued."""
+    """Tell whether all that a service takes goes to a content filter after it was queued.
+
+    Behind a filter a FILTER action of main.cf would be a loop: it is not in effect there.
+    """
+    if is_reinjection(service):
+        return bool(site.postconf.value("content_filter", service))
     return bool(destinations(site, service).always)
 
 

@@ -76,7 +76,7 @@ def sometimes(site: Site) -> Iterator[Finding]:
     """No filter that gets some mail only comes after crm-milter."""
     filters = [each for each in site.config.policy.filters if Stands.GATEWAY not in each.stands]
     for service in placement(site).wanted:
-        later = destinations(site, service).sometimes
+        later = () if is_reinjection(service) else destinations(site, service).sometimes
         told = [each for each in later if any(_may(each, one) for one in filters)]
         before = [text for text in _before(site, service) if any(_may(text, f) for f in filters)]
         if told and not before:
