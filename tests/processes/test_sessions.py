@@ -50,12 +50,14 @@ def test_many_messages_leave_the_memory_flat(make_milter, record_property):
     milter = make_milter()
     wait_for_workers(milter)
     send(milter, MESSAGES // 4)
-    before = {pid: memory(pid, "Rss") for pid in group(milter.pid)}
-    send(milter, MESSAGES)
-    after = {pid: memory(pid, "Rss") for pid in group(milter.pid)}
-    record_property(f"Rss in kB before and after {MESSAGES} messages", (before, after))
-    assert {*before} == {*after}, "one has died"
-    assert sum(after.values()) - sum(before.values()) < 1024
+    looks = [{pid: memory(pid, "Rss") for pid in group(milter.pid)}]
+    for _ in range(2):  # caches may fill once more; a leak grows both times
+        send(milter, MESSAGES)
+        looks.append({pid: memory(pid, "Rss") for pid in group(milter.pid)})
+        assert {*looks[0]} == {*looks[-1]}, "one has died"
+    record_property(f"Rss in kB before and after {MESSAGES} messages, twice", looks)
+    sums = [sum(look.values()) for look in looks]
+    assert min(sums[1] - sums[0], sums[2] - sums[1]) < 1024
 
 
 @pytest.mark.timeout(120)
