@@ -17,7 +17,7 @@ from procs import descriptors, group, workers
 from lab import smtp
 from lab.base import LabError, wait_for
 
-MANAGER = (sys.executable, str(Path(__file__).with_name("manager.py")))
+MANAGER = (sys.executable, str(Path(__file__).parents[1] / "helpers/manager.py"))
 HELP = "<help@solarmora.com>"
 STEPS = 300 if LONG else 40
 RESTART = signal.SIGUSR1
