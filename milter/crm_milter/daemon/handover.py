@@ -4,7 +4,7 @@ Under systemd they are in the service's file descriptor store as long as the pro
 that a restart, and even the death of the supervisor, leaves workers that accept mail until the
 next supervisor has its own (sd_notify(3), FDSTORE=1). Elsewhere a process hands them to the
 program that it becomes (execve(2)). Each descriptor has a name, which says what it is; names are
-read by later versions, too.
+also read by later versions.
 """
 
 import contextlib

@@ -98,7 +98,7 @@ class Supervisor:
         self._listener.give_up_lock()
 
     def _let_go_of_mail(self) -> None:
-        """Close, in the exporter, also the socket for mail: who connected would wait for ever."""
+        """Close the socket for mail as well, in the exporter: a client would wait there forever."""
         self._let_go()
         self._listener.close()
 

@@ -161,7 +161,7 @@ def _watch(
                 result = None
         if result:
             return evidence, result
-        if now >= deadline:  # cannot be, but must not last for ever
+        if now >= deadline:  # cannot be, but must not last forever
             return evidence, Result(Outcome.UNKNOWN, "the log does not show enough")
         time.sleep(min(_GLANCE, max(0.0, deadline - now)))
 
