@@ -66,7 +66,7 @@ class MailHost(Container):
             check=check,
         )
 
-    def configure(self, text: str = CONFIG.format(spam="rspamd")) -> None:
+    def configure(self, text: str = CONFIG.format(spam="gmail")) -> None:
         """Give it a configuration, and have it taken up."""
         self.write(CONFIG_FILE, text)
         self.run("systemctl", "reload", "crm-milter")

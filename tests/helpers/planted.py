@@ -20,6 +20,7 @@ from lab.base import scratch
 from lab.postfix import Postfix
 from lab.sink import Sink
 
+RSPAMD = "inet:127.0.0.1:11332"
 HELP, IT, CRM = "help@solarmora.com", "it@solarmora.com", "support@v1.case.my-crm.com"
 
 RULES = f"""
@@ -77,8 +78,9 @@ class Planted:
         aliases: str = "",
         services: Mapping[str, Mapping[str, str]] | None = None,
         master: Sequence[str] = (),
+        has_filter: bool = True,
     ) -> None:
-        """Write a configuration that is right but for what is given."""
+        """Write a configuration that is right but for what is given, the spam milter in front."""
         self.socket.chmod(0o666)
         domains, recipients = CLASSES[self.kind]
         mailbox = unrouted_to or ("it@elsewhere.example" if self.kind == "alias" else IT)
@@ -96,7 +98,11 @@ class Planted:
         }
         if recipients:
             settings[recipients] = f"texthash:{self.mailboxes}"
-        self.postfix.settings.main = {**settings, **(main or {})}
+        settings |= main or {}
+        milters = settings["smtpd_milters"]
+        if has_filter and milters and RSPAMD not in milters:
+            settings["smtpd_milters"] = f"{RSPAMD}, {milters}"
+        self.postfix.settings.main = settings
         self.postfix.settings.virtual_alias_maps = aliases
         self.postfix.settings.services = services or {}
         self.postfix.settings.master = master

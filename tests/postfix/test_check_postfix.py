@@ -194,7 +194,11 @@ FAULTS = {
         "unverified-recipient",
     ),
     "the verdict is stripped": (
-        {"main": {"header_checks": "regexp:{{/^X-Spam:/ IGNORE}}"}},
+        {
+            "head": "spam: gmail\n",
+            "main": {"header_checks": "regexp:{{/^X-Gm-Spam:/ IGNORE}}"},
+            "has_filter": False,
+        },
         "header-checks",
     ),
     "the verdict of a milter is stripped": (

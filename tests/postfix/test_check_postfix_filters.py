@@ -101,6 +101,14 @@ def test_a_before_queue_filter(site):
 
 def test_a_before_queue_filter_that_hands_nothing_back(site):
     site.reset(services={"sub": {"smtpd_proxy_filter": "10.0.0.1:10024"}})
-    assert site.checks() == ["proxy-filter"]
-    site.mend()
-    assert site.findings() == []
+    (finding,) = site.findings()
+    assert finding["check"] == "proxy-filter"
+    assert "postconf" not in finding["fix"]  # the filter stays on
+
+
+@pytest.mark.parametrize("own", ["syslog_name", "cleanup_service_name", "milter_macro_daemon_name"])
+def test_a_before_queue_filter_whose_way_back_has_other_options(site, own):
+    proxy = {"smtpd_proxy_filter": "127.0.0.1:10080"}
+    back = f"127.0.0.1:10025 inet n - n - 10 smtpd\n  -o {own}=cleanup"
+    site.reset(services={"sub": proxy}, master=[back])
+    assert "proxy-filter" not in site.checks()

@@ -6,6 +6,7 @@ import planted
 import pytest
 from planted import CRM, HELP, IT, RULES, Planted
 
+from crm_milter.postfix.postconf import Postconf
 from lab.sink import Sink
 
 
@@ -353,11 +354,11 @@ def test_a_refusal_behind_an_after_queue_filter_is_a_bounce(site, key, by):
         },
         "header_checks": {"header_checks": "regexp:{{/^Subject:/ FILTER smtp:[127.0.0.1]:10024}}"},
     }[by]
-    if by == "content_filter":
+    if by != "header_checks":  # the others take all mail
         main |= {
             "receive_override_options": "no_address_mappings",
             "smtpd_milters": "",
-            "non_smtpd_milters": "",
+            "non_smtpd_milters": "" if by == "content_filter" else site.ours,
         }
     site.reset(
         RULES + REJECT[key],
@@ -378,3 +379,22 @@ def test_a_refusal_before_the_queue_is_none_of_that(site):
     assert site.findings() == []
     site.reset(RULES + REJECT["on_spam"])
     assert site.findings() == []
+
+
+def test_an_access_table_is_asked_about_all_addresses_at_once(site, monkeypatch):
+    many = ", ".join(f"a{at}@solarmora.com" for at in range(200))
+    table = "texthash:$config_directory/virtual"
+    site.reset(
+        RULES.replace(f"match: {HELP}", f"match: [{many}]"),
+        main={"smtpd_recipient_restrictions": f"check_recipient_access {table}, permit"},
+    )
+    asked = []
+    run = Postconf.run
+
+    def count(self, tool, *arguments, **keywords):
+        asked.append(tool)
+        return run(self, tool, *arguments, **keywords)
+
+    monkeypatch.setattr(Postconf, "run", count)
+    assert "unverified-recipient" not in site.checks()
+    assert asked.count("postmap") < 30

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from crm_milter.postfix.milters import Entry
 from crm_milter.postfix.postconf import Postconf, Service, split_list
+from crm_milter.postfix.redirections import destinations
+from crm_milter.postfix.scanners import Writes, writes
 from crm_milter.postfix.site import Site
 from crm_milter.spam.verdict import Stands
 
@@ -39,8 +41,8 @@ def placement(site: Site) -> Placement:
     postconf = site.postconf
     smtpds = postconf.running_as("smtpd")
     proxied = tuple(each for each in smtpds if postconf.value("smtpd_proxy_filter", each))
-    filtered = [each for each in smtpds if each not in proxied and is_filtered(postconf, each)]
-    early = tuple(each for each in filtered if _is_early(site, site.milters(each)))
+    filtered = [each for each in smtpds if each not in proxied and is_filtered(site, each)]
+    early = tuple(each for each in filtered if _is_early(site, each, site.milters(each)))
     timely = [each for each in filtered if each not in early]
     plain = [each for each in smtpds if each not in proxied and each not in filtered]
     if timely and not early and not proxied:
@@ -50,7 +52,7 @@ def placement(site: Site) -> Placement:
     opted_out = [each for each in (*plain, *timely) if _opts_out(each, is_behind=is_behind)]
     wanted = {*plain, *timely} - {*opted_out}
     pickups = postconf.running_as("pickup")
-    local = [_is_early(site, _local(site)) for each in pickups if is_filtered(postconf, each)]
+    local = [_is_early(site, each, _local(site)) for each in pickups if is_filtered(site, each)]
     return Placement(
         wanted=tuple(each for each in smtpds if each in wanted),
         early=early,
@@ -67,17 +69,34 @@ def _opts_out(service: Service, *, is_behind: bool) -> bool:
     return service.overrides.get("smtpd_milters", "-").strip() == ""
 
 
-def is_filtered(postconf: Postconf, service: Service) -> bool:
-    """Tell whether what a service takes goes to a content filter after it was queued."""
-    return bool(postconf.value("content_filter", service))
+def is_filtered(site: Site, service: Service) -> bool:
+    """Tell whether all that a service takes goes to a content filter after it was queued.
+
+    Behind a filter a FILTER action of main.cf would be a loop: it is not in effect there.
+    """
+    if is_reinjection(service):
+        return bool(site.postconf.value("content_filter", service))
+    return bool(destinations(site, service).always)
 
 
-def _is_early(site: Site, entries: list[Entry]) -> bool:
-    """Tell whether the verdict comes after these milters: none of them can have given it."""
-    if not site.config.policy.filters:
+def _is_early(site: Site, service: Service, entries: list[Entry]) -> bool:
+    """Tell whether the verdict comes after these milters: none of them can have given it.
+
+    A milter that may be anything is taken for the spam filter unless the content filter is one.
+    """
+    filters = [each for each in site.config.policy.filters if each.stands is not Stands.GATEWAY]
+    if not filters:
         return False
-    by_filter = any(each.stands is Stands.REINJECTION for each in site.config.policy.filters)
-    return by_filter or len(entries) == len(site.ours(entries))
+    ours = site.ours(entries)
+    milters = [each.address for at, each in enumerate(entries) if at not in ours]
+    behind = destinations(site, service).always
+    if any(each.stands is Stands.REINJECTION for each in filters):
+        return True
+    before = {writes(text, each) for text in milters for each in filters}
+    after = {writes(text, each) for text in behind for each in filters}
+    if Writes.YES in before or after == {Writes.NO}:
+        return False
+    return Writes.UNKNOWN not in before or Writes.YES in after
 
 
 def _local(site: Site) -> list[Entry]:
@@ -88,6 +107,12 @@ def _local(site: Site) -> list[Entry]:
 def is_reinjection(service: Service) -> bool:
     """Tell whether a service looks like the one behind a filter (FILTER_README, amavis)."""
     return service.name.startswith(_LOOPBACK) and not _TRAITS.isdisjoint(service.overrides)
+
+
+def takes_back(service: Service) -> bool:
+    """Tell whether a service may be behind a before-queue filter: there any option is a sign."""
+    own = bool(service.overrides) and not service.overrides.get("smtpd_proxy_filter")
+    return is_reinjection(service) or (service.name.startswith(_LOOPBACK) and own)
 
 
 def options(postconf: Postconf, service: Service) -> list[str]:

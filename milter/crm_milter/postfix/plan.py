@@ -146,7 +146,7 @@ def _overrides(site: Site, service: Service, where: Placement) -> list[str]:
     if service in where.wanted:
         unwanted = {"no_milters"}
         # Before its filter an smtpd may rightly leave aliases to the one behind.
-        if not is_filtered(site.postconf, service):
+        if not is_filtered(site, service):
             unwanted.add(_NO_MAPPINGS)
         return [each for each in then if each not in unwanted]
     if service in where.early and _NO_MAPPINGS not in then:

@@ -68,6 +68,10 @@ class Postconf:
         return frozenset(name for name, _ in _settings(self._ask("-n")))
 
     @cached_property
+    def _master(self) -> str:
+        return self._ask("-M")
+
+    @cached_property
     def services(self) -> tuple[Service, ...]:
         """Return the services in the order of master.cf."""
         overrides: dict[str, dict[str, str]] = {}
@@ -77,7 +81,7 @@ class Postconf:
         return tuple(self._services(overrides))
 
     def _services(self, overrides: Mapping[str, Mapping[str, str]]) -> Iterator[Service]:
-        for line in self._ask("-M").splitlines():
+        for line in self._master.splitlines():
             words = line.split(None, 7)
             if len(words) < 8:
                 continue
@@ -91,6 +95,11 @@ class Postconf:
     def _level(self) -> int:
         major = self.value("compatibility_level").partition(".")[0]
         return int(major) if major.isdigit() else 0
+
+    def arguments(self, transport: str) -> list[str]:
+        """Return the words of the command of a transport, such as that of a pipe(8)."""
+        fields = (line.split(None, 7) for line in self._master.splitlines())
+        return [words[7] for words in fields if len(words) == 8 and words[0] == transport]
 
     def running_as(self, *commands: str) -> tuple[Service, ...]:
         """Return the services that run one of these programs."""

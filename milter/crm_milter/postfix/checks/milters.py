@@ -10,7 +10,7 @@ from crm_milter.postfix.checks import mend
 from crm_milter.postfix.checks.finding import Finding, names
 from crm_milter.postfix.edit import Edit
 from crm_milter.postfix.milters import Entry
-from crm_milter.postfix.placement import is_reinjection, placement
+from crm_milter.postfix.placement import placement, takes_back
 from crm_milter.postfix.postconf import PostfixError, Service
 from crm_milter.postfix.site import Site
 
@@ -125,7 +125,7 @@ def early(site: Site) -> Iterator[Finding]:
 def bypassed(site: Site) -> Iterator[Finding]:
     """Behind a before-queue filter there is an smtpd that asks our milter."""
     where = placement(site)
-    if not where.proxied or any(is_reinjection(each) for each in where.wanted):
+    if not where.proxied or any(map(takes_back, (*where.wanted, *where.opted_out))):
         return  # that one was looked at
     for origin, group in _by_origin("smtpd_proxy_filter", list(where.proxied)).items():
         yield Finding(
@@ -134,7 +134,9 @@ def bypassed(site: Site) -> Iterator[Finding]:
             " hides message content from milters, and no smtpd on a loopback address takes"
             " the filtered mail back",
             "crm-milter sees only a session aborted at DATA, so nothing is rerouted",
-            mend.setting(site, "smtpd_proxy_filter", None, group),
+            "let the filter hand mail back to an smtpd on a loopback address"
+            " (SMTPD_PROXY_README), then run crm-milter attach",
+            Severity.WARNING,
         )
 
 

@@ -14,6 +14,7 @@ from crm_milter.postfix.checks import (
     routes,
     settings,
     socket,
+    spam_filters,
 )
 from crm_milter.postfix.checks.finding import Finding
 from crm_milter.postfix.lookup import INDEXED, plain
@@ -58,6 +59,8 @@ CHECKS: tuple[Check, ...] = (
     settings.message_size,
     settings.unverified,
     headers.verdict_headers,
+    spam_filters.absent,
+    spam_filters.sometimes,
     after_queue.rejects,
 )
 

@@ -1,0 +1,81 @@
+"""Where mail goes after it was queued: content_filter, and FILTER in access tables and checks.
+
+A FILTER action (access(5), header_checks(5)) takes precedence over content_filter. One that
+matches every message is like content_filter; another concerns some mail only.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from crm_milter.postfix.lookup import plain
+from crm_milter.postfix.postconf import Service, split_list
+from crm_milter.postfix.site import Site
+
+_LISTS = ("client", "helo", "sender", "relay", "recipient", "data", "end_of_data")
+_FILTER = re.compile(r"(?<![\w-])FILTER\s+([\w-]+:[^\s,}]*)", re.IGNORECASE)
+# A pattern or network that takes all there is, as administrators write it.
+_ALL = re.compile(r"^\s*(?:/\^?(?:\.[*+]?)?\$?/\w*|!/\^\$/|0\.0\.0\.0/0|::/0)\s")
+
+
+@dataclass(frozen=True, slots=True)
+class Destinations:
+    """Transports and next hops, with the command where a transport runs one."""
+
+    always: tuple[str, ...]
+    sometimes: tuple[str, ...]
+
+    @property
+    def any(self) -> tuple[str, ...]:
+        """Return all of them."""
+        return (*self.always, *self.sometimes)
+
+
+def destinations(site: Site, service: Service) -> Destinations:
+    """Return where mail that a service takes is sent by way of filtering."""
+    always: list[str] = []
+    sometimes: list[str] = []
+    content_filter = site.postconf.value("content_filter", service)
+    if content_filter:
+        always.append(content_filter)
+    for table in _tables(site, service):
+        for line in _lines(site, table):
+            found = _FILTER.search(line)
+            if found:
+                (always if _ALL.match(line) else sometimes).append(found[1])
+    return Destinations(
+        *(tuple(_told(site, each) for each in some) for some in (always, sometimes))
+    )
+
+
+def _tables(site: Site, service: Service) -> list[str]:
+    names = [f"smtpd_{each}_restrictions" for each in _LISTS] if service.command == "smtpd" else []
+    words = [
+        word
+        for name in (*names, "header_checks", "body_checks")
+        for word in split_list(site.postconf.value(name, service))
+    ]
+    return [word for word in dict.fromkeys(words) if ":" in word]
+
+
+def _lines(site: Site, table: str) -> list[str]:
+    """Return the entries of a table with their keys; what cannot be listed has none."""
+    kind, _, path = plain(table).partition(":")
+    if kind == "static":
+        return [f"/^/ {path.strip('{} ')}"]
+    if path.startswith("{"):
+        return [each.strip("{} ") for each in split_list(path[1:-1])]
+    if kind in ("regexp", "pcre", "cidr"):
+        try:
+            text = Path(path).read_text("utf-8", "replace")
+        except OSError:
+            return []
+        return [line for line in text.splitlines() if not line.startswith("#")]
+    entries = site.tables.entries(table) or {}
+    return [f"{key} {value}" for key, value in entries.items()]
+
+
+def _told(site: Site, destination: str) -> str:
+    """Return a destination with what the arguments of its pipe(8) say."""
+    transport = destination.partition(":")[0]
+    return " ".join([destination, *site.postconf.arguments(transport)])
