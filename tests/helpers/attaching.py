@@ -15,7 +15,8 @@ from lab.whole import Lab
 CONFIG = f"unrouted_to: {IT}\nspam: rspamd\n{RULES}"
 CRM = "support@v1.case.my-crm.com"
 MESSAGE = b"Subject: kaputt\n\nhelp\n"
-OTHER = "{ inet:127.0.0.1:9, default_action=accept, connect_timeout=1s }"
+# rspamd by its port; nobody is there, and mail goes on.
+OTHER = "{ inet:127.0.0.1:11332, default_action=accept, connect_timeout=1s }"
 
 # main.cf as people write it.
 FOLDED = f"""

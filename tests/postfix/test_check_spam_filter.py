@@ -86,6 +86,14 @@ def test_a_milter_that_may_be_anything_is_called_unknown(site, milter):
     assert milter in finding["found"]
 
 
+def test_crm_milter_itself_is_not_taken_for_the_filter(site):
+    # Behind a filter, as the second service looks, the milters of the first have seen the mail.
+    behind = {"sub": {"mynetworks": "127.0.0.0/8"}}
+    site.reset(head="spam: rspamd\n", services=behind, has_filter=False)
+    (finding,) = site.findings()
+    assert finding["found"].startswith("nothing before crm-milter")
+
+
 @pytest.mark.parametrize("spam", ["microsoft", "gmail", "barracuda", "proofpoint"])
 def test_a_gateway_is_not_looked_for(site, spam):
     reset(site, spam, [], {})

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from attaching import MESSAGE, Site, attach, attachable
+from attaching import MESSAGE, OTHER, Site, attach, attachable
 
 from lab.base import wait_for
 
@@ -24,6 +24,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     main = {
         "virtual_mailbox_domains": "solarmora.com",
         "virtual_mailbox_maps": f"texthash:{mailboxes}",
+        "smtpd_milters": OTHER,
     }
     with attachable(main=main, virtual_alias_maps={"abuse@solarmora.com": IT}) as site:
         yield site

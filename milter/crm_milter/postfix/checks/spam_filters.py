@@ -39,7 +39,13 @@ def _before(site: Site, service: Service) -> Iterator[str]:
         if not is_reinjection(each) and each.command == "smtpd":
             proxy = site.postconf.value("smtpd_proxy_filter", each)
             yield from [f"proxy:{proxy}"] if proxy else []
-            yield from (entry.address for entry in site.milters(each))
+            yield from _others(site, each)
+
+
+def _others(site: Site, service: Service) -> Iterator[str]:
+    entries = site.milters(service)
+    ours = site.ours(entries)
+    return (each.address for at, each in enumerate(entries) if at not in ours)
 
 
 def _unknown(each: SpamFilter, texts: list[str]) -> Finding:
