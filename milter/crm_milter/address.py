@@ -29,6 +29,10 @@ PLAIN = re.compile(
     r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 )
 BLANKS = " \t"  # RFC 5234: SP and HTAB
+_OUTSIDE_COMMENTS = re.compile(r'(?:[^"\\(]|\\.|"(?:[^"\\]|\\.)*+")++', re.DOTALL)
+_IN_COMMENT = re.compile(r"\\.|[()]", re.DOTALL)
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_NOTHING = re.compile(r'(?:[<>,; \t]|"")*+')
 _SURROGATE = re.compile("[\ud800-\udfff]")
 LONGEST_DOMAIN = 255
 _PLAIN_XTEXT = re.compile(r"[!-*,-<>-~]*")
@@ -56,7 +60,11 @@ def normalise(address: str) -> str:
     """Return the normal form of an address without ``<>``: the key for comparisons."""
     if PLAIN.fullmatch(address):
         return address.lower()
-    local, domain = split(_without_comment(address))
+    return _normal(_without_comments(address))
+
+
+def _normal(address: str) -> str:
+    local, domain = split(address)
     return join(folded(local), ascii_domain(domain))
 
 
@@ -76,13 +84,47 @@ def folded(local: str) -> str:
     return unicodedata.normalize("NFC", decomposed)
 
 
-def _without_comment(address: str) -> str:
-    """Return an address without the comment at its end, in time linear in its length."""
-    end = address.rstrip(BLANKS)
-    start = end.rfind("(")
-    if start < 0 or not end.endswith(")") or ")" in end[start:-1]:
+def sender(argument: str) -> str:
+    """Return the normal form of a MAIL argument, "" for the null sender.
+
+    Postfix takes for that whatever has nothing but comments and separators: <(x)>, <"">, <,>.
+    """
+    address = strip_path(argument)
+    if PLAIN.fullmatch(address):
+        return address.lower()
+    address = _without_comments(address)
+    if _NOTHING.fullmatch(address):
+        return ""
+    return _normal(address if '"' in address else _ESCAPED.sub(r"\1", address))
+
+
+def _without_comments(address: str) -> str:
+    """Return an address without its comments (RFC 5322), in time linear in its length."""
+    if "(" not in address:
         return address
-    return end[:start].rstrip(BLANKS)
+    kept = []
+    at = 0
+    while at < len(address):
+        outside = _OUTSIDE_COMMENTS.match(address, at)
+        if outside:
+            kept.append(outside[0].strip(BLANKS))
+            at = outside.end()
+        elif address[at] == "(":
+            at = _end_of_comment(address, at)
+        else:  # quotes that nothing closes
+            kept.append(address[at:])
+            break
+    return "".join(kept)
+
+
+def _end_of_comment(address: str, start: int) -> int:
+    """Return where a comment ends; one that is not closed takes all that follows."""
+    depth = 0
+    for token in _IN_COMMENT.finditer(address, start):
+        depth += {"(": 1, ")": -1}.get(token[0], 0)
+        if not depth:
+            return token.end()
+    return len(address)
 
 
 def split(address: str) -> tuple[str, str]:
@@ -90,7 +132,7 @@ def split(address: str) -> tuple[str, str]:
     address = address.strip(BLANKS)
     quoted = QUOTED.match(address) if address.startswith('"') else None
     if quoted:
-        return re.sub(r"\\(.)", r"\1", quoted[1], flags=re.DOTALL), address[quoted.end() + 1 :]
+        return _ESCAPED.sub(r"\1", quoted[1]), address[quoted.end() + 1 :]
     local, at, domain = address.rpartition("@")
     return (local, domain) if at else (address, "")
 
@@ -137,7 +179,7 @@ def as_typed(argument: str, address: str) -> str:
     local = local_of(address)
     if argument.isascii() and argument.lower() == address:  # nothing else to resolve
         return argument[: len(local)] + address[len(local) :]
-    typed = split(_without_comment(argument))[0]
+    typed = split(_without_comments(argument))[0]
     if folded(typed) != local:  # Postfix resolved a route, such as "Help%x.example@localhost"
         typed = _spelling(argument, local)
     return join(typed, domain_of(address))

@@ -175,15 +175,46 @@ def test_a_run_of_blanks_is_no_burden(end):
     assert blanks in address.normalise(f'"{blanks}x"@x.example{end}')
 
 
+@pytest.mark.parametrize("run", ["(", "()", "(x) ", '"', '""', '"(', "\\", "\\(", ")", "(\\"])
+def test_no_run_of_comments_and_quotes_is_a_burden(run):
+    for text in (run * 300_000, f"a{run * 300_000}@x.example", f"a@x.example {run * 300_000}"):
+        assert isinstance(address.sender(text), str)
+
+
+# As smtpd reads them; an address that is not closed in its comment ends there.
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
         ("a@b.example (x)", "a@b.example"),
         ("a@b.example(x) ", "a@b.example"),
-        ("a@b.example (x) (y)", "a@b.example (x)"),
-        ("a@b.example (x", "a@b.example (x"),
+        ("a@b.example (x) (y)", "a@b.example"),
+        ("a@b.example (x(y)z)", "a@b.example"),
+        ("a@b.example (x", "a@b.example"),
+        (r"a@b.example (\))", "a@b.example"),
+        ('a@b.example (")', "a@b.example"),
         ("a@b.example x)", "a@b.example x)"),
+        ("(x)a@b.example", "a@b.example"),
+        ("a (x) @ (y) b.example", "a@b.example"),
+        ('"a(x)"@b.example', "a(x)@b.example"),
+        ('"a(x"@b.example (y)', "a(x@b.example"),
+        (r"a\(x\)@b.example", r"a\(x\)@b.example"),
+        ("(x)@b.example", "@b.example"),
+        ('(x"', ""),
+        ('"(x', '"(x'),
+        ("(x)\\", "\\"),
     ],
 )
-def test_a_comment_at_the_end_is_left_out(typed, meant):
+def test_comments_are_left_out(typed, meant):
     assert address.normalise(typed) == meant
+
+
+@pytest.mark.parametrize(
+    "argument", ["<>", "", "<(x)>", '<"">', '<"" (x)>', "<,>", "<;,>", "<<>>", "<@a:>", "<((x)>"]
+)
+def test_what_postfix_takes_for_the_null_sender(argument):
+    assert address.sender(argument) == ""
+
+
+@pytest.mark.parametrize("argument", ["<.>", "<:>", '<" ">', '<""@d.example>', "<(x)@d>", "<x)>"])
+def test_what_postfix_takes_for_a_sender(argument):
+    assert address.sender(argument) != ""

@@ -48,7 +48,7 @@ def explain(policy: Policy, sender: str, recipients: list[str], message: bytes) 
     """Return the story of a message; addresses are as a client would send them."""
     wanted = policy.wanted_fields()
     fields = tuple(each for each in header.fields(message) if each[0] in wanted)
-    normal_sender = addresses.normalise(addresses.strip_path(sender))
+    normal_sender = addresses.sender(sender)
     occasion = Occasion(normal_sender)
     parsed = tuple(_recipient(policy.table, each, occasion) for each in recipients)
     envelope = Envelope(normal_sender, parsed, size=len(message))

@@ -32,7 +32,7 @@ class Message:
     def sender(self) -> str:
         """The envelope sender in normal form."""
         if self._sender is None:
-            self._sender = addresses.normalise(addresses.strip_path(text(self._argument)))
+            self._sender = addresses.sender(text(self._argument))
         return self._sender
 
     @property
