@@ -82,7 +82,7 @@ spam: {filter: [spamassassin, amavis], no_verdict: leave}
 rules:
 """ + "".join(
     f"  - {{name: r{n}, match: help{n}@solarmora.com, replace_with: c{n}@crm{n}.example,"
-    " auto_submitted: leave}\n"
+    " automatic: leave}\n"
     for n in range(RULES)
 )
 

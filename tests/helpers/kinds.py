@@ -22,7 +22,7 @@ rules:
   - {name: hold, match: hold@solarmora.com, replace_with: h@crm.example, on_spam: quarantine}
   - {name: drop, match: drop@solarmora.com, replace_with: d@crm.example, on_spam: discard}
   - {name: trial, match: trial@solarmora.com, replace_with: t@crm.example, mode: test}
-  - {name: robot, match: robot@solarmora.com, replace_with: a@crm.example, auto_submitted: leave}
+  - {name: robot, match: robot@solarmora.com, replace_with: a@crm.example, automatic: leave}
   - {name: small, match: small@solarmora.com, replace_with: s@crm.example, max_size: 1K}
   - {name: silent, match: silent@solarmora.com, replace_with: n@crm.example}
 """
@@ -83,7 +83,7 @@ KINDS = (
     Kind(("trial",), HAM, "left", "ham", {("trial", "test"): 1}),
     Kind(
         *(("robot",), (*HAM, "Auto-Submitted: auto-replied"), "left", "ham"),
-        {("robot", "left_auto_submitted"): 1},
+        {("robot", "left_automatic"): 1},
     ),
     Kind(
         *(("small",), HAM, "left", "ham"),

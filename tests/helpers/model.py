@@ -43,7 +43,7 @@ rules:
   - {name: vip, match: desk@solarmora.com, senders: vip@customer.example, replace_with: vip@crm.example}
   - {name: nobounce, match: desk@solarmora.com, except_senders: "<>", replace_with: desk@crm.example}
   - {name: unknown, match: "@staff.example", apply_to: unknown, replace_with: lost@crm.example}
-  - {name: human, match: human@solarmora.com, replace_with: human@crm.example, auto_submitted: leave}
+  - {name: human, match: human@solarmora.com, replace_with: human@crm.example, automatic: leave}
   - {name: small, match: small@solarmora.com, replace_with: small@crm.example, max_size: 25K}
   - {name: tiny, match: tiny@solarmora.com, replace_with: tiny@crm.example, max_size: 25K,
      on_oversize: reject}
@@ -183,7 +183,7 @@ class Letter:
     author: str  # the address in From
     boxes: tuple[tuple[Box, str], ...]  # with the spelling, in the order of RCPT
     verdict: str  # spam, ham, none
-    automatic: bool = False
+    automatic: bool = False  # its header says so; the null sender does as well
     size: int = 100  # bytes of text
 
 
@@ -203,7 +203,7 @@ def _fate(clause: Clause, letter: Letter) -> str:
     """The first reason of the design's list, or "route"."""
     if clause.targets and {*clause.targets} <= {letter.sender.lower(), letter.author.lower()}:
         return "leave"
-    if clause.automatic == "leave" and letter.automatic:
+    if clause.automatic == "leave" and (letter.automatic or not letter.sender):
         return "leave"
     if clause.oversize and letter.size > LIMIT:
         return "leave" if clause.oversize == "leave" else "refuse as too large"

@@ -38,6 +38,14 @@ SPAM_FIELDS = (
     ("X-Spam-Flag: NO\nX-Spam-Flag: YES\n", "spam"),
     ("X-Spam-Flag: YES\nX-Spam-Flag:\n NO\n", "spam"),
 )
+AUTOMATIC_FIELDS = (
+    "Auto-Submitted: auto-replied (vacation)\n", "Auto-Submitted:\n (no) auto-generated; x=no\n",
+    "X-Autorespond: Re: x\n", "Precedence: BULK\n", "precedence: (a) list\n",
+    "List-Id: <l.example>\n", "X-Precedence: auto_reply\n", "X-Failed-Recipients: j@b.example\n",
+    'Content-Type: multipart/report;\n\treport-type="delivery-status"; boundary=x\n',
+)  # fmt: skip
+PEOPLES_FIELDS = ("", "", "", "Auto-Submitted: no; x=auto-replied\n", "List-Unsubscribe: <x>\n",
+                  "X-Auto-Response-Suppress: All\n", "Precedence: first-class\n")  # fmt: skip
 SIZES = (0, 100, 100, 3_000, 12_000, 40_000, 120_000)
 _ASKED = ("", "", "", " NOTIFY=NEVER", " NOTIFY=FAILURE,DELAY", " NOTIFY=SUCCESS",
           " NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;x+2By@z.example")  # fmt: skip
@@ -69,7 +77,7 @@ def sending(random: Random, number: str, slow: float = 0.0) -> Sending:
     boxes = tuple((box, random.choice(box.spellings)) for box in chosen)
     letter = Letter(number, sender, author, boxes, verdict, automatic, size)
     head = f"X-Ledger: {number}\nFrom: Somebody <{author}>\n{spam}"
-    head += "Auto-Submitted: auto-replied (vacation)\n" if automatic else ""
+    head += random.choice(AUTOMATIC_FIELDS if automatic else PEOPLES_FIELDS)
     rcpts = [spelling + (random.choice(_ASKED) if "@" in sender else "") for _, spelling in boxes]
     how = random.choice(("send",) * 16 + ("rset", "drop", "drop in data", "ehlo"))
     body = ("x" * 69 + "\n") * (size // 70)

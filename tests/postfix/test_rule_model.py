@@ -36,7 +36,7 @@ rules:
   - name: no-robots
     match: robots@solarmora.com
     replace_with: robots@crm.example
-    auto_submitted: leave
+    automatic: {reply: leave, bounce: leave, bulk: leave}
   - name: small
     match: small@solarmora.com
     replace_with: small@crm.example
@@ -142,6 +142,27 @@ def test_who_gets_it(lab, sender, recipient, delivered):
 def test_automatic_mail_is_left(lab, value, delivered):
     outcome = lab.send(JOE, ["<robots@solarmora.com>"], mail(Auto_Submitted=value))
     assert outcome.recipients == [delivered]
+
+
+REPORT = 'multipart/report;\r\n\treport-type="delivery-status"; boundary=x'
+
+
+@pytest.mark.parametrize(
+    ("sender", "fields", "reason"),
+    [
+        (JOE, {"X_Autoreply": "yes"}, "automatic"),
+        (JOE, {"Precedence": "Junk"}, "automatic"),
+        (JOE, {"Content_Type": REPORT}, "automatic"),
+        (JOE, {"X_Failed_Recipients": "anna@customer.example"}, "automatic"),
+        (NULL, {}, "automatic"),
+        (JOE, {"List_Id": "<list.customer.example>", "Precedence": "list"}, ""),  # routed here
+        (JOE, {"X_Auto_Response_Suppress": "All", "List_Unsubscribe": "<x>"}, ""),
+    ],
+)
+def test_each_class_of_automatic_mail_has_its_own_way(lab, sender, fields, reason):
+    outcome = lab.send(sender, ["<robots@solarmora.com>"], mail(**fields))
+    assert outcome.recipients == ["it@solarmora.com" if reason else "robots@crm.example"]
+    assert outcome.log[0].endswith(f"reason={reason}") is bool(reason)
 
 
 LINE = "x" * 78 + "\r\n"

@@ -18,7 +18,7 @@ from crm_milter.rules.conditions import ApplyTo, Condition, Senders
 from crm_milter.rules.pattern import AddressList
 from crm_milter.rules.rule import (
     AddressMap,
-    AutoSubmitted,
+    AutomaticClass,
     Copy,
     Mode,
     OnOversize,
@@ -151,15 +151,15 @@ def test_the_domain_of_an_address_map_spares_what_wildcards_spare():
         ("((no)) auto-replied", True),
     ],
 )
-def test_auto_submitted(value, automatic):
-    rules = policy(rule("r", "help@solarmora.com", CRM, auto_submitted=AutoSubmitted.LEAVE), HELP)
+def test_automatic(value, automatic):
+    rules = policy(rule("r", "help@solarmora.com", CRM, automatic=frozenset(AutomaticClass)), HELP)
     decision = run(rules, "<help@solarmora.com>", fields=[NO, ("auto-submitted", value)])
-    fate = (Action.LEFT, Reason.AUTO_SUBMITTED) if automatic else (Action.REROUTED, None)
+    fate = (Action.LEFT, Reason.AUTOMATIC) if automatic else (Action.REROUTED, None)
     assert fates(decision) == [fate]
 
 
 def test_auto_submitted_is_wanted_only_where_a_rule_asks():
-    leaving = rule("r", "help@solarmora.com", CRM, auto_submitted=AutoSubmitted.LEAVE)
+    leaving = rule("r", "help@solarmora.com", CRM, automatic=frozenset(AutomaticClass))
     assert "auto-submitted" in policy(leaving).wanted_fields()
     assert "auto-submitted" not in policy(HELP).wanted_fields()
 
@@ -195,12 +195,12 @@ def test_an_oversize_reject_needs_all_recipients_and_smtp():
 
 
 def test_reasons_come_in_the_order_of_the_design():
-    strict = rule("r", "help@solarmora.com", CRM, max_size=10, auto_submitted=AutoSubmitted.LEAVE)
+    strict = rule("r", "help@solarmora.com", CRM, max_size=10, automatic=frozenset(AutomaticClass))
     automatic = ("auto-submitted", "auto-replied")
     loop = ("from", CRM)
     cases = [
         ([YES, automatic, loop], 20, Reason.LOOP),
-        ([YES, automatic], 20, Reason.AUTO_SUBMITTED),
+        ([YES, automatic], 20, Reason.AUTOMATIC),
         ([YES], 20, Reason.OVERSIZE),
         ([YES], 5, Reason.SPAM),
     ]

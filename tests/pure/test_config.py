@@ -12,7 +12,7 @@ from crm_milter.config.problems import SHOWN, ConfigError
 from crm_milter.routing.decide import NoVerdict
 from crm_milter.rules.conditions import ExceptSenders, Occasion, Senders
 from crm_milter.rules.pattern import Exact, Glob, InDomain, NullSender
-from crm_milter.rules.rule import AutoSubmitted, Copy, Mode, OnOversize, OnSpam
+from crm_milter.rules.rule import AutomaticClass, Copy, Mode, OnOversize, OnSpam
 from crm_milter.spam.presets import PRESETS
 
 FIVE_LINES = """\
@@ -247,7 +247,7 @@ rules:
     replace_with: a@crm.example
     senders: ["@vip.example", "<>"]
     except_senders: robot@vip.example
-    auto_submitted: leave
+    automatic: {reply: leave, list: leave, bulk: route}
     max_size: 25M
     on_oversize: reject
     envelope_sender: bounces@y.example
@@ -263,7 +263,8 @@ rules:
         Senders((InDomain("vip.example"), NullSender())),
         ExceptSenders((Exact("robot@vip.example"),)),
     )
-    assert (a.auto_submitted, a.on_oversize) == (AutoSubmitted.LEAVE, OnOversize.REJECT)
+    assert a.automatic == {AutomaticClass.REPLY, AutomaticClass.LIST}
+    assert a.on_oversize is OnOversize.REJECT
     assert (a.max_size, b.max_size, c.max_size) == (25 * 1024 * 1024, 9, 500 * 1024)
     assert (a.envelope_sender, b.envelope_sender) == ("bounces@y.example", None)
     assert a.propagate_extension

@@ -13,8 +13,8 @@ from crm_milter.libmilter.esmtp import parameters as esmtp
 from crm_milter.routing.authors import MOST_AUTHORS, authors
 from crm_milter.routing.decide import decide, resolve
 from crm_milter.routing.decision import Action, Envelope, Reason
-from crm_milter.routing.facts import keyword
-from crm_milter.rules.rule import AutoSubmitted
+from crm_milter.routing.structured import keyword
+from crm_milter.rules.rule import AutomaticClass
 from crm_milter.rules.table import RuleTable
 from crm_milter.spam.verdict import Verdict
 
@@ -97,7 +97,8 @@ LONG = {
     "stars": "ab" * 5 * MUCH,
     "surrogates": "\udcff" * 5 * MUCH,
 }
-NAMES = ("from", "auto-submitted", "x-crm-milter", "message-id", "resent-from", "date",
+NAMES = ("from", "auto-submitted", "precedence", "content-type", "list-id", "x-crm-milter",
+         "message-id", "resent-from", "date",
          "x-spam-flag", "x-spam-status", "x-spam", "x-forefront-antispam-report",
          "x-proofpoint-spam-details")  # fmt: skip
 
@@ -105,7 +106,7 @@ NAMES = ("from", "auto-submitted", "x-crm-milter", "message-id", "resent-from", 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("shape", LONG)
 def test_a_long_field_takes_linear_time(shape):
-    leaving = rule("r", "help@solarmora.com", CRM, auto_submitted=AutoSubmitted.LEAVE)
+    leaving = rule("r", "help@solarmora.com", CRM, automatic=frozenset(AutomaticClass))
     filters = ("amavis", "spamassassin", "rspamd-headers", "microsoft", "proofpoint")
     rules = policy(leaving, filters=filters)
     for name in NAMES:
@@ -184,8 +185,8 @@ def test_this_hosts_marker_counts_after_any_number_of_forged_ones():
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("no", "no"), ("(a) No", "no"), ("auto-replied; x=no", "auto-replied"), ("", "no"),
-     ("((a)b) auto-generated(c);no", "auto-generated"), ("(no", "no"), (") auto-x", "auto-x")],
+    [("no", "no"), ("(a) No", "no"), ("auto-replied; x=no", "auto-replied"), ("", ""),
+     ("((a)b) auto-generated(c);no", "auto-generated"), ("(no", ""), (") auto-x", "auto-x")],
 )  # fmt: skip
 def test_the_keyword_of_auto_submitted(value, expected):
     assert keyword(value) == expected

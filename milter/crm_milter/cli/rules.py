@@ -7,7 +7,7 @@ from typing import Any
 
 from crm_milter.cli.terminal import EX_OK, load_config
 from crm_milter.rules.conditions import CONDITIONS
-from crm_milter.rules.rule import Rule
+from crm_milter.rules.rule import AutomaticClass, OnAutomatic, Rule
 from crm_milter.wording import abridged
 
 _HEADING = ("RULE", "MATCH", "REPLACE WITH", "COPIES", "SPAM", "CONDITIONS", "MODE")
@@ -59,7 +59,7 @@ def rule_json(rule: Rule) -> dict[str, Any]:
         **{condition.key: condition.value for condition in rule.conditions},
         "bypass_spam_filter": rule.bypass_spam_filter,
         "on_spam": rule.on_spam.value,
-        "auto_submitted": rule.auto_submitted.value,
+        "automatic": {each.value: _on(each in rule.automatic) for each in AutomaticClass},
         "max_size": rule.max_size,
         "on_oversize": rule.on_oversize.value,
         "suppress_bounces": rule.suppress_bounces,
@@ -69,6 +69,10 @@ def rule_json(rule: Rule) -> dict[str, Any]:
         "unrouted_to": rule.unrouted_to,
         "mode": rule.mode.value,
     }
+
+
+def _on(leaves: bool) -> str:
+    return str((OnAutomatic.LEAVE if leaves else OnAutomatic.ROUTE).value)
 
 
 def _source(rule: Rule) -> str:

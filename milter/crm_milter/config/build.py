@@ -14,7 +14,7 @@ from crm_milter.routing.clients import Network
 from crm_milter.routing.decide import NoVerdict
 from crm_milter.rules import conditions
 from crm_milter.rules.pattern import Pattern, group_count, has_literal_domain
-from crm_milter.rules.rule import Copy, Rule
+from crm_milter.rules.rule import AutomaticClass, Copy, OnAutomatic, Rule
 from crm_milter.rules.strangers import free_reference
 from crm_milter.rules.template import Template
 from crm_milter.spam import own_filter, verdict
@@ -95,6 +95,11 @@ def header(section: Section) -> verdict.SpamFilter:
 def plain_copy(text: str) -> Copy:
     """Return one of ``also_deliver_to`` that is only an address."""
     return Copy(mailbox(text))
+
+
+def automatic(section: Section) -> frozenset[AutomaticClass]:
+    """Return the classes of automatic mail that are left."""
+    return frozenset(each for each in AutomaticClass if section[each.value] is OnAutomatic.LEAVE)
 
 
 def copy(section: Section) -> Copy:

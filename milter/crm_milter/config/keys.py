@@ -24,7 +24,7 @@ from crm_milter.mailbox import mailbox
 from crm_milter.routing import clients
 from crm_milter.routing.decide import NoVerdict
 from crm_milter.rules.conditions import ApplyTo
-from crm_milter.rules.rule import AutoSubmitted, Mode, OnOversize, OnSpam
+from crm_milter.rules.rule import AutomaticClass, Mode, OnAutomatic, OnOversize, OnSpam
 from crm_milter.rules.template import template
 from crm_milter.spam.presets import PRESETS
 
@@ -130,6 +130,19 @@ COPY = table(
     Key("suppress_bounces", Flag(), True, "do not send the sender a bounce if this copy fails"),
 )
 
+AUTOMATIC = table(
+    'a mapping with "reply", "bounce", "bulk" or "list"',
+    build.automatic,
+    *(
+        Key(each.value, Choice(OnAutomatic), "route", f"what happens to {what}")
+        for each, what in zip(
+            AutomaticClass,
+            ("automatic replies", "bounces", "bulk mail", "mail of mailing lists"),
+            strict=True,
+        )
+    ),
+)
+
 RULE = table(
     'a mapping with the keys of a rule ("name", "match", ...)',
     build.rule,
@@ -165,7 +178,14 @@ RULE = table(
     Key("propagate_extension", Flag(), False, "keep the extension of the recipient"),
     Key("bypass_spam_filter", Flag(), False, "reroute spam as well"),
     Key("on_spam", Choice(OnSpam), "leave", "what happens to spam"),
-    Key("auto_submitted", Choice(AutoSubmitted), "route", "what happens to automatic mail"),
+    Key(
+        "automatic",
+        Either(
+            Text('"route", "leave" or a mapping', values.automatic, "^(route|leave)$"), AUTOMATIC
+        ),
+        "route",
+        "what happens to automatic mail",
+    ),
     Key(
         "max_size",
         Text("a size", values.size, "^[0-9]+ ?([kKmMgG](i?[bB])?|[bB])?$", number=True),
@@ -204,6 +224,7 @@ RULE = table(
     Key("mode", Choice(Mode), "enforce", "test: log what would be done, change nothing"),
     needs=(("match", "address_map"),),
     apart=(("match", "address_map"), ("replace_with", "address_map")),
+    former={"auto_submitted": 'replaced by "automatic"; write "automatic: {reply: leave}"'},
 )
 
 ROOT = table(

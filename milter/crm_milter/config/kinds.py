@@ -104,7 +104,7 @@ class Table:
     """Keys, and the function that makes something of their values.
 
     Of the keys in each of ``needs`` one has to be there; each pair of ``apart`` excludes one
-    another.
+    another. ``former`` says of keys of earlier versions what to write.
     """
 
     what: str
@@ -112,6 +112,7 @@ class Table:
     build: Callable[["Section"], Any]
     needs: tuple[tuple[str, ...], ...] = ()
     apart: tuple[tuple[str, str], ...] = ()
+    former: dict[str, str] = field(default_factory=dict)
     defaults: dict[str, Any] = field(init=False)
     required: tuple[str, ...] = field(init=False)
 
@@ -131,17 +132,18 @@ def table(
     *keys: Key,
     needs: tuple[tuple[str, ...], ...] = (),
     apart: tuple[tuple[str, str], ...] = (),
+    former: dict[str, str] | None = None,
 ) -> Table:
     """Return the table of these keys."""
-    return Table(what, {key.name: key for key in keys}, build, needs, apart)
+    return Table(what, {key.name: key for key in keys}, build, needs, apart, former or {})
 
 
 def _default(key: Key) -> Any:
     match key.kind:
         case _ if key.default is None:
             return None
-        case Text():
-            return key.kind.parse(key.default)
+        case Text(parse=parse) | Either(short=Text(parse=parse)):
+            return parse(key.default)
         case Choice():
             return key.kind.values(key.default)
         case Whole() if key.default == key.kind.word:

@@ -197,6 +197,8 @@ class Reader:
 
     def _entry(self, kind: Table, name: str, node: Node, path: Path) -> Any:
         key = kind.keys.get(name)
+        if key is None and name in kind.former:
+            return self._fail(node, path, kind.former[name])
         if key is None:
             return self._fail(node, path, f"unknown key{self._meant(kind, name)}")
         if key.refusal:

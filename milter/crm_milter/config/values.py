@@ -10,7 +10,7 @@ from crm_milter.mailbox import mailbox
 from crm_milter.precis import named
 from crm_milter.routing.marker import MARKER_FIELD
 from crm_milter.rules import pattern as patterns
-from crm_milter.rules.rule import AddressMap
+from crm_milter.rules.rule import AddressMap, AutomaticClass
 from crm_milter.spam import presets, verdict
 from crm_milter.wording import suggestion
 
@@ -130,6 +130,16 @@ def envelope_sender(text: str) -> str | None:
     if text in ("", "<>"):
         raise ValueError('expected an address for bounces, or "keep"')
     return mailbox(text)
+
+
+def automatic(text: str) -> frozenset[AutomaticClass]:
+    """Return the classes of automatic mail that are left, all or none."""
+    if text not in ("route", "leave"):
+        hint = suggestion(text, ["route", "leave"])
+        raise ValueError(
+            f'expected "route", "leave" or a mapping such as {{reply: leave}}, not "{text}"{hint}'
+        )
+    return frozenset(AutomaticClass) if text == "leave" else frozenset()
 
 
 def size(text: str) -> int:

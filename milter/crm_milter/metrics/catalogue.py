@@ -17,7 +17,7 @@ RECIPIENT_OUTCOMES = (
     "kept_with_copies",
     "left_spam",
     "left_loop",
-    "left_auto_submitted",
+    "left_automatic",
     "left_oversize",
     "left_no_verdict",
     "left_no_target",

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from crm_milter.routing import facts as gathered
+from crm_milter.routing.automatic import FIELDS
 from crm_milter.routing.clients import Network, is_local, is_within
 from crm_milter.routing.decision import (
     Action,
@@ -31,7 +32,7 @@ from crm_milter.routing.edits import edits
 from crm_milter.routing.facts import Facts, Gathering
 from crm_milter.routing.loopguard import LoopGuard
 from crm_milter.routing.marker import Signature
-from crm_milter.rules.rule import AutoSubmitted, Match, OnOversize, OnSpam, Rule
+from crm_milter.rules.rule import AutomaticClass, Match, OnOversize, OnSpam, Rule
 from crm_milter.rules.table import RuleTable
 from crm_milter.spam.verdict import (
     Fields,
@@ -68,8 +69,8 @@ class Policy:
 
     def wanted_fields(self) -> frozenset[str]:
         """Return the names, in lower case, of the header fields that ``decide`` reads."""
-        leaves = any(each.auto_submitted is AutoSubmitted.LEAVE for each in self.table.rules)
-        automatic = {gathered.AUTOMATIC} if leaves else set()
+        leaves = any(each.automatic for each in self.table.rules)
+        automatic = FIELDS if leaves else frozenset()
         return field_names(self.filters) | gathered.READ | automatic
 
     @property
@@ -203,8 +204,8 @@ class _Message:
             return Action.LEFT, Reason.NO_TARGET
         if (made and not targets) or self._is_loop(rule, targets):
             return Action.LEFT, Reason.LOOP
-        if rule.auto_submitted is AutoSubmitted.LEAVE and self._facts.is_automatic:
-            return Action.LEFT, Reason.AUTO_SUBMITTED
+        if rule.automatic and self._is_automatic(rule):
+            return Action.LEFT, Reason.AUTOMATIC
         if rule.max_size is not None and self._envelope.size > rule.max_size:
             reject = rule.on_oversize is OnOversize.REJECT
             return (Action.REJECTED if reject else Action.LEFT), Reason.OVERSIZE
@@ -214,6 +215,10 @@ class _Message:
             if self._unjudged:
                 return self._unjudged, Reason.NO_VERDICT
         return (Action.REROUTED if targets else Action.COPIED), None
+
+    def _is_automatic(self, rule: Rule) -> bool:
+        bounce = not self._envelope.sender and AutomaticClass.BOUNCE in rule.automatic
+        return bounce or not rule.automatic.isdisjoint(self._facts.automatic)
 
     def _is_loop(self, rule: Rule, targets: tuple[str, ...]) -> bool:
         if self._guard.has_passed(rule):

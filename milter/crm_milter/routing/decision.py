@@ -67,7 +67,7 @@ class Reason(Enum):
     UNDECODABLE = "undecodable"
     NO_TARGET = "no_target"
     LOOP = "loop"
-    AUTO_SUBMITTED = "auto_submitted"
+    AUTOMATIC = "automatic"
     OVERSIZE = "oversize"
     SPAM = "spam"
     NO_VERDICT = "no_verdict"

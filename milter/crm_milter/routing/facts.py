@@ -11,12 +11,13 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from crm_milter.routing import automatic
 from crm_milter.routing.authors import MOST_AUTHORS, authors
 from crm_milter.routing.marker import DIGITS, MARKER_FIELD
+from crm_milter.rules.rule import AutomaticClass
 from crm_milter.spam.verdict import Hearing, Judge, Judgement
 
 MARKER = MARKER_FIELD.lower()
-AUTOMATIC = "auto-submitted"
 # A message that a person hands in again has a block of these (RFC 5322 section 3.6.6).
 RESENT = frozenset({"resent-date", "resent-from", "resent-message-id"})
 # What names a message: the first of each counts.
@@ -28,9 +29,9 @@ _MOST_MARKS = 100  # the last ones: those of this host are added at the end
 _MARK = re.compile(rf"[ \t\r\n]*([0-9a-f]{{{DIGITS}}})[ \t\r\n]*")
 _ID = re.compile(r"<([^<>]*)>")
 _NONE: frozenset[str] = frozenset()
+_NOT_AUTOMATIC: frozenset[AutomaticClass] = frozenset()
 # Not what Unicode calls blank.
 _WITHOUT_BLANKS = str.maketrans("", "", " \t\r\n")
-_WORD = re.compile(r"[^ \t\r\n]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Facts:
     """The facts of a message, for each of its recipients."""
 
     judgement: Judgement
-    is_automatic: bool = False  # Auto-Submitted says other than "no"
+    automatic: frozenset[AutomaticClass] = _NOT_AUTOMATIC  # what its header says of itself
     authors: frozenset[str] = frozenset()  # who stands in From, in normal form
     marks: tuple[str, ...] = ()  # of X-CRM-Milter, in the order of the message
     identities: tuple[str, ...] = ("",)  # by what a marker may name it; the first for a new one
@@ -51,7 +52,7 @@ class Gathering:
 
     def __init__(self, judge: Judge) -> None:
         self._hearing = Hearing(judge)
-        self._automatic = False
+        self._automatic = _NOT_AUTOMATIC
         self._authors: frozenset[str] = _NONE
         self._marks: deque[str] | None = None  # most messages have none
         self._naming: dict[str, str] = {}
@@ -67,15 +68,15 @@ class Gathering:
                 if self._marks is None:
                     self._marks = deque(maxlen=_MOST_MARKS)
                 self._marks.append(mark[1])
-        elif name in READ or name == AUTOMATIC:
+        elif name in READ or name in automatic.FIELDS:
             room = self._room.get(name, _MOST_READ)
             if room > 0:
                 self._room[name] = room - len(value) - 1
                 self._read(name, value[:room])
 
     def _read(self, name: str, value: str) -> None:
-        if name == AUTOMATIC:
-            self._automatic = self._automatic or keyword(value) != "no"
+        if name in automatic.FIELDS:
+            self._automatic |= automatic.classes(name, value)
             return
         if name == "from" and len(self._authors) < MOST_AUTHORS:
             self._authors |= authors(value)
@@ -111,23 +112,3 @@ class Gathering:
 def _digest(*parts: str) -> str:
     text = "\0".join(parts).encode("utf-8", "surrogatepass")
     return hashlib.sha256(text).hexdigest()
-
-
-_COMMENT_OR_END = re.compile(r"[();]|[^();]++")
-
-
-def keyword(value: str) -> str:
-    """Return the keyword of Auto-Submitted, without comments and parameters (RFC 3834)."""
-    kept: list[str] = []
-    depth = 0
-    for part in _COMMENT_OR_END.findall(value):
-        if part == "(":
-            depth += 1
-        elif part == ")":
-            depth = max(depth - 1, 0)
-        elif depth == 0:
-            if part == ";":
-                break
-            kept.append(part)
-    word = _WORD.search(" ".join(kept))
-    return word[0].lower() if word else "no"

@@ -29,8 +29,17 @@ class OnOversize(Enum):
     REJECT = "reject"
 
 
-class AutoSubmitted(Enum):
-    """What happens to automatic mail (RFC 3834)."""
+class AutomaticClass(Enum):
+    """What kind of automatic mail a message is; the keys of ``automatic``."""
+
+    REPLY = "reply"
+    BOUNCE = "bounce"
+    BULK = "bulk"
+    LIST = "list"
+
+
+class OnAutomatic(Enum):
+    """What happens to a class of automatic mail."""
 
     ROUTE = "route"
     LEAVE = "leave"
@@ -78,7 +87,7 @@ class Rule:
     mode: Mode = Mode.ENFORCE
     address_map: AddressMap | None = None
     conditions: tuple[Condition, ...] = ()
-    auto_submitted: AutoSubmitted = AutoSubmitted.ROUTE
+    automatic: frozenset[AutomaticClass] = frozenset()  # the classes that are left
     max_size: int | None = None  # bytes
     on_oversize: OnOversize = OnOversize.LEAVE
     envelope_sender: str | None = None  # None: kept

@@ -35,7 +35,7 @@ LEFT = {
     "spam": ("the spam filter classified the test message as spam; see its log",),
     "no_verdict": NO_VERDICT,
     "loop": ("the sender is the target of the rule; see --from",),
-    "auto_submitted": (
+    "automatic": (
         "the rule does not reroute automatic mail, and something marked the test message as"
         " automatic",
     ),

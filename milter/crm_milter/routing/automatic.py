@@ -1,0 +1,72 @@
+"""Automatic mail: header fields to the classes of it that a message is in.
+
+Only what its sender's program says of itself counts. X-Auto-Response-Suppress asks for no answer,
+List-Unsubscribe offers a way out: people's mail has them, too. A subject is anybody's words.
+Sources: RFC 3834 section 5 (Auto-Submitted), RFC 3464 section 2 and RFC 6522 (delivery reports),
+RFC 2919 (List-Id), RFC 2076 section 3.9 (Precedence), exim's src/deliver.c (X-Failed-Recipients).
+Of programs that do not write Auto-Submitted: cPanel's BoxTrapper (Precedence, X-Precedence and
+X-Autorespond: auto_reply), Domain Technologie Control (X-Mail-Autoreply) and others (X-Autoreply),
+by "How to detect automatically generated emails" (arp242.net/autoreply.html).
+"""
+
+from collections.abc import Callable
+
+from crm_milter.routing.structured import keyword, words
+from crm_milter.rules.rule import AutomaticClass
+
+_REPORTS = ("delivery-status", "global-delivery-status")  # RFC 6533 section 6
+_NOTHING: frozenset[AutomaticClass] = frozenset()
+
+
+def _unless(*harmless: str) -> Callable[[str], bool]:
+    return lambda value: keyword(value) not in harmless
+
+
+def _one_of(*wanted: str) -> Callable[[str], bool]:
+    return lambda value: keyword(value) in wanted
+
+
+def _is_delivery_report(value: str) -> bool:
+    """Tell whether a Content-Type is multipart/report with report-type=delivery-status."""
+    parts: list[list[str]] = [[]]
+    for word in words(value):
+        if word == ";":
+            parts.append([])
+        else:
+            parts[-1].append(word.removeprefix('"'))
+    if "".join(parts[0]).lower() != "multipart/report":
+        return False
+    return any(_parameter("".join(each).lower()) in _REPORTS for each in parts[1:])
+
+
+def _parameter(text: str) -> str:
+    """Return the value of report-type, also of one in pieces or with a charset (RFC 2231)."""
+    name, _, value = text.partition("=")
+    if name.partition("*")[0] != "report-type":
+        return ""
+    return value.rpartition("'")[2] if name.endswith("*") else value
+
+
+REPLY, BOUNCE, BULK, LIST = AutomaticClass
+_TESTS: dict[str, tuple[tuple[AutomaticClass, Callable[[str], bool]], ...]] = {
+    "auto-submitted": ((REPLY, _unless("", "no")),),
+    "x-autoreply": ((REPLY, _unless("no")),),
+    "x-autorespond": ((REPLY, _unless("no")),),
+    "x-mail-autoreply": ((REPLY, _unless("no")),),
+    "x-precedence": ((REPLY, _one_of("auto_reply", "auto-reply")),),
+    "precedence": (
+        (REPLY, _one_of("auto_reply", "auto-reply")),
+        (BULK, _one_of("bulk", "junk")),
+        (LIST, _one_of("list")),
+    ),
+    "content-type": ((BOUNCE, _is_delivery_report),),
+    "x-failed-recipients": ((BOUNCE, _unless("")),),
+    "list-id": ((LIST, lambda value: bool(value.strip())),),
+}
+FIELDS = frozenset(_TESTS)  # the names, in lower case
+
+
+def classes(name: str, value: str) -> frozenset[AutomaticClass]:
+    """Return the classes that one header field puts its message in; the name is one of FIELDS."""
+    found = [kind for kind, holds in _TESTS[name] if holds(value)]
+    return frozenset(found) if found else _NOTHING
