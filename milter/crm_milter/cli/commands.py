@@ -2,7 +2,7 @@
 
 import argparse
 
-from crm_milter.cli import mail, postfix
+from crm_milter.cli import importing, mail, postfix
 from crm_milter.cli.check import check, print_schema, reload_service
 from crm_milter.cli.explain import explain_message
 from crm_milter.cli.mail import trace_mail, verify_address
@@ -35,6 +35,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     mapping = add_command(commands, "map", virtual_map)
     postfix.map_arguments(mapping)
     postfix.map_in_force_argument(mapping)
+    importing.arguments(add_command(commands, "import", importing.import_aliases))
     add_command(commands, "reload", reload_service)
     postfix.attach_arguments(add_command(commands, "attach", attach_milter))
     postfix.detach_arguments(add_command(commands, "detach", detach_milter))

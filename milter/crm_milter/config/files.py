@@ -137,7 +137,7 @@ def _one(text: str) -> str:
 _QUOTED_KEY = re.compile(r'"((?:[^"\\]|\\.)*)"(\S*)(?:\s+(.*))?', re.ASCII)
 
 
-def _entries(stream: BinaryIO, problems: Problems) -> Iterator[tuple[int, str, str]]:
+def entries(stream: BinaryIO, problems: Problems) -> Iterator[tuple[int, str, str]]:
     """Yield line, key and value of the entries of a table (postmap(1)): a value may be empty.
 
     A line that begins with white space continues the one before, whatever comments and empty
@@ -179,9 +179,9 @@ def address_map(stream: BinaryIO, problems: Problems) -> dict[str, tuple[str, ..
     """
     table: dict[str, tuple[str, ...]] = {}
     shared: dict[tuple[str, ...], tuple[str, ...]] = {}
-    for number, key, value in _entries(stream, problems):
+    for number, key, value in entries(stream, problems):
         try:
-            normal = _key(key)
+            normal = table_key(key)
             targets = _targets(value)
             _warn(number, problems, precis.mixed(key), *map(international.risk, targets))
         except addresses.AddressError as error:
@@ -195,7 +195,7 @@ def address_map(stream: BinaryIO, problems: Problems) -> dict[str, tuple[str, ..
     return table
 
 
-def _key(text: str) -> str:
+def table_key(text: str) -> str:
     if text.startswith("@"):
         return f"@{mailbox.checked_domain(text[1:])}"
     if "*" in text:
@@ -206,13 +206,13 @@ def _key(text: str) -> str:
     return addresses.normalise(mailbox.mailbox(text))
 
 
-_TARGET = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^\s,])+', re.ASCII)
+TARGET = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^\s,])+', re.ASCII)
 
 
 def _targets(value: str) -> tuple[str, ...]:
     if "," not in value and " " not in value and "\t" not in value and value:
         return (_target(value),)
-    targets = tuple(map(_target, _TARGET.findall(value)))
+    targets = tuple(map(_target, TARGET.findall(value)))
     if not targets:
         raise addresses.AddressError('missing target: an entry is "ADDRESS TARGET"')
     if len(targets) > MOST_TARGETS:
@@ -239,7 +239,7 @@ def accounts(stream: BinaryIO, problems: Problems) -> frozenset[str]:
     """
     listed: set[str] = set()
     bare: list[tuple[int, str]] = []
-    for number, key, _ in _entries(stream, problems):
+    for number, key, _ in entries(stream, problems):
         try:
             if "@" not in key:
                 bare.append((number, key))

@@ -111,6 +111,10 @@ class Problems:
         """Return the warnings, file by file, in order of lines."""
         return self._listed(Severity.WARNING)
 
+    def listed(self) -> tuple[Problem, ...]:
+        """Return all problems, file by file, in order of lines."""
+        return self._listed(*Severity)
+
     def _listed(self, *severities: Severity) -> tuple[Problem, ...]:
         kept = [problem for each in severities for problem in self._kept[each]]
         kept.sort(key=lambda problem: problem.line)

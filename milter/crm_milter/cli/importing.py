@@ -1,0 +1,161 @@
+"""The command ``import``: what forwarded mail to a CRM so far, as rules."""
+
+import argparse
+import errno
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from crm_milter import address as addresses
+from crm_milter import mailbox
+from crm_milter.cli.terminal import EX_NO, EX_OK, read_stdin, say
+from crm_milter.config.lint.crms import crm_of
+from crm_milter.config.problems import Problem, Problems
+from crm_milter.migration.chains import Tables
+from crm_milter.migration.reading import Entry, entries
+from crm_milter.migration.writing import Import, imported
+from crm_milter.wording import why
+
+_NO_MAILBOX = "# unrouted_to: ADDRESS     # the fallback mailbox, see crm-milter.yaml(5)"
+_SHOWN = 100
+_SHOWN_DOMAINS = 5
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``import``."""
+    command.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="table of virtual aliases, output of postmap -s, or CSV with two columns, in the order"
+        " of virtual_alias_maps; - is standard input",
+    )
+    command.add_argument(
+        "--crm",
+        action="append",
+        default=[],
+        type=_domain,
+        metavar="DOMAIN",
+        help="domain of a CRM that is not known, subdomains included; may be repeated",
+    )
+    command.add_argument(
+        "--origin", type=_domain, metavar="DOMAIN",
+        help="domain of names without one, as myorigin of Postfix",
+    )  # fmt: skip
+    command.add_argument(
+        "--unrouted-to", type=_address, metavar="ADDRESS", help="fallback mailbox to write"
+    )
+    command.add_argument(
+        "--write", type=Path, metavar="DIR", help="write the files there instead of printing them"
+    )
+
+
+def _domain(text: str) -> str:
+    try:
+        return mailbox.checked_domain(text.removeprefix("@"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _address(text: str) -> str:
+    try:
+        return mailbox.mailbox(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def import_aliases(options: argparse.Namespace) -> int:
+    """Turn virtual aliases that lead to a CRM into rules, and list the entries to remove.
+
+    Reads tables in Postfix format and lists of two columns (CSV), and changes nothing. Entries of
+    tables count if they lead to a known CRM or to --crm, also by way of other entries; those of a
+    list always do. The exit status is 1 if a line was not understood or nothing leads to a CRM.
+    """
+    found: list[Entry] = []
+    problems: list[Problem] = []
+    for name in options.files:
+        of_file = Problems(name, _SHOWN)
+        try:
+            data = read_stdin() if name == "-" else Path(name).read_bytes()
+        except OSError as error:
+            say(f"{name}: {why(error)}")
+            return EX_NO
+        found += entries(data, of_file, options.origin or "")
+        problems += of_file.listed()
+    for problem in problems:
+        say(str(problem))
+    tables = Tables(found, _is_crm(options.crm))
+    result = imported(tables, options.unrouted_to or "UNROUTED_TO")
+    if not result.rules:
+        say(_nothing(found))
+        return EX_NO
+    status = _print(result, found, options)
+    return EX_NO if problems else status
+
+
+def _is_crm(more: list[str]) -> Callable[[str], bool]:
+    suffixes = tuple(f".{each}" for each in more)
+
+    def is_crm(target: str) -> bool:
+        domain = addresses.domain_of(addresses.normalise(target))
+        known = crm_of(domain)
+        return bool(known and known.domain.fullmatch(domain)) or f".{domain}".endswith(suffixes)
+
+    return is_crm
+
+
+def _nothing(found: list[Entry]) -> str:
+    """Return that nothing leads to a CRM, and which domains outside may be one."""
+    own = {addresses.domain_of(each.key) for each in found}
+    outside = Counter(
+        domain
+        for entry in found
+        for target in entry.targets
+        if (domain := addresses.domain_of(addresses.normalise(target))) not in own
+    )
+    likely = ", ".join(each for each, _ in outside.most_common(_SHOWN_DOMAINS))
+    hint = f"; if the CRM is one of these, use --crm DOMAIN: {likely}" if likely else ""
+    return f"no entry leads to a known CRM{hint}"
+
+
+def _print(result: Import, found: list[Entry], options: argparse.Namespace) -> int:
+    head = [f"unrouted_to: {options.unrouted_to}" if options.unrouted_to else _NO_MAILBOX]
+    files = list(result.files(head))
+    if options.write:
+        try:
+            _write(options.write, files)
+        except OSError as error:
+            say(f"{error.filename or options.write}: {why(error)}")
+            return EX_NO
+    else:
+        print("\n".join(files[0][1]))
+        for name, lines in files[1:]:
+            print(f"\n# The file {name}; --write DIR writes it:")
+            print("\n".join(f"#   {line}" for line in lines))
+    print("\n".join(_report(result, found)))
+    return EX_OK
+
+
+def _write(folder: Path, files: list[tuple[str, list[str]]]) -> None:
+    """Write new files, none if one is there; raises OSError."""
+    for name, _ in files:
+        if (folder / name).exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder / name))
+    for name, lines in files:
+        (folder / name).write_text("".join(f"{line}\n" for line in lines), "utf-8")
+        print(f"# written: {folder / name}")
+
+
+def _report(result: Import, found: list[Entry]) -> Iterator[str]:
+    """Yield, as comments, what to do with the old tables."""
+    for file in dict.fromkeys(entry.file for entry in found if not entry.is_listed):
+        drop = [each for each in result.drop if each.file == file]
+        kept = sum(each.file == file for each in found) - len(drop)
+        if drop:
+            yield f"\n# Remove from {file} when the rules are live (the other {kept} stay):"
+            drop.sort(key=lambda each: each.line)
+            yield from (f"#   line {each.line}: {each}" for each in drop)
+    if result.add:
+        yield "\n# Add there, so that Postfix goes on accepting these addresses:"
+        yield from (f"#   {each}" for each in result.add)
