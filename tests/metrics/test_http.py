@@ -54,6 +54,23 @@ def test_pages_and_methods(serving):
     assert exporter.get("/metrics", "application/openmetrics-text; version=x; q=\0")[0] == 200
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"GET /metrics HTTP/1.1\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\n" + b"X: y\r\n" * 5_000 + b"\r\n",
+        b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\n" + b"x" * 9_000,
+        b"GET /metrics HTTP/9.9\r\n\r\n",
+        b"PUT /metrics HTTP/1.1\r\nContent-Length: 70000\r\n\r\n" + b"x" * 70_000,
+    ],
+)
+def test_what_is_no_request_of_ours_is_refused(serving, text):
+    _, exporter = serving(CONFIG)
+    with connect(exporter.port, text) as connection:
+        assert connection.makefile("rb").read().startswith(b"HTTP/1.0 400 ")
+
+
 def test_slow_and_half_open_clients_keep_nobody_waiting(serving):
     _, exporter = serving(CONFIG)
     silent = [connect(exporter.port) for _ in range(50)]

@@ -3,19 +3,27 @@
 import os
 import signal
 import threading
+import time
 
 import pytest
 
 from crm_milter.metrics.catalogue import (
     COPIES,
     ERRORS,
-    MESSAGE_OUTCOMES,
+    EXPORTER,
+    LAST_REROUTED,
     MESSAGES,
-    RECIPIENT_OUTCOMES,
+    RECIPIENTS,
+    RELOAD_GOOD,
+    RESTARTS,
+    RULE,
+    RULES,
+    SERVICE,
     SESSIONS,
-    STAGES,
-    VERDICT,
-    VERDICTS,
+    SPAM_VERDICTS,
+    WORKER,
+    WORKERS,
+    Metric,
 )
 from crm_milter.metrics.counting import Tally, message_outcome, recipient_outcome
 from crm_milter.metrics.memory import Numbers
@@ -23,7 +31,8 @@ from crm_milter.routing.decision import Action, Decision, Outcome, Reason, Recip
 from crm_milter.rules.rule import Copy, Mode, Rule
 from crm_milter.spam.verdict import Judgement, Verdict
 
-ROUTED = RECIPIENT_OUTCOMES.index("replaced")
+PARTS = (WORKER, RULE, SERVICE, EXPORTER)
+ROUTED = RECIPIENTS.cell("replaced")
 
 
 def rules(*names: str) -> tuple[Rule, ...]:
@@ -49,6 +58,12 @@ def numbers() -> Numbers:
     return made
 
 
+def counts(metric: Metric, cells: list[float]) -> dict[str, float]:
+    """What is counted of a metric, by the values of its label."""
+    found = zip(metric.values, cells[metric.first : metric.cells.stop], strict=True)
+    return {value: count for value, count in found if count}
+
+
 def routed(numbers: Numbers) -> dict[str, float]:
     return {name: values[ROUTED] for name, values in numbers.totals().rules.items()}
 
@@ -64,20 +79,18 @@ def test_each_thing_is_counted_once(numbers):
     tally.decided(decision(outcome("a", copies=copies, withheld=1), outcome("a")), True, 0.1)
     totals = numbers.totals()
     cells = totals.cells
-    found = dict(zip(MESSAGE_OUTCOMES, cells[MESSAGES:VERDICT], strict=True))
-    assert {name: value for name, value in found.items() if value} == dict.fromkeys(
-        ("passed", "tempfailed", "aborted", "rerouted"), 1
-    )
-    assert cells[SESSIONS] == 1
-    assert cells[VERDICT + VERDICTS.index("conflicting")] == sum(cells[VERDICT:ERRORS]) == 1
-    assert cells[ERRORS + STAGES.index("recipient")] == 1
-    assert totals.rules["a"][ROUTED] == 2
-    assert totals.rules["a"][COPIES : COPIES + 2] == [2, 1]
+    messages = ("passed", "tempfailed", "aborted", "rerouted")
+    assert counts(MESSAGES, cells) == dict.fromkeys(messages, 1)
+    assert cells[SESSIONS.cell()] == 1
+    assert counts(SPAM_VERDICTS, cells) == {"conflicting": 1}
+    assert counts(ERRORS, cells) == {"recipient": 1}
+    assert counts(RECIPIENTS, totals.rules["a"]) == {"replaced": 2}
+    assert counts(COPIES, totals.rules["a"]) == {"added": 2, "withheld_spam": 1}
 
 
 def test_a_filter_that_was_not_asked_has_no_verdict(numbers):
     Tally(numbers, 0, rules("a")).decided(decision(outcome("a")), False, 0.1)
-    assert not any(numbers.totals().cells[VERDICT:ERRORS])
+    assert counts(SPAM_VERDICTS, numbers.totals().cells) == {}
 
 
 def test_test_mode_counts_as_test_and_as_left(numbers):
@@ -85,25 +98,43 @@ def test_test_mode_counts_as_test_and_as_left(numbers):
     tried = decision(outcome(Rule("a", mode=Mode.TEST), copies=copies, withheld=1, test=True))
     Tally(numbers, 0, rules("a")).decided(tried, True, 0.1)
     values = numbers.totals().rules["a"]
-    assert {name for name, value in zip(RECIPIENT_OUTCOMES, values, strict=False) if value} == {
-        "test"
-    }
-    assert not any(values[COPIES:])
-    assert MESSAGE_OUTCOMES[message_outcome(tried)] == "left"
+    assert counts(RECIPIENTS, values) == {"test": 1}
+    assert not any(values[COPIES.first :])
+    assert message_outcome(tried) == "left"
 
 
-@pytest.mark.parametrize("action", Action)
+@pytest.mark.parametrize("reason", Reason)
+def test_each_reason_to_leave_a_recipient_has_a_series(reason):
+    assert recipient_outcome(outcome("a", Action.LEFT, reason=reason)) == f"left_{reason.value}"
+    assert f"left_{reason.value}" in RECIPIENTS.values
+
+
+WORDS = {Action.REROUTED: "replaced", Action.COPIED: "kept_with_copies"}
+
+
+@pytest.mark.parametrize("action", [each for each in Action if each is not Action.LEFT])
 @pytest.mark.parametrize("reason", [None, *Reason])
-def test_whatever_becomes_of_a_recipient_has_a_series(action, reason):
-    if (action is Action.LEFT) == (reason is None):
-        return
-    word = RECIPIENT_OUTCOMES[recipient_outcome(outcome("a", action, reason=reason))]
-    if action is Action.LEFT:
-        assert word == f"left_{reason.value}"
-    else:
-        assert word == {"rerouted": "replaced", "copied": "kept_with_copies"}.get(
-            action.value, action.value
-        )
+def test_whatever_is_done_to_a_recipient_has_a_series(action, reason):
+    word = recipient_outcome(outcome("a", action, reason=reason))
+    assert word == WORDS.get(action, action.value)
+    assert word in RECIPIENTS.values
+
+
+def test_no_two_metrics_share_a_cell_or_a_name():
+    for part in PARTS:
+        cells = [cell for metric in part.metrics for cell in metric.cells]
+        assert len(set(cells)) == len(cells)
+        assert max(cells, default=-1) < max(part.size, 1)
+    names = [metric.name for part in PARTS for metric in part.metrics]
+    assert len(set(names)) == len(names)
+
+
+def test_the_latest_of_several_workers_is_shown(numbers, monkeypatch):
+    numbers.admit(1)
+    for slot, now in ((0, 2000.0), (1, 1000.0)):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        Tally(numbers, slot, rules("a")).decided(decision(outcome("a")), True, 0.1)
+    assert numbers.totals().rules["a"][LAST_REROUTED.cell()] == 2000.0
 
 
 LEFT = outcome("a", Action.LEFT, reason=Reason.SPAM)
@@ -127,7 +158,7 @@ HELD = outcome("c", Action.QUARANTINED, targets=("case@crm.example",))
     ],
 )
 def test_a_message_with_several_outcomes_has_one(made, expected):
-    assert MESSAGE_OUTCOMES[message_outcome(made)] == expected
+    assert message_outcome(made) == expected
 
 
 def test_a_successor_goes_on_where_a_killed_worker_was(numbers):
@@ -143,7 +174,7 @@ def test_a_successor_goes_on_where_a_killed_worker_was(numbers):
         numbers.bury(0)
         assert routed(numbers)["first"] == generation + 1
     assert routed(numbers) == {"first": 20, **{f"rule{each}": 1 for each in range(20)}}
-    assert numbers.totals().cells[SESSIONS] == 0
+    assert numbers.totals().cells[SESSIONS.cell()] == 0
 
 
 def test_slots_add_up(numbers):
@@ -153,7 +184,7 @@ def test_slots_add_up(numbers):
         tally.opened()
         tally.decided(decision(outcome("b" if slot else "a")), True, 0.1)
     assert routed(numbers) == {"a": 1, "b": 2}
-    assert numbers.totals().cells[SESSIONS] == 3
+    assert numbers.totals().cells[SESSIONS.cell()] == 3
 
 
 def test_threads_lose_nothing(numbers):
@@ -197,6 +228,6 @@ def test_what_the_supervisor_says(numbers):
         numbers.reload_failed()
         numbers.staffed(turn, turn + 1)
         state = numbers.state()
-        assert (state.digest, state.serving, state.restarts) == (f"digest{turn}", turn, turn + 1)
+        assert (state.digest, state[WORKERS], state[RESTARTS]) == (f"digest{turn}", turn, turn + 1)
         assert state.names == tuple(f"rule{number}" for number in range(1000))
-        assert (state.rules, state.reload_good) == (1500, False)
+        assert (state[RULES], state[RELOAD_GOOD]) == (1500, 0)

@@ -11,7 +11,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from scraping import ROOT, promtool
 
 from crm_milter.metrics import http as exporter
-from crm_milter.metrics.collector import FAMILIES
+from crm_milter.metrics.collector import METRICS
 from crm_milter.metrics.counting import Tally
 from crm_milter.metrics.http import Site
 from crm_milter.metrics.memory import Numbers
@@ -52,7 +52,7 @@ def test_promtool_finds_nothing_to_say_about_the_metrics():
 
 def test_every_metric_has_help_and_where_it_is_a_number_of_something_a_unit():
     families = {each.name: each for each in openmetrics(page(numbers("support"), OPENMETRICS))}
-    assert set(families) == {f"crm_milter_{each.name}" for each in FAMILIES}
+    assert set(families) == {f"crm_milter_{each.name}" for each in METRICS}
     for name, family in families.items():
         assert family.documentation.endswith("."), name
         assert family.samples, name

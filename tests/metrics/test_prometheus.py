@@ -10,7 +10,7 @@ import pytest
 from kinds import CONFIG, KINDS
 from scraping import MONITORING, Exporter, Prometheus, alerts, settle, with_metrics
 
-from crm_milter.metrics.collector import FAMILIES
+from crm_milter.metrics.collector import METRICS
 from lab.base import free_port
 from lab.whole import Lab
 
@@ -77,7 +77,7 @@ def test_nothing_is_odd_about_the_scrape(scene):
     assert errors[f"127.0.0.1:{exporter.port}"] == ""
     assert len(errors) == 2
     metadata = prometheus.api("metadata")
-    for family in FAMILIES:
+    for family in METRICS:
         (told,) = metadata[f"crm_milter_{family.name}"]
         found = (told["type"], told["help"], told["unit"])
         assert found == (family.kind, family.help, family.unit)

@@ -19,7 +19,7 @@ from crm_milter.daemon.processors import settle, worker_count
 from crm_milter.libmilter.listener import Listener
 from crm_milter.libmilter.session import Service
 from crm_milter.log import Log
-from crm_milter.metrics.counting import UNCOUNTED, Tally
+from crm_milter.metrics.counting import Tally
 from crm_milter.metrics.memory import Numbers
 from crm_milter.wording import counted, why
 
@@ -84,7 +84,6 @@ class Workers:
         self._failures = 0
         self._config = config
         self._standby: _Standby | None = None
-        self._counts = config.metrics_listen is not None
         self._ending = False
         self._first_place = os.urandom(1)[0]  # several instances use different processors
         self._fork_at = 0.0  # on the clock of time.monotonic()
@@ -237,7 +236,7 @@ class Workers:
             self._let_go()
             settle(self._first_place + place, wanted)
             rules = config.policy.table.rules
-            tally = Tally(self._numbers, slot, rules) if self._counts else UNCOUNTED
+            tally = Tally(self._numbers, slot, rules)
             service = Service(config.policy, self._log, tally)
             descriptor, seconds = self._listener.descriptor, config.milter.drain_timeout
             return worker.run(descriptor, service, channel, seconds)

@@ -21,7 +21,7 @@ from crm_milter.libmilter.message import Message
 from crm_milter.libmilter.replay import carry_out
 from crm_milter.libmilter.threadstate import stack_protection
 from crm_milter.log import Log, fault_line
-from crm_milter.metrics.counting import Counting
+from crm_milter.metrics.counting import Tally
 from crm_milter.routing.decide import Policy, decide
 from crm_milter.routing.decision import Envelope, Recipient
 from crm_milter.routing.logline import outcome_line
@@ -49,7 +49,7 @@ FAULT = ("451", "4.3.0", "internal error, try again later")
 class Service:
     """What all sessions of a process share, worked out once."""
 
-    def __init__(self, policy: Policy, log: Log, tally: Counting) -> None:
+    def __init__(self, policy: Policy, log: Log, tally: Tally) -> None:
         self.policy = policy
         self.log = log
         self.tally = tally

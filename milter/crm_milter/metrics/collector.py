@@ -1,8 +1,4 @@
-"""The metrics by name, type, unit and help, and the samples that the shared numbers give.
-
-This is the one place where they are named; a test checks the table in docs/monitoring.md against
-it. The only labels with words of a person are the names of rules, which are ``[a-z0-9._-]``.
-"""
+"""The declared metrics as prometheus_client wants them, with what the shared memory has counted."""
 
 import math
 import platform
@@ -11,31 +7,18 @@ from dataclasses import dataclass
 from importlib import metadata
 from itertools import accumulate
 
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.samples import Sample
 
 from crm_milter import __version__
-from crm_milter.metrics.catalogue import (
-    BLOCK_CELLS,
-    BLOCKS,
-    BOUNDS,
-    BUCKETS,
-    COPIES,
-    COPY_OUTCOMES,
-    ERRORS,
-    LAST_REROUTED,
-    MESSAGE_OUTCOMES,
-    MESSAGES,
-    RECIPIENT_OUTCOMES,
-    SECONDS,
-    SESSIONS,
-    STAGES,
-    VERDICT,
-    VERDICTS,
-)
+from crm_milter.metrics.catalogue import BUILD, CONFIG, EXPORTER, RULE, SERVICE, WORKER, Metric
 from crm_milter.metrics.memory import Numbers, State, Totals
 
-Samples = Iterator[tuple[str, dict[str, str], float]]  # suffix of the name, labels, value
+Labels = dict[str, str]
+Samples = Iterator[tuple[str, Labels, float]]  # suffix of the name, labels, value
+
+METRICS = (*WORKER.metrics, *RULE.metrics, *SERVICE.metrics, *EXPORTER.metrics)
+_SUFFIXES = {"counter": "_total", "info": "_info"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +30,20 @@ class Seen:
 
     def rules(self) -> Iterator[tuple[str, list[float]]]:
         """Yield the first rules of the file, and whichever had mail since the start."""
-        nothing = [0.0] * BLOCK_CELLS
+        nothing = [0.0] * RULE.size
         for name in {**dict.fromkeys(self.state.names), **dict.fromkeys(self.totals.rules)}:
             yield name, self.totals.rules.get(name, nothing)
 
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """A metric: its name without the prefix and without the suffix that its type brings."""
-
-    name: str
-    kind: str
-    unit: str
-    help: str
-    samples: Callable[[Seen], Samples]
+    def samples(self, metric: Metric) -> Samples:
+        if metric in WORKER.metrics:
+            yield from _samples(metric, self.totals.cells, {})
+        elif metric in SERVICE.metrics:
+            yield from _samples(metric, self.state.cells, {})
+        elif metric in RULE.metrics:
+            for rule, cells in self.rules():
+                yield from _samples(metric, cells, {"rule": rule})
+        else:
+            yield "_info", _WORKED_OUT[metric.name](self), 1
 
 
 class Collector:
@@ -69,158 +52,50 @@ class Collector:
     def __init__(self, numbers: Numbers) -> None:
         self._numbers = numbers
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[Family]:
         """Yield each metric with its samples."""
         seen = Seen(self._numbers.state(), self._numbers.totals())
-        for family in FAMILIES:
-            name = f"crm_milter_{family.name}"
-            metric = Metric(name, family.help, family.kind, family.unit)
+        for metric in METRICS:
+            name = f"crm_milter_{metric.name}"
+            family = Family(name, metric.help, metric.kind, metric.unit)
             # Never a list: that of a thousand rules would take ten megabytes.
-            metric.samples = _named(name, family.samples(seen))  # type: ignore[assignment]
-            yield metric
+            family.samples = _named(name, seen.samples(metric))  # type: ignore[assignment]
+            yield family
 
 
-def _named(name: str, samples: Samples) -> Iterator[Sample]:
+def _named(name: str, samples: Samples) -> Iterable[Sample]:
     return (Sample(name + suffix, labels, value) for suffix, labels, value in samples)
 
 
-def _fixed(first: int, label: str, values: tuple[str, ...]) -> Callable[[Seen], Samples]:
-    """Samples of a counter with one cell for each value of its label."""
-
-    def samples(seen: Seen) -> Samples:
-        for cell, value in enumerate(values, first):
-            yield "_total", {label: value}, seen.totals.cells[cell]
-
-    return samples
-
-
-def _by_rule(first: int, outcomes: tuple[str, ...]) -> Callable[[Seen], Samples]:
-    def samples(seen: Seen) -> Samples:
-        for rule, values in seen.rules():
-            for cell, outcome in enumerate(outcomes, first):
-                yield "_total", {"rule": rule, "outcome": outcome}, values[cell]
-
-    return samples
+def _samples(metric: Metric, cells: list[float], labels: Labels) -> Samples:
+    if metric.bounds:
+        yield from _histogram(metric, cells, labels)
+        return
+    suffix = _SUFFIXES.get(metric.kind, "")
+    for cell, value in zip(metric.cells, metric.values, strict=True):
+        yield suffix, {**labels, metric.label: value} if metric.label else labels, cells[cell]
 
 
-def _last_rerouted(seen: Seen) -> Samples:
-    return (("", {"rule": rule}, values[LAST_REROUTED]) for rule, values in seen.rules())
+def _histogram(metric: Metric, cells: list[float], labels: Labels) -> Samples:
+    *buckets, total = (cells[cell] for cell in metric.cells)
+    counts = list(accumulate(buckets))
+    for bound, count in zip((*metric.bounds, math.inf), counts, strict=True):
+        yield "_bucket", {**labels, "le": "+Inf" if bound == math.inf else str(bound)}, count
+    yield "_count", labels, counts[-1]
+    yield "_sum", labels, total
 
 
-def _processing(seen: Seen) -> Samples:
-    counts = list(accumulate(seen.totals.cells[BUCKETS:BLOCKS]))
-    for bound, count in zip((*BOUNDS, math.inf), counts, strict=True):
-        yield "_bucket", {"le": "+Inf" if bound == math.inf else str(bound)}, count
-    yield "_count", {}, counts[-1]
-    yield "_sum", {}, seen.totals.cells[SECONDS]
+def _config(seen: Seen) -> Labels:
+    return {"sha256": seen.state.digest}
 
 
-def _one(value: Callable[[Seen], float], suffix: str = "") -> Callable[[Seen], Samples]:
-    return lambda seen: iter([(suffix, {}, value(seen))])
-
-
-def _config(seen: Seen) -> Samples:
-    yield "_info", {"sha256": seen.state.digest}, 1
-
-
-def _build(_seen: Seen) -> Samples:
+def _build(_seen: Seen) -> Labels:
     try:
         pymilter = metadata.version("pymilter")
     except metadata.PackageNotFoundError:  # it was installed by other means
         pymilter = "unknown"
     python = platform.python_version()
-    yield "_info", {"version": __version__, "pymilter": pymilter, "python": python}, 1
+    return {"version": __version__, "pymilter": pymilter, "python": python}
 
 
-FAMILIES: Iterable[Family] = (
-    Family(
-        *("messages", "counter", "messages"),
-        "Messages by outcome. A message with several outcomes counts once, as the first of:"
-        f" {', '.join(MESSAGE_OUTCOMES)}.",
-        _fixed(MESSAGES, "outcome", MESSAGE_OUTCOMES),
-    ),
-    Family(
-        *("recipients", "counter", "recipients"),
-        "Matched recipients by rule and outcome. In test mode they count only as test.",
-        _by_rule(0, RECIPIENT_OUTCOMES),
-    ),
-    Family(
-        *("copies", "counter", "copies"),
-        "Copies added, or withheld because the message is spam.",
-        _by_rule(COPIES, COPY_OUTCOMES),
-    ),
-    Family(
-        *("spam_verdicts", "counter", "verdicts"),
-        "Spam filter verdicts on messages with a matched recipient. none: no verdict"
-        " although the filter marks ham. Not counted if no filter is configured.",
-        _fixed(VERDICT, "verdict", VERDICTS),
-    ),
-    Family(
-        *("last_rerouted_timestamp_seconds", "gauge", "seconds"),
-        "Unix time when the rule last replaced a recipient; 0 if not since the service started.",
-        _last_rerouted,
-    ),
-    Family(
-        *("processing_seconds", "histogram", "seconds"),
-        "Time spent in milter callbacks per message, in seconds, except callbacks that only"
-        " store a header field or count body bytes. Aborted messages are not included.",
-        _processing,
-    ),
-    Family(
-        *("sessions", "gauge", "sessions"),
-        "Open connections from the mail server.",
-        _one(lambda seen: seen.totals.cells[SESSIONS]),
-    ),
-    Family(
-        *("errors", "counter", "errors"),
-        "Internal errors by stage. Each is logged, and the message is answered with 451, or left as"
-        " it is if it came from sendmail(1).",
-        _fixed(ERRORS, "stage", STAGES),
-    ),
-    Family(
-        *("config_last_reload_successful", "gauge", ""),
-        "1 if the last reload succeeded, 0 if it failed and the previous rules are still in use.",
-        _one(lambda seen: seen.state.reload_good),
-    ),
-    Family(
-        *("config_last_reload_success_timestamp_seconds", "gauge", "seconds"),
-        "Unix time when the rules in use were loaded.",
-        _one(lambda seen: seen.state.reloaded_at),
-    ),
-    Family(
-        *("config_last_good", "gauge", ""),
-        "1 if the last good configuration is served because the file was invalid at the start.",
-        _one(lambda seen: seen.state.last_good),
-    ),
-    Family(
-        *("socket_bound", "gauge", ""),
-        "1 if the path of the milter socket leads to this instance, 0 if the socket is gone.",
-        _one(lambda seen: seen.state.bound),
-    ),
-    Family(
-        *("rules", "gauge", "rules"),
-        "Rules in use.",
-        _one(lambda seen: seen.state.rules),
-    ),
-    Family(
-        *("config", "info", ""),
-        "Always 1. sha256: checksum of the configuration file in use, without included"
-        " files, as printed by sha256sum(1).",
-        _config,
-    ),
-    Family(
-        *("worker_restarts", "counter", "restarts"),
-        "Workers that died and were replaced.",
-        _one(lambda seen: seen.state.restarts, "_total"),
-    ),
-    Family(
-        *("workers", "gauge", "workers"),
-        "Workers accepting mail.",
-        _one(lambda seen: seen.state.serving),
-    ),
-    Family(
-        *("build", "info", ""),
-        "1, with the versions of crm-milter, pymilter and Python.",
-        _build,
-    ),
-)
+_WORKED_OUT: dict[str, Callable[[Seen], Labels]] = {CONFIG.name: _config, BUILD.name: _build}

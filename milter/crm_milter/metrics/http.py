@@ -7,31 +7,36 @@ took: whoever asks, and however often, pages take no more than a fiftieth of one
 
 import contextlib
 import os
-import re
 import select
 import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
-from http import HTTPStatus
+from http.client import LineTooLong
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from socketserver import ThreadingMixIn
+from threading import Lock
+from typing import Any, BinaryIO
 
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from crm_milter import __version__
 from crm_milter.log import Log, fault_line
+from crm_milter.metrics.catalogue import RELOAD_GOOD, RELOADED_AT, RULES, SOCKET_BOUND, WORKERS
 from crm_milter.metrics.collector import Collector
 from crm_milter.metrics.memory import Numbers, State
-from crm_milter.wording import counted
+from crm_milter.wording import counted, why
 
 _TAKEN = 5.0  # seconds that a port may stay taken by our predecessor
 _LEISURE = 50  # how many times the processor time that it took a page is kept
 _NICENESS = 10  # the mail comes first
 _EX_NO = 1
+MOST_CLIENTS = 16
+PATIENCE = 5.0
+_LONGEST_REQUEST = 8192
 
 
 def run(
@@ -51,22 +56,13 @@ def run(
         except OSError as error:
             if time.monotonic() > deadline:
                 where = f"{address[0]} port {address[1]}"
-                reason = (error.strerror or str(error)).lower()
-                log(f"error: cannot listen for metrics on {where}: {reason}")
+                log(f"error: cannot listen for metrics on {where}: {why(error)}")
                 return _EX_NO
         else:
             server.run(channel)
             return 0
         if select.select([channel], [], [], 0.1)[0]:
             return 0
-
-
-# A web server for a handful of pages: one loop, no threads, and nobody can keep it busy.
-#
-# It answers GET and HEAD and closes. A client has ``PATIENCE`` seconds from its connection to its
-# last byte, however it spreads them; ``MOST_CLIENTS`` are served at a time, and of more than that
-# the oldest is dropped. So silent, slow and numerous clients cost others nothing. A thread for each
-# request, as http.server has it, would take four times the processor time of a scrape.
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +74,9 @@ class Page:
     status: int = 200
 
 
+Pages = Callable[[str, str], Page]  # of a path, for what the client accepts
+
+
 class Site:
     """The pages."""
 
@@ -86,12 +85,14 @@ class Site:
         self._socket = Path(socket_path) if socket_path else None
         self._log = log
         self._collector: Any = Collector(numbers)
+        self._lock = Lock()
         self._kept: dict[bool, tuple[float, Page]] = {}  # by format: until when, and what
 
     def page(self, path: str, accept: str) -> Page:
         """Return the page of a path, as the client's Accept wants it."""
         try:
-            return self._page(path, accept)
+            with self._lock:
+                return self._page(path, accept)
         except Exception as fault:  # whatever it is, the next page may be good
             self._log(fault_line("metrics", fault))
             return Page(b"internal error, see the log\n", status=500)
@@ -127,14 +128,14 @@ class Site:
 
 def health(state: State, lost_socket: str = "") -> Page:
     """Return whether mail is accepted. After a failed reload it is, by the previous rules."""
-    if not state.serving:
+    if not state[WORKERS]:
         return Page(b"no worker is accepting mail\n", status=503)
-    if lost_socket or not state.bound:
+    if lost_socket or not state[SOCKET_BOUND]:
         text = f"the milter socket is gone: {lost_socket}" if lost_socket else "the socket is gone"
         return Page(f"{text}\n".encode(), status=503)
-    lines = [f"ok, {counted(state.serving, 'worker')} accepting mail"]
-    if not state.reload_good:
-        since = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(state.reloaded_at))
+    lines = [f"ok, {counted(int(state[WORKERS]), 'worker')} accepting mail"]
+    if not state[RELOAD_GOOD]:
+        since = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(state[RELOADED_AT]))
         lines.append(f"last reload failed, still using the rules loaded at {since}")
     return Page("".join(f"{line}\n" for line in lines).encode())
 
@@ -144,133 +145,125 @@ def index(state: State) -> Page:
     text = f"""<!DOCTYPE html>
 <html lang="en"><title>crm-milter</title>
 <h1>crm-milter {escape(__version__)}</h1>
-<p>{counted(state.rules, "rule")}, {counted(state.serving, "worker")}</p>
+<p>{counted(int(state[RULES]), "rule")}, {counted(int(state[WORKERS]), "worker")}</p>
 <ul><li><a href="/metrics">metrics</a></li><li><a href="/healthz">health</a></li></ul>
 </html>
 """
     return Page(text.encode(), "text/html; charset=utf-8")
 
 
-MOST_CLIENTS = 16
-PATIENCE = 5.0
-_LONGEST_REQUEST = 8192
-_CHUNK = 4096
-_REQUEST = re.compile(rb"(GET|HEAD) (/[^\s?]*)\S* HTTP/1\.[01]\r?\n")
-_ACCEPT = re.compile(rb"\naccept:([^\r\n]*)", re.IGNORECASE)
-_END = re.compile(rb"\n\r?\n")
+class Server(ThreadingMixIn, HTTPServer):
+    """Serves pages on a port; raises OSError where it cannot be had.
 
-Pages = Callable[[str, str], Page]  # of a path, for what the client accepts
+    A client has ``PATIENCE`` seconds from its connection to the end of the answer, however it
+    spreads its bytes; ``MOST_CLIENTS`` are served at a time, and of more than that the oldest is
+    dropped. So silent, slow and numerous clients cost others nothing.
+    """
 
-
-@dataclass(slots=True)
-class _Client:
-    connection: socket.socket
-    deadline: float
-    request: bytes = b""
-    unsent: list[memoryview] = field(default_factory=list)
-    answered: bool = False
-
-
-class Server:
-    """Serves pages on a port; raises OSError where it cannot be had."""
+    daemon_threads = True
+    timeout = 0  # of handle_request, which is called when there is something to accept
 
     def __init__(self, host: str, port: int, pages: Pages) -> None:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        self._listener = socket.create_server(address, family=family, backlog=128)
-        self._listener.setblocking(False)
-        self._pages = pages
-        self._clients: dict[int, _Client] = {}  # by descriptor, the oldest first
-        self._poll = select.poll()
-        self._poll.register(self._listener, select.POLLIN)
+        super().__init__((host, port), _Request, bind_and_activate=False)
+        self.socket.close()
+        self.socket = socket.create_server(address, family=family, backlog=128)
+        self.pages = pages
+        self._clients: dict[socket.socket, float] = {}  # until when, the oldest first
 
     def run(self, told: socket.socket) -> None:
         """Serve until something can be read from ``told``."""
-        self._poll.register(told, select.POLLIN)
         while True:
-            ready = self._poll.poll(self._milliseconds())
-            for descriptor, _ in ready:
-                if descriptor == told.fileno():
-                    return
-                if descriptor == self._listener.fileno():
-                    self._accept()
-                elif client := self._clients.get(descriptor):
-                    self._attend(client)
-            now = time.monotonic()
-            for client in [each for each in self._clients.values() if each.deadline <= now]:
+            ready, _, _ = select.select([told, self.socket], [], [], self._seconds())
+            if told in ready:
+                return
+            if ready:
+                self.handle_request()
+            self._drop_the_late()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if len(self._clients) >= MOST_CLIENTS:
+            self._drop(next(iter(self._clients)))
+        self._clients[request] = time.monotonic() + PATIENCE
+        super().process_request(request, client_address)
+
+    def close_request(self, request: Any) -> None:
+        self._clients.pop(request, None)
+        super().close_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that have gone."""
+
+    def _seconds(self) -> float | None:
+        oldest = next(iter(list(self._clients.values())), None)
+        return None if oldest is None else max(0.0, oldest - time.monotonic())
+
+    def _drop_the_late(self) -> None:
+        now = time.monotonic()
+        for client, deadline in list(self._clients.items()):
+            if deadline <= now:
                 self._drop(client)
 
-    def _milliseconds(self) -> float | None:
-        oldest = next(iter(self._clients.values()), None)
-        return max(0.0, oldest.deadline - time.monotonic()) * 1000 + 1 if oldest else None
+    def _drop(self, client: socket.socket) -> None:
+        self._clients.pop(client, None)
+        with contextlib.suppress(OSError):  # it has gone by itself
+            client.shutdown(socket.SHUT_RDWR)  # its thread wakes and ends
 
-    def _accept(self) -> None:
-        with suppress(OSError):  # it has gone, or there are no descriptors left
-            connection, _ = self._listener.accept()
-            connection.setblocking(False)
-            if len(self._clients) >= MOST_CLIENTS:
-                self._drop(next(iter(self._clients.values())))
-            client = _Client(connection, time.monotonic() + PATIENCE)
-            self._clients[connection.fileno()] = client
-            self._poll.register(connection, select.POLLIN)
 
-    def _attend(self, client: _Client) -> None:
-        try:
-            if client.unsent:
-                self._send(client)
-            elif chunk := client.connection.recv(_CHUNK):
-                self._read(client, chunk)
-            else:
-                self._drop(client)
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._drop(client)
+class _FirstBytes:
+    """What a client sends, by lines, and not more of it than a request may have."""
 
-    def _read(self, client: _Client, chunk: bytes) -> None:
-        if client.answered:
-            return  # what comes after the request is of no interest
-        client.request += chunk
-        if _END.search(client.request):
-            client.unsent = _answer(client.request, self._pages)
-        elif len(client.request) > _LONGEST_REQUEST:
-            client.unsent = _answer(b"", self._pages)
-        else:
-            return
-        client.answered = True
-        self._poll.modify(client.connection, select.POLLOUT)
-        self._send(client)
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._left = _LONGEST_REQUEST
 
-    def _send(self, client: _Client) -> None:
-        sent = client.connection.sendmsg(client.unsent)
-        while client.unsent and sent >= len(client.unsent[0]):
-            sent -= len(client.unsent.pop(0))
-        if client.unsent:
-            client.unsent[0] = client.unsent[0][sent:]
-            return
+    def readline(self, most: int) -> bytes:
+        if self._left <= 0:
+            raise LineTooLong("request")
+        line = self._stream.readline(min(most, self._left))
+        self._left -= len(line)
+        return line
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _Request(BaseHTTPRequestHandler):
+    server: Server
+    server_version, sys_version = "crm-milter", ""
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile: Any = _FirstBytes(self.rfile)
+
+    def finish(self) -> None:
+        super().finish()
         # Closed only when the client has read all: it might lose the end otherwise.
-        client.connection.shutdown(socket.SHUT_WR)
-        self._poll.modify(client.connection, select.POLLIN)
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            while self.connection.recv(_LONGEST_REQUEST):
+                pass
 
-    def _drop(self, client: _Client) -> None:
-        descriptor = client.connection.fileno()
-        self._poll.unregister(descriptor)
-        del self._clients[descriptor]
-        client.connection.close()
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        self._answer(self.server.pages(path, self.headers.get("Accept", "")))
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
-def _answer(request: bytes, pages: Pages) -> list[memoryview]:
-    """Return the bytes of the response to a request."""
-    found = _REQUEST.match(request)
-    if found:
-        accept = _ACCEPT.search(request)
-        page = pages(found[2].decode("latin-1"), accept[1].decode("latin-1") if accept else "")
-    else:
-        page = Page(b"only GET and HEAD are supported\n", status=400)
-    now = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
-    head = (
-        f"HTTP/1.1 {page.status} {HTTPStatus(page.status).phrase}\r\nDate: {now}\r\n"
-        f"Content-Type: {page.kind}\r\nContent-Length: {len(page.body)}\r\n"
-        "Connection: close\r\n\r\n"
-    )
-    body = b"" if found and found[1] == b"HEAD" else page.body
-    return [memoryview(each) for each in (head.encode(), body) if each]
+    def send_error(self, *_: object, **__: object) -> None:
+        """Answer what is neither GET nor HEAD, or no request at all."""
+        self.request_version = self.protocol_version  # it has a header, whatever was asked
+        self._answer(Page(b"only GET and HEAD are supported\n", status=400))
+
+    def _answer(self, page: Page) -> None:
+        self.send_response(page.status)
+        self.send_header("Content-Type", page.kind)
+        self.send_header("Content-Length", str(len(page.body)))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(page.body)
+
+    def log_request(self, *_: object, **__: object) -> None:
+        """Log no requests."""

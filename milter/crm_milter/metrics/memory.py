@@ -18,12 +18,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from crm_milter.metrics.catalogue import BLOCK_CELLS, BLOCKS, SESSIONS, USED
+from crm_milter.metrics.catalogue import (
+    LAST_GOOD,
+    RELOAD_GOOD,
+    RELOADED_AT,
+    RESTARTS,
+    RULE,
+    RULES,
+    SERVICE,
+    SESSIONS,
+    SOCKET_BOUND,
+    WORKER,
+    WORKERS,
+    Metric,
+)
 from crm_milter.rules.rule import Rule
 
-# The cells of the supervisor.
-_SLOTS, _SERVING, _RESTARTS, _RELOAD_GOOD, _RELOADED_AT, _RULES, _VERSION = range(7)
-_LAST_GOOD, _LOST = 7, 8
+_USED = 0  # of a worker's row: how many cells the blocks take
+_SLOTS, _VERSION = 0, 1  # of the supervisor's
+_LATEST = [metric.first for metric in RULE.metrics if metric.is_latest]
 _CATALOGUES = mmap.PAGESIZE  # where two places for a catalogue begin, used in turn
 _CATALOGUE_SIZE = 1 << 20
 _STRIDE = 1 << 30  # from row to row; the first is the supervisor's
@@ -38,22 +51,19 @@ Cells: TypeAlias = "memoryview[float]"
 class State:
     """What the supervisor says: ``names`` are those of the first rules, by which to show zeros."""
 
-    serving: int
-    restarts: int
-    reload_good: bool
-    reloaded_at: float  # seconds since the epoch
-    rules: int
-    last_good: bool
-    bound: bool
+    cells: list[float]
     digest: str
     names: tuple[str, ...]
+
+    def __getitem__(self, metric: Metric) -> float:
+        return self.cells[metric.first]
 
 
 @dataclass(slots=True)
 class Totals:
     """The sum of all rows; ``cells`` as in a row, of each rule those of a block."""
 
-    cells: list[float] = field(default_factory=lambda: [0.0] * BLOCKS)
+    cells: list[float] = field(default_factory=lambda: [0.0] * WORKER.size)
     rules: dict[str, list[float]] = field(default_factory=dict)
 
 
@@ -64,6 +74,7 @@ class Numbers:
         self._descriptor = os.memfd_create("crm-milter")
         os.ftruncate(self._descriptor, _STRIDE)
         self._bytes, self._cells = self._map(0, _CATALOGUES + 2 * _CATALOGUE_SIZE)
+        self.say(SOCKET_BOUND, 1)
 
     # The supervisor's part
 
@@ -76,12 +87,16 @@ class Numbers:
     def bury(self, slot: int) -> None:
         """Take note that the worker of a slot has ended: it has no sessions any more."""
         _, cells = self._map(slot + 1, mmap.PAGESIZE)
-        cells[SESSIONS] = 0
+        cells[SESSIONS.first] = 0
+
+    def say(self, metric: Metric, value: float) -> None:
+        """Set a metric of the service."""
+        self._cells[metric.first] = value
 
     def staffed(self, serving: int, restarts: int) -> None:
         """Say how many workers accept mail, and how many died and were replaced so far."""
-        self._cells[_SERVING] = serving
-        self._cells[_RESTARTS] = restarts
+        self.say(WORKERS, serving)
+        self.say(RESTARTS, restarts)
 
     def loaded(self, digest: str, rules: tuple[Rule, ...]) -> None:
         """Say which file is in use: its SHA-256 and its rules."""
@@ -93,44 +108,44 @@ class Numbers:
         self._cells[start // _CELL] = len(octets)
         self._bytes[start + _CELL : start + _CELL + len(octets)] = octets
         self._cells[_VERSION] = version  # from here on it is the one to read
-        self._cells[_RULES] = len(rules)
-        self._cells[_RELOADED_AT] = time.time()
-        self._cells[_RELOAD_GOOD] = 1
+        self.say(RULES, len(rules))
+        self.say(RELOADED_AT, time.time())
+        self.say(RELOAD_GOOD, 1)
 
     def reload_failed(self) -> None:
         """Say that the file in use is an older one, since the new one has errors."""
-        self._cells[_RELOAD_GOOD] = 0
+        self.say(RELOAD_GOOD, 0)
 
     def serves_last_good(self, is_so: bool) -> None:
         """Say whether the last good configuration is served, since the file at the start is bad."""
-        self._cells[_LAST_GOOD] = is_so
+        self.say(LAST_GOOD, is_so)
         if is_so:
-            self._cells[_RELOAD_GOOD] = 0
+            self.reload_failed()
 
     def lost_socket(self, is_lost: bool) -> None:
         """Say whether the path of the milter socket does not lead to this instance any more."""
-        self._cells[_LOST] = is_lost
+        self.say(SOCKET_BOUND, not is_lost)
 
     # A worker's part
 
     def row(self, slot: int, rules: tuple[Rule, ...]) -> tuple[Cells, dict[str, int]]:
         """Return a row with room for a block of each rule, and where the blocks begin."""
         _, head = self._map(slot + 1, mmap.PAGESIZE)
-        head[SESSIONS] = 0
-        more = sum(_name_cells(len(rule.name.encode())) + BLOCK_CELLS for rule in rules)
-        octets, cells = self._map(slot + 1, (BLOCKS + int(head[USED]) + more) * _CELL)
+        head[SESSIONS.first] = 0
+        more = sum(_name_cells(len(rule.name.encode())) + RULE.size for rule in rules)
+        octets, cells = self._map(slot + 1, (WORKER.size + int(head[_USED]) + more) * _CELL)
         return cells, dict(_blocks(octets, cells))
 
     @staticmethod
     def add_block(cells: Cells, name: str) -> int:
         """Append the block of a rule to a row and return where it begins."""
         octets = name.encode()
-        start = BLOCKS + int(cells[USED])
+        start = WORKER.size + int(cells[_USED])
         cells[start] = len(octets)
         block = start + _name_cells(len(octets))
         padded = octets.ljust((block - start - 1) * _CELL, b"\0")
         cells[start + 1 : block] = memoryview(padded).cast("d")
-        cells[USED] = block + BLOCK_CELLS - BLOCKS  # last: from here on it is seen
+        cells[_USED] = block + RULE.size - WORKER.size  # last: from here on it is seen
         return block
 
     # The exporter's part
@@ -145,28 +160,17 @@ class Numbers:
             if self._cells[_VERSION] == version:
                 break
         digest, names = json.loads(octets) if octets else ("", [])
-        cells = self._cells
-        return State(
-            int(cells[_SERVING]),
-            int(cells[_RESTARTS]),
-            bool(cells[_RELOAD_GOOD]),
-            cells[_RELOADED_AT],
-            int(cells[_RULES]),
-            bool(cells[_LAST_GOOD]),
-            not cells[_LOST],
-            digest,
-            tuple(names),
-        )
+        return State(list(self._cells[: SERVICE.size]), digest, tuple(names))
 
     def totals(self) -> Totals:
         """Add up the rows of all slots that were ever in use."""
         totals = Totals()
         for slot in range(int(self._cells[_SLOTS])):
             _, head = self._map(slot + 1, mmap.PAGESIZE)
-            octets, cells = self._map(slot + 1, (BLOCKS + int(head[USED])) * _CELL)
-            totals.cells = _sum(totals.cells, list(cells[:BLOCKS]))
+            octets, cells = self._map(slot + 1, (WORKER.size + int(head[_USED])) * _CELL)
+            totals.cells = _sum(totals.cells, list(cells[: WORKER.size]))
             for name, block in _blocks(octets, cells):
-                values = list(cells[block : block + BLOCK_CELLS])
+                values = list(cells[block : block + RULE.size])
                 known = totals.rules.get(name)
                 totals.rules[name] = _merged(known, values) if known else values
         return totals
@@ -184,12 +188,12 @@ def _name_cells(length: int) -> int:
 
 def _blocks(octets: memoryview, cells: Cells) -> Iterator[tuple[str, int]]:
     """Yield the rules of a row, and where their numbers begin."""
-    start, end = BLOCKS, BLOCKS + int(cells[USED])
+    start, end = WORKER.size, WORKER.size + int(cells[_USED])
     while start < end and start < len(cells):
         length = int(cells[start])
         name = bytes(octets[(start + 1) * _CELL : (start + 1) * _CELL + length]).decode()
         block = start + _name_cells(length)
-        start = block + BLOCK_CELLS
+        start = block + RULE.size
         if start <= len(cells):  # the row may have grown since it was mapped
             yield name, block
 
@@ -199,4 +203,7 @@ def _sum(these: list[float], those: list[float]) -> list[float]:
 
 
 def _merged(these: list[float], those: list[float]) -> list[float]:
-    return [*_sum(these[:-1], those[:-1]), max(these[-1], those[-1])]
+    merged = _sum(these, those)
+    for cell in _LATEST:
+        merged[cell] = max(these[cell], those[cell])
+    return merged
