@@ -61,7 +61,7 @@ def test_a_file_that_was_rotated_away_long_ago_is_not_read(tmp_path: Path) -> No
     old.write_bytes(b"not looked at")
     os.utime(old, (0, 0))
     now = logsource.datetime.now(logsource.UTC)
-    assert logsource._with_rotated(live, now) == [live]
+    assert logsource.with_rotated(live, now) == [live]
 
 
 def test_a_pipe(lab: Lab, trace: Trace) -> None:

@@ -4,12 +4,14 @@ Local time is that of Berlin: the end of daylight saving, and frames without a z
 """
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
 
+from crm_milter.trace import frame
 from crm_milter.trace.history import journeys
 from crm_milter.trace.lines import Line, Parser, decided, delivery
 
@@ -321,3 +323,16 @@ def test_lines_that_were_cut() -> None:
     cut = decided(parsed("171EB2103A4: rerouted: to=<a@x.example> new=<b@x.example>,<c@x.ex"))
     assert cut is not None
     assert (cut.new, cut.rule) == (("b@x.example",), "")
+
+
+def test_the_short_way_to_the_usual_frame_leads_where_the_long_one_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stamps = ("Nov  2 03:52:34 mail", "2026-11-22T02:52:34.5Z m.x", "2026-11-22T03:52:34+01:00 m")
+    tags = ("postfix/smtp[1]", "postfix-out/submission/smtpd[22]", "crm-milter[3]", "qmgr[4]")
+    said = (MESSAGE, OURS, "171EB2103A4: removed", f"171EB2103A4: message-id=<{FORGED}>")
+    lines = [f"{stamp} {tag}: {text}" for stamp in stamps for tag in tags for text in said]
+    short = [frame.unframed(line) for line in lines]
+    assert all(frame._USUAL.fullmatch(line) for line in lines)
+    monkeypatch.setattr(frame, "_USUAL", re.compile("(?!)"))
+    assert short == [frame.unframed(line) for line in lines]

@@ -32,7 +32,7 @@ _HEAD = 200  # lines in which the first time is looked for
 _ANY_ID = re.compile(rb"\b[0-9A-Za-z]{6,20}(?=: )")
 _ZSTANDARD = b"\x28\xb5\x2f\xfd"
 _OPENERS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
-_DAMAGE = (OSError, EOFError, lzma.LZMAError, zlib.error)
+DAMAGE = (OSError, EOFError, lzma.LZMAError, zlib.error)
 
 
 class LogError(Exception):
@@ -54,11 +54,11 @@ class LogFile:
         self._rotated: LogFile | None = None
         self._damaged = False
         try:
-            self._raw, self._unpacked = _opened(path, self._open)
+            self._raw, self._unpacked = opened(path, self._open)
             newest = path.stat().st_mtime if path.is_file() else None
-        except _DAMAGE as error:
+        except DAMAGE as error:
             self._open.close()
-            raise LogError(f"{path}: {_reason(error)}") from error
+            raise LogError(f"{path}: {reason(error)}") from error
         now = datetime.now(UTC)
         self._newest = datetime.fromtimestamp(newest, UTC) if newest else now
         self._parser = Parser(self._newest, self.name)
@@ -130,9 +130,9 @@ class LogFile:
             lines = iter(partial(stream.readline, _LONGEST_LINE), b"")
             first = next(lines, b"")
             yield from whole(first, lines)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             if not self._damaged:
-                self._warn(f"{self.name}: {_reason(error)}, read only as far as that")
+                self._warn(f"{self.name}: {reason(error)}, read only as far as that")
             self._damaged = True
 
     def _look_for_a_new_file(self) -> None:
@@ -154,7 +154,7 @@ def _as_written(words: Iterable[str]) -> list[str]:
     return [*found, *(json.dumps(each)[1:-1] for each in found if '"' in each or "\\" in each)]
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     return (getattr(error, "strerror", None) or str(error)).lower()
 
 
@@ -162,7 +162,7 @@ def _as_it_is(stream: BinaryIO) -> BinaryIO:
     return stream
 
 
-def _opened(path: Path, files: ExitStack) -> tuple[BinaryIO, Callable[[BinaryIO], BinaryIO]]:
+def opened(path: Path, files: ExitStack) -> tuple[BinaryIO, Callable[[BinaryIO], BinaryIO]]:
     """Return a stream that can be read again, and what unpacks it from its beginning."""
     stream: BinaryIO = files.enter_context(path.open("rb"))
     if not stream.seekable():

@@ -41,6 +41,15 @@ QUEUE_ID = r"(?![a-z]+:|NOQUEUE:)[0-9A-Za-z]{6,20}"
 _ENTRY = re.compile(rf"(?P<id>{QUEUE_ID}): ")
 _CERTAIN_ID = re.compile(r"[0-9A-F]{6,20}|(?=\D*\d)(?=[^A-Z]*[A-Z])[0-9A-Za-z]{10,20}")
 
+# What nearly every line is: rsyslog's and postlogd's, with a queue id.
+_USUAL = re.compile(
+    r"(?P<before>(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d"
+    r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)) (?P<host>[\w.-]+)) "
+    r"(?:[\w.-]+/)*(?P<program>[A-Za-z][\w.-]*)\[(?P<pid>\d+)\]: "
+    rf"(?P<text>{QUEUE_ID}: [^\x1b#^]*)",
+    re.ASCII,
+)
+
 # Names of fields, as journalctl, Docker, rsyslog, syslog-ng, Vector, GELF and ECS have them.
 _TEXTS = ("message", "log", "msg", "short_message", "full_message", "rawmsg")
 _TIMES = (
@@ -68,6 +77,9 @@ class Frame:
 
 def unframed(line: str) -> Frame:
     """Return a line without its frames, the innermost one's words first."""
+    if usual := _USUAL.fullmatch(line.rstrip()):
+        before, host, program, pid, text = usual.groups()
+        return Frame(text, program, int(pid), host, before)
     frame = Frame(_plain(line))
     for _ in range(_MOST_FRAMES):
         inner = None if _ENTRY.match(frame.text) else _one(frame.text)

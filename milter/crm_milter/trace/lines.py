@@ -17,7 +17,8 @@ _ENTRY = re.compile(rf"(?P<id>{QUEUE_ID}): ")
 _WHOLE_ID = re.compile(r"[0-9A-Za-z]{6,20}", re.ASCII)
 
 _DELIVERY = re.compile(
-    r"to=<(?P<to>.*?)>, (?:orig_to=<(?P<original>.*?)>, )?relay=(?P<relay>\S+), .*?"
+    r"to=<(?P<to>.*?)>, (?:orig_to=<(?P<original>.*?)>, )?relay=(?P<relay>\S+), "
+    r"(?:(?:conn_use=\d+, )?delay=(?P<delay>[0-9.]+), )?.*?"
     r"status=(?P<status>[a-z-]+)(?: \((?P<words>.*?)\)?)?$"  # Postfix cuts at some 2,000 octets
 )
 _TESTED = {word: action.value for action, word in WOULD.items()}
@@ -80,6 +81,7 @@ class Delivery:
     relay: str
     status: str  # sent, deferred, bounced, ...
     words: str
+    delay: float | None = None  # seconds since the message came in
 
     @property
     def failed(self) -> bool:
@@ -141,7 +143,15 @@ def delivery(line: Line) -> Delivery | None:
         found["relay"],
         found["status"],
         found["words"] or "",
+        _seconds(found["delay"] or ""),
     )
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def decided(line: Line) -> Decided | None:

@@ -86,7 +86,11 @@ class Journal:
     def _ask(self, arguments: list[str]) -> Iterator[Line]:
         # The short format holds all that is wanted of a line in a third of the bytes of JSON.
         command = ["journalctl", "--quiet", "--no-pager", "--all", "-o", "short-iso-precise"]
-        command += [f"--since=@{self.since.timestamp():.6f}", *arguments, *self._matches()]
+        command += [
+            f"--since=@{self.since.timestamp():.6f}",
+            *arguments,
+            *journal_matches(ours_alone=self.ours_alone),
+        ]
         parser = Parser(datetime.now(UTC))
         with tempfile.TemporaryFile() as errors:
             with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as process:
@@ -101,9 +105,11 @@ class Journal:
             if process.returncode != 0 and words:
                 raise LogError(f"journalctl: {words.lower()}")
 
-    def _matches(self) -> list[str]:
-        ours = [f"_SYSTEMD_UNIT={UNIT}", "+", "SYSLOG_IDENTIFIER=crm-milter"]
-        return ours if self.ours_alone else ["SYSLOG_FACILITY=2", "+", *ours]
+
+def journal_matches(*, ours_alone: bool) -> list[str]:
+    """Return the matches of journalctl for the lines of crm-milter, and those of Postfix."""
+    ours = [f"_SYSTEMD_UNIT={UNIT}", "+", "SYSLOG_IDENTIFIER=crm-milter"]
+    return ours if ours_alone else ["SYSLOG_FACILITY=2", "+", *ours]
 
 
 @contextmanager
@@ -162,7 +168,7 @@ def found(
     """
     live = _own_file(maillog_file) or _syslog_file()
     with ExitStack() as opened:
-        paths = _with_rotated(live, since) if live else []
+        paths = with_rotated(live, since) if live else []
         sources, errors = _files(paths, since, warn, opened)
         if _has_journal():
             sources.append(Journal(since, ours_alone=bool(live)))
@@ -233,7 +239,7 @@ def _has_journal() -> bool:
     return stored and shutil.which("journalctl") is not None
 
 
-def _with_rotated(live: Path, since: datetime) -> list[Path]:
+def with_rotated(live: Path, since: datetime) -> list[Path]:
     """Return a log and what was rotated away from it since a time, the oldest first."""
     dated = []
     for path in {live, *live.parent.glob(f"{live.name}[.-]*")}:

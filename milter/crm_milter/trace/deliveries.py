@@ -1,0 +1,266 @@
+"""What became of the mail that was rerouted, counted line by line, in memory that is bounded.
+
+Our lines say which recipients of a message are ours to follow, Postfix's what came of each
+attempt. Both may be late: what Postfix said lately is kept, and looked through when a line of ours
+comes. A message that another one becomes (a content filter, a forward, a requeue) is followed on.
+"""
+
+import re
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from crm_milter.rules.rule import key
+from crm_milter.trace.frame import QUEUE_ID, unframed
+from crm_milter.trace.lines import Decided, Delivery, Line, decided, delivery
+from crm_milter.trace.seconds import Seconds
+from crm_milter.trace.stamps import Clock
+
+OUTCOMES = ("sent", "deferred", "bounced", "expired")
+TARGET, COPY = "target", "copy"
+MOST_RECIPIENTS = 50_000  # that are followed; beyond, the oldest message is dropped
+MOST_RECENT = 4000  # lines of Postfix that a line of ours may be behind
+MOST_OVER = 2000  # messages that Postfix has removed, for lines of ours that come late
+
+_CANDIDATE = re.compile(
+    rb": (?:rerouted|copied|quarantined): to=<|status=|removed\s*$|\(queue active\)|: client="
+    rb"|: uid=|milter-reject: END-OF|notification: "
+).search
+_ENTRY = re.compile(rf"(?P<id>{QUEUE_ID}): ")
+_OURS = ("rerouted: to=<", "copied: to=<", "quarantined: to=<")
+_BEGINNING = ("client=", "uid=")
+_EXPIRED = re.compile(r"from=<.*?>, status=(?:force-)?expired")
+_REQUEUED = re.compile(r"uid=.* orig_id=(?P<id>[0-9A-Za-z]{6,20})\b")
+_CLOCK_LASTS = 3600.0  # seconds; it tells the years of time stamps by the day that it began
+
+Part = tuple[str, str]  # the rule, and what the recipient is to it
+
+
+@dataclass(slots=True)
+class _Message:
+    """What is followed of one; ``due`` is not delivered yet, once Postfix has it in its queue."""
+
+    arrived: float  # Unix time
+    parts: dict[str, Part] = field(default_factory=dict)
+    due: dict[str, Part] = field(default_factory=dict)
+    is_active: bool = False
+
+
+class Tracker:
+    """Counts deliveries; ``copies`` are the addresses that each rule copies to, in normal form."""
+
+    def __init__(self, copies: Mapping[str, Iterable[str]]) -> None:
+        self._copies = copies
+        self.counts: Counter[tuple[str, str, str]] = Counter()
+        self.seconds = Seconds()
+        self.dropped = 0
+        self._messages: OrderedDict[str, _Message] = OrderedDict()
+        self._size = 0  # the recipients of all of these
+        self._over: OrderedDict[str, _Message] = OrderedDict()
+        self._recent: OrderedDict[str, list[str]] = OrderedDict()
+        self._kept = 0  # the lines of all of these
+        self._clock, self._clock_ends = Clock(datetime.now(UTC)), 0.0
+
+    def take(self, octets: bytes) -> None:
+        """Count what a line says; a line of something else says nothing."""
+        if not _CANDIDATE(octets):
+            return
+        frame = unframed(octets.decode("utf-8", "replace"))
+        entry = _ENTRY.match(frame.text)
+        if entry is None:
+            return
+        queue_id, text = entry["id"], frame.text[entry.end() :]
+        if text.startswith(_OURS):
+            if what := decided(Line(None, frame.program, queue_id, text)):
+                self._decide(queue_id, what, self._time(frame.stamps))
+        elif text.startswith(_BEGINNING):
+            self._begin(queue_id, text)
+        else:
+            self._remember(queue_id, text)
+            if message := self._messages.get(queue_id):
+                self._act(queue_id, message, text, message.parts)
+
+    def oldest(self) -> dict[str, float]:
+        """Return for each rule when the oldest message came in that is not delivered."""
+        found: dict[str, float] = {}
+        for message in self._messages.values():
+            for rule, _ in message.due.values():
+                found[rule] = min(found.get(rule, message.arrived), message.arrived)
+        return found
+
+    def _time(self, stamps: str) -> float:
+        now = time.time()
+        if time.monotonic() > self._clock_ends:
+            self._clock = Clock(datetime.fromtimestamp(now, UTC))
+            self._clock_ends = time.monotonic() + _CLOCK_LASTS
+        said = self._clock.read(stamps) if stamps else None
+        return min(now, said.timestamp()) if said else now
+
+    # Our lines
+
+    def _decide(self, queue_id: str, what: Decided, arrived: float) -> None:
+        if what.test:
+            return
+        if not what.rule:  # the line was cut
+            self.dropped += 1
+            return
+        parts = {key(each): (what.rule, TARGET) for each in what.new}
+        if " copies=0 " not in what.text:
+            for each in self._copies.get(what.rule, ()):
+                parts.setdefault(each, (what.rule, COPY))
+        self._follow(queue_id, parts, arrived)
+
+    def _follow(self, queue_id: str, parts: dict[str, Part], arrived: float) -> None:
+        """Follow recipients of a message, those that are not yet, from what was said of it on."""
+        late = self._over.pop(queue_id, None)
+        message = self._messages.get(queue_id) or late or _Message(arrived)
+        known = message.parts
+        new = {
+            address: part
+            for address, part in parts.items()
+            if address not in known or (known[address][1] == COPY and part[1] == TARGET)
+        }
+        self._size += len(new.keys() - known.keys())
+        if queue_id not in self._messages:
+            self._size += len(known)
+            self._messages[queue_id] = message
+        known.update(new)
+        if message.is_active:
+            message.due.update(_targets(new))
+        for text in list(self._recent.get(queue_id, ())):
+            self._act(queue_id, message, text, new)
+        if late:
+            self._end(queue_id, late)
+        while self._size > MOST_RECIPIENTS:
+            self._drop(next(iter(self._messages)))
+            self.dropped += 1
+
+    # Postfix's lines
+
+    def _begin(self, queue_id: str, text: str) -> None:
+        """A message begins: one with this queue id, which may be used again, is another."""
+        before = self._messages.get(queue_id)
+        if before and before.is_active:  # otherwise our line was faster than this one
+            self._drop(queue_id)
+        self._over.pop(queue_id, None)
+        self._kept -= len(self._recent.pop(queue_id, ()))
+        self._remember(queue_id)
+        requeued = _REQUEUED.match(text)  # by postsuper -r
+        if requeued and (before := self._drop(requeued["id"])):
+            self._follow(queue_id, before.parts, before.arrived)
+
+    def _remember(self, queue_id: str, *texts: str) -> None:
+        self._recent.setdefault(queue_id, []).extend(texts)
+        self._kept += len(texts)
+        while self._kept > MOST_RECENT or len(self._recent) > MOST_RECENT:
+            self._kept -= len(self._recent.popitem(last=False)[1])
+
+    def _act(self, queue_id: str, message: _Message, text: str, parts: dict[str, Part]) -> None:
+        """Do what a line of Postfix says about some recipients of a message."""
+        if text.startswith("to=<"):
+            if attempt := delivery(Line(None, "", queue_id, text)):
+                self._attempt(message, attempt, parts)
+        elif text.endswith("(queue active)"):
+            if not message.is_active:
+                message.due.update(_targets(message.parts))
+            message.is_active = True
+        elif _EXPIRED.match(text):
+            for rule, kind in message.due.values():
+                self.counts[rule, kind, "expired"] += 1
+            message.due.clear()
+        elif text == "removed":
+            self._end(queue_id, message)
+        elif text.startswith("milter-reject: END-OF"):
+            self._drop(queue_id)
+
+    def _attempt(self, message: _Message, attempt: Delivery, parts: dict[str, Part]) -> None:
+        if attempt.status not in OUTCOMES:
+            return
+        to = key(attempt.to)
+        address = to if to in parts else key(attempt.original)
+        part = parts.get(address)
+        if part is None:
+            return
+        message.due.pop(address, None)
+        message.due.pop(to, None)
+        if self._goes_on(message, attempt, address, part):
+            return
+        self.counts[(*part, attempt.status)] += 1
+        if attempt.status == "deferred":
+            message.due[to] = part
+        elif attempt.status == "sent" and part[1] == TARGET and attempt.delay is not None:
+            self.seconds.add(attempt.delay)
+
+    def _goes_on(self, message: _Message, attempt: Delivery, address: str, part: Part) -> bool:
+        """Tell whether the message was only handed on within this host, and follow it."""
+        if attempt.status != "sent":
+            return False
+        for queue_id in Line(None, "", "", attempt.words).links:
+            if queue_id in self._recent or "forwarded as" in attempt.words:
+                self._follow(queue_id, {address: part}, message.arrived)
+                return True
+        return False
+
+    def _end(self, queue_id: str, message: _Message) -> None:
+        """Postfix is done with a message."""
+        self._drop(queue_id)
+        message.due.clear()
+        self._over[queue_id] = message
+        if len(self._over) > MOST_OVER:
+            self._over.popitem(last=False)
+
+    def _drop(self, queue_id: str) -> _Message | None:
+        message = self._messages.pop(queue_id, None)
+        if message:
+            self._size -= len(message.parts)
+        return message
+
+    # What outlives the process
+
+    def state(self) -> dict[str, Any]:
+        """Return all of it as JSON has it."""
+        return {
+            "counts": [[*what, number] for what, number in self.counts.items()],
+            "seconds": self.seconds.state(),
+            "dropped": self.dropped,
+            "messages": _written(self._messages),
+            "over": _written(self._over),
+            "recent": list(self._recent.items()),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state; raises LookupError, TypeError or ValueError if it is not one."""
+        self.counts = Counter({(str(r), str(k), str(o)): int(n) for r, k, o, n in state["counts"]})
+        self.seconds = Seconds.restored(state["seconds"])
+        self.dropped = int(state["dropped"])
+        self._messages = _read(state["messages"])
+        self._size = sum(len(each.parts) for each in self._messages.values())
+        self._over = _read(state["over"])
+        self._recent = OrderedDict((queue_id, list(lines)) for queue_id, lines in state["recent"])
+        self._kept = sum(map(len, self._recent.values()))
+
+
+def _targets(parts: dict[str, Part]) -> dict[str, Part]:
+    """Return the recipients that Postfix is sure to try: a copy may be withheld."""
+    return {address: part for address, part in parts.items() if part[1] == TARGET}
+
+
+def _written(messages: Mapping[str, _Message]) -> list[Any]:
+    return [
+        [queue_id, each.arrived, each.is_active, each.parts, each.due]
+        for queue_id, each in messages.items()
+    ]
+
+
+def _read(entries: list[Any]) -> OrderedDict[str, _Message]:
+    found: OrderedDict[str, _Message] = OrderedDict()
+    for queue_id, arrived, is_active, parts, due in entries:
+        found[queue_id] = _Message(float(arrived), _parts(parts), _parts(due), bool(is_active))
+    return found
+
+
+def _parts(entries: dict[str, Any]) -> dict[str, Part]:
+    return {address: (str(rule), str(kind)) for address, (rule, kind) in entries.items()}

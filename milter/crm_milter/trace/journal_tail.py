@@ -1,0 +1,111 @@
+"""The journal of systemd, followed by journalctl from a cursor that outlives the process.
+
+journalctl and not python3-systemd: it is there wherever a journal is, needs no dependency, and
+a damaged journal ends no more than that process. What it says is told on as syslog writes it.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from crm_milter.trace.file import LogError
+from crm_milter.trace.sources import journal_matches
+
+_CHUNK = 1 << 18
+_LONGEST = 1 << 20  # bytes of an entry; a longer one is skipped
+_FIELDS = "MESSAGE,SYSLOG_IDENTIFIER,SYSLOG_PID,_PID,_HOSTNAME"
+
+Position = dict[str, Any]
+
+
+class JournalTail:
+    """Lines of Postfix and crm-milter, or of crm-milter alone; ``directory`` is for tests."""
+
+    name = "the journal"
+
+    def __init__(
+        self, position: Position | None = None, *, ours_alone: bool = False, directory: str = ""
+    ) -> None:
+        self.position: Position = position or {"since": time.time()}
+        self._matches = journal_matches(ours_alone=ours_alone)
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+        self._rest = b""
+
+    def lines(self) -> list[bytes]:
+        """Return the next lines, none if there are no more for now; raises LogError."""
+        process = self._process or self._started()
+        try:
+            chunk = os.read(_output(process), _CHUNK)
+        except BlockingIOError:
+            return []
+        if not chunk:
+            raise self._ended(process)
+        *entries, self._rest = (self._rest + chunk).split(b"\n")
+        if len(self._rest) > _LONGEST:
+            self._rest = b""
+        return [line for each in entries if (line := self._line(each))]
+
+    def close(self) -> None:
+        """End journalctl."""
+        process, self._process, self._rest = self._process, None, b""
+        if process:
+            process.kill()
+            process.wait()
+            for stream in (process.stdout, process.stderr):
+                if stream:
+                    stream.close()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        command = ["journalctl", "--quiet", "--no-pager", "--all", "--follow", "--no-tail"]
+        command += ["--output=json", f"--output-fields={_FIELDS}"]
+        if "cursor" in self.position:
+            command.append(f"--after-cursor={self.position['cursor']}")
+        else:
+            command.append(f"--since=@{self.position['since']:.6f}")
+        command += [f"--directory={self._directory}"] if self._directory else []
+        # It would outlive this process, which may be killed (prctl(2), PR_SET_PDEATHSIG).
+        with_us = ["setpriv", "--pdeathsig=KILL"] if shutil.which("setpriv") else []
+        try:
+            process = subprocess.Popen(
+                [*with_us, *command, *self._matches],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        except OSError as error:
+            raise LogError(f"journalctl: {(error.strerror or '').lower()}") from error
+        os.set_blocking(_output(process), False)
+        self._process = process
+        return process
+
+    def _ended(self, process: subprocess.Popen[bytes]) -> LogError:
+        status = process.wait()
+        said = process.stderr.read(1000) if process.stderr else b""
+        words = said.decode("utf-8", "replace").strip().lower()
+        self.close()
+        return LogError(f"journalctl: {words or f'exited with status {status}'}")
+
+    def _line(self, entry: bytes) -> bytes:
+        """Return an entry as a line of syslog, b"" if it is none, and note the place behind it."""
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
+            fields = json.loads(entry)
+            self.position = {"cursor": fields["__CURSOR"]}
+            when = datetime.fromtimestamp(int(fields["__REALTIME_TIMESTAMP"]) / 1e6, UTC)
+            message = fields["MESSAGE"]
+            if isinstance(message, list):  # octets that are not UTF-8
+                message = bytes(message).decode("utf-8", "replace")
+            pid = fields.get("SYSLOG_PID") or fields.get("_PID") or 0
+            host, program = fields.get("_HOSTNAME", "-"), fields.get("SYSLOG_IDENTIFIER", "-")
+            line = f"{when:%Y-%m-%dT%H:%M:%S.%f}+00:00 {host} {program}[{pid}]: {message}"
+            return line.encode("utf-8", "replace")
+        return b""
+
+
+def _output(process: subprocess.Popen[bytes]) -> int:
+    return process.stdout.fileno() if process.stdout else -1
