@@ -1,8 +1,4 @@
-"""Explain the decision for a message on disk, in the words of the log.
-
-The look-up and the decision are the daemon's own; only the envelope and the header fields come
-from the command line and a file in place of Postfix.
-"""
+"""Explain the decision for a message on disk, in the words of the log."""
 
 import argparse
 import json
@@ -11,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crm_milter import address as addresses
 from crm_milter.cli.terminal import EX_NO, EX_OK, load_config, read_stdin, say
-from crm_milter.libmilter import header
-from crm_milter.routing.decide import Policy, decide
+from crm_milter.dryrun.decided import DryRun, Mail
+from crm_milter.routing.decide import Policy
 from crm_milter.routing.decision import Decision, Envelope, Recipient
 from crm_milter.routing.logline import outcome_line
 from crm_milter.rules.conditions import Occasion
@@ -46,23 +41,13 @@ class Story:
 
 def explain(policy: Policy, sender: str, recipients: list[str], message: bytes) -> Story:
     """Return the story of a message; addresses are as a client would send them."""
-    wanted = policy.wanted_fields()
-    fields = tuple(each for each in header.fields(message) if each[0] in wanted)
-    normal_sender = addresses.sender(sender)
-    occasion = Occasion(normal_sender)
-    parsed = tuple(_recipient(policy.table, each, occasion) for each in recipients)
-    envelope = Envelope(normal_sender, parsed, size=len(message))
-    looked_at = tuple(
-        (each, tuple(_steps(policy.table, each.address, occasion))) for each in parsed
+    envelope, occasion, _, decision = DryRun(policy).decided(
+        Mail(sender, recipients, message, len(message))
     )
-    matched = any(each.match for each in parsed)
-    return Story(envelope, looked_at, decide(policy, envelope, fields) if matched else None)
-
-
-def _recipient(table: RuleTable, argument: str, occasion: Occasion) -> Recipient:
-    raw = addresses.strip_path(argument)
-    address = addresses.normalise(raw)
-    return Recipient(raw, address, table.match(address, occasion, raw))
+    looked_at = tuple(
+        (each, tuple(_steps(policy.table, each.address, occasion))) for each in envelope.recipients
+    )
+    return Story(envelope, looked_at, decision)
 
 
 def _steps(table: RuleTable, address: str, occasion: Occasion) -> Iterator[Step]:

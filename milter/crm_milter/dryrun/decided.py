@@ -1,0 +1,67 @@
+"""From a message to its decision: the one way of ``explain``, ``test`` and ``replay``.
+
+The look-up and the decision are the daemon's own; only the envelope and the header fields come
+from elsewhere than from Postfix.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from crm_milter import address as addresses
+from crm_milter.libmilter import header
+from crm_milter.routing.decide import Policy, decide
+from crm_milter.routing.decision import Decision, Envelope, Recipient
+from crm_milter.routing.facts import Facts
+from crm_milter.rules.conditions import Occasion
+
+
+class Mail(NamedTuple):
+    """A message: addresses as a client would send them, octets of which the header is read."""
+
+    sender: str
+    recipients: Sequence[str]
+    message: bytes
+    size: int = 0
+    by_smtp: bool = True
+    authenticated: bool = False
+    client: str = ""
+
+
+class Decided(NamedTuple):
+    """What was decided, and from what."""
+
+    envelope: Envelope
+    occasion: Occasion
+    facts: Facts
+    decision: Decision | None  # None: no rule applies, the milter lets go at DATA
+
+
+class DryRun:
+    """One policy, for any number of messages."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._wanted = policy.wanted_fields()
+
+    def decided(self, mail: Mail) -> Decided:
+        """Return what happens to a message."""
+        policy, wanted = self._policy, self._wanted
+        facts = policy.facts(each for each in header.fields(mail.message) if each[0] in wanted)
+        sender = addresses.sender(mail.sender)
+        occasion = Occasion(sender)
+        envelope = Envelope(
+            sender,
+            tuple(self._recipient(each, occasion) for each in mail.recipients),
+            mail.by_smtp,
+            mail.size,
+            mail.authenticated,
+            mail.client,
+        )
+        matched = any(each.match for each in envelope.recipients)
+        decision = decide(policy, envelope, facts) if matched else None
+        return Decided(envelope, occasion, facts, decision)
+
+    def _recipient(self, argument: str, occasion: Occasion) -> Recipient:
+        raw = addresses.strip_path(argument)
+        address = addresses.normalise(raw)
+        return Recipient(raw, address, self._policy.table.match(address, occasion, raw))
