@@ -84,7 +84,7 @@ def test_it_is_valid_with_every_option_in_use(tmp_path: Path) -> None:
     (tmp_path / "accounts").write_text("\n".join(accounts))
     config = parse(UNCOMMENTED, tmp_path / EXAMPLE.name)
     assert config.warnings == ()
-    names = ["support", "urgent", "cases", "agents", "everybody-else", "more"]
+    names = ["support", "urgent", "cases", "agents", "old-help-desk", "everybody-else", "more"]
     assert [rule.name for rule in config.policy.table.rules] == names
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,10 +40,16 @@ class Story:
     decision: Decision | None  # None: no rule applies, the milter lets go at DATA
 
 
-def explain(policy: Policy, sender: str, recipients: list[str], message: bytes) -> Story:
+def explain(
+    policy: Policy,
+    sender: str,
+    recipients: list[str],
+    message: bytes,
+    now: float | None = None,
+) -> Story:
     """Return the story of a message; addresses are as a client would send them."""
     envelope, occasion, _, decision = DryRun(policy).decided(
-        Mail(sender, recipients, message, len(message))
+        Mail(sender, recipients, message, len(message), now=now)
     )
     looked_at = tuple(
         (each, tuple(_steps(policy.table, each.address, occasion))) for each in envelope.recipients
@@ -188,7 +195,7 @@ def explain_message(options: argparse.Namespace) -> int:
     except OSError as error:
         say(f"{options.message}: {(error.strerror or str(error)).lower()}")
         return EX_NO
-    story = explain(config.policy, options.sender, options.to, message)
+    story = explain(config.policy, options.sender, options.to, message, time.time())
     if options.json:
         print(json.dumps(as_json(story), indent=2))
     else:

@@ -23,7 +23,9 @@ from crm_milter.config.kinds import (
 from crm_milter.mailbox import mailbox
 from crm_milter.routing import clients
 from crm_milter.routing.decide import NoVerdict
-from crm_milter.rules.conditions import ApplyTo
+from crm_milter.rules import fieldpattern
+from crm_milter.rules.conditions import Addressed, ApplyTo
+from crm_milter.rules.moment import moment
 from crm_milter.rules.rule import AutomaticClass, Mode, OnAutomatic, OnOversize, OnSpam
 from crm_milter.rules.template import template
 from crm_milter.spam.presets import PRESETS
@@ -35,6 +37,12 @@ PATTERN = FileText("a pattern", values.pattern, r"^(\*|/.+/|file:.+|[^<]*@[^@<>,
 SENDER = FileText("a pattern", values.sender_pattern, r"^(\*|<>|/.+/|file:.+|[^<]*@[^@<>,; ]+)$")
 PRESET = Text("a preset", values.spam_filter, f"^({'|'.join(PRESETS)}|mailscanner:[!-9;-~]+)$")
 FIELD_NAME = Text("a header name", values.field_name, "^[!-9;-~]+$")
+HEADERS = Fields(
+    "a mapping of header names to patterns",
+    FIELD_NAME,
+    Several(Text("a pattern", fieldpattern.parse, "."), least=1),
+)
+MOMENT = Text("a date and time with a time zone", moment, "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ].+$")
 
 MILTER = table(
     'a mapping with the keys of the milter ("listen", ...)',
@@ -168,6 +176,16 @@ RULE = table(
         "all",
         "all recipients, or only those with (known) or without (unknown) an account",
     ),
+    Key(
+        "addressed",
+        Choice(Addressed),
+        "any",
+        "only if the address is in the To field (to), or in To or Cc (to_or_cc)",
+    ),
+    Key("headers", HEADERS, {}, "header fields it applies to, each with patterns"),
+    Key("except_headers", HEADERS, {}, "header fields it does not apply to"),
+    Key("from", MOMENT, None, "time from which it applies"),
+    Key("until", MOMENT, None, "time at which it ends"),
     Key("replace_with", TEMPLATE, None, "address that replaces the recipient"),
     Key(
         "also_deliver_to",

@@ -36,11 +36,11 @@ class FileText:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Texts by names that are not keys of ours; both functions as in ``Text``."""
+    """Values by names that are not keys of ours; the name is a text."""
 
     what: str
     name: Text
-    value: Text
+    value: "Text | Several"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,13 @@ is refused comes as one ConfigError with all problems; what is only odd, in ``wa
 import gc
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from io import BytesIO
 from pathlib import Path
+from time import time
 from typing import Any, BinaryIO
 
 from crm_milter.config import document, keys
@@ -47,25 +48,25 @@ class Config:
     warnings: tuple[Problem, ...] = ()
 
 
-def load(path: Path, sources: Sources | None = None) -> Config:
+def load(path: Path, sources: Sources | None = None, clock: Callable[[], float] = time) -> Config:
     """Return the configuration in a file; raises ConfigError, also if it cannot be read.
 
-    ``sources`` has the file, and those that it names.
+    ``sources`` has the file, and those that it names. Only warnings depend on the clock.
     """
     sources = sources or Disk()
     try:
         with sources.open(path, document.MOST_BYTES) as stream:
-            return _config(stream, path, sources)
+            return _config(stream, path, sources, clock())
     except OSError as error:
         raise ConfigError((Problem(str(path), 0, "", why(error)),)) from error
 
 
 def parse(text: str, path: Path) -> Config:
     """Return the configuration in a text; ``path`` names it and is where relative paths start."""
-    return _config(BytesIO(text.encode("utf-8", "surrogatepass")), path, Disk())
+    return _config(BytesIO(text.encode("utf-8", "surrogatepass")), path, Disk(), time())
 
 
-def _config(stream: BinaryIO, path: Path, sources: Sources) -> Config:
+def _config(stream: BinaryIO, path: Path, sources: Sources, now: float) -> Config:
     problems = Problems(str(path))
     files = Files(problems, sources)
     entries: list[Entry] = []
@@ -75,7 +76,7 @@ def _config(stream: BinaryIO, path: Path, sources: Sources) -> Config:
             problems.raise_errors()
         for file in included(section, path, sources):
             _include(file, problems.beside(str(file)), files.seen_from(file), entries, sources)
-        return _checked(section, tuple(entries), path, problems, sources)
+        return _checked(section, tuple(entries), path, problems, sources, now)
 
 
 def _section(stream: BinaryIO, reader: Reader, problems: Problems, entries: list[Entry]) -> Any:
@@ -121,6 +122,7 @@ def _checked(
     path: Path,
     problems: Problems,
     sources: Sources,
+    now: float,
 ) -> Config:
     delimiter: str = section["recipient_delimiter"]
     spam: SpamSettings = section["spam"] or SpamSettings()
@@ -130,7 +132,7 @@ def _checked(
     milter = _absolute(section, path)
     known: frozenset[str] = frozenset().union(*section["known_recipients"])
     table = RuleTable(tuple(entry.rule for entry in entries), delimiter, known)
-    rules.check(entries, table, section)
+    rules.check(entries, table, section, now)
     problems.raise_errors()
     marker_key = _marker_key(section, path, sources)
     return Config(

@@ -25,6 +25,7 @@ class Mail(NamedTuple):
     by_smtp: bool = True
     authenticated: bool = False
     client: str = ""
+    now: float | None = None  # seconds since 1970; None: every rule has begun, and none has ended
 
 
 class Decided(NamedTuple):
@@ -48,7 +49,7 @@ class DryRun:
         policy, wanted = self._policy, self._wanted
         facts = policy.facts(each for each in header.fields(mail.message) if each[0] in wanted)
         sender = addresses.sender(mail.sender)
-        occasion = Occasion(sender)
+        occasion = Occasion(sender, header=facts.header, now=mail.now)
         envelope = Envelope(
             sender,
             tuple(self._recipient(each, occasion) for each in mail.recipients),

@@ -1,10 +1,13 @@
 """The state of one message in a session: new at MAIL, gone at its end."""
 
+from time import time
+
 from crm_milter import address as addresses
 from crm_milter.libmilter.esmtp import parameters as esmtp
 from crm_milter.libmilter.esmtp import text
 from crm_milter.routing.decision import Recipient
 from crm_milter.routing.facts import Gathering
+from crm_milter.rules.conditions import Occasion
 
 _MOST_DIGITS = 20  # of SIZE (RFC 1870 section 3)
 
@@ -13,19 +16,21 @@ class Message:
     """Most messages have no match: the arguments of MAIL are looked at when they are needed."""
 
     __slots__ = (
-        "_argument", "_parameters", "_sender", "fault", "gathering", "largest_limit",
-        "matched", "recipients", "seen",
+        "_argument", "_occasion", "_parameters", "_sender", "fault", "gathering", "largest_limit",
+        "matched", "recipients", "seen", "waits",
     )  # fmt: skip
 
     def __init__(self, argument: bytes, parameters: tuple[bytes, ...]) -> None:
         self._argument = argument
         self._parameters = parameters
         self._sender: str | None = None
+        self._occasion: Occasion | None = None
         self.recipients: list[Recipient] = []
         self.gathering: Gathering | None = None  # from the first field on
         self.seen = 0  # bytes of header and body, as far as they matter
         self.largest_limit = 0  # bytes; above it every rule's answer is known
         self.matched = False
+        self.waits = False  # the header decides which rule applies
         self.fault = False
 
     @property
@@ -34,6 +39,13 @@ class Message:
         if self._sender is None:
             self._sender = addresses.sender(text(self._argument))
         return self._sender
+
+    @property
+    def occasion(self) -> Occasion:
+        """What conditions may ask for before the header comes; one time for all recipients."""
+        if self._occasion is None:
+            self._occasion = Occasion(self.sender, now=time())
+        return self._occasion
 
     @property
     def size(self) -> int:

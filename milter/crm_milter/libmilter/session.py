@@ -43,6 +43,7 @@ SILENT_STEPS: int = (
     milter.P_NR_CONN | milter.P_NR_MAIL | milter.P_NR_RCPT | milter.P_NR_HDR | milter.P_NR_EOH
 )
 _AROUND_A_FIELD = 4  # bytes: ": " and CRLF
+_ANY = Occasion()  # no condition asks for the message
 FAULT = ("451", "4.3.0", "internal error, try again later")
 
 
@@ -65,8 +66,9 @@ class Session:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._match = service.policy.table.match
-        self._match_by_message = service.policy.table.depends_on_message
+        self._table = service.policy.table
+        self._match = self._table.match
+        self._match_by_message = self._table.depends_on_message
         self._log = service.log
         self._tally = service.tally
         self._spent = 0.0  # seconds in our callbacks, for this message
@@ -134,8 +136,8 @@ class Session:
         typed = text(argument)
         raw = addresses.strip_path(typed)
         address = addresses.normalise(_known_address(ctx, raw))
-        sender = message.sender if self._match_by_message else ""
-        match = self._match(address, Occasion(sender), raw)
+        occasion = message.occasion if self._match_by_message else _ANY
+        match = self._match(address, occasion, raw)
         if match is None:
             return Recipient(raw, address)
         message.matched = True
@@ -148,7 +150,10 @@ class Session:
             notify = upper(values.get("NOTIFY", ""))
             orcpt = orcpt_to_pass_on(values.get("ORCPT", ""))
         bracketed = typed.lstrip(" \t").startswith("<")
-        return Recipient(raw, address, match, notify, orcpt, bracketed)
+        waits = self._table.is_waiting(match)
+        if waits:  # the candidates are looked up again: there may be many
+            message.waits, match = True, match._replace(behind=None)
+        return Recipient(raw, address, match, notify, orcpt, bracketed, waits)
 
     def data(self, ctx: milter.Context) -> int:
         """Let go of a message without a match."""
@@ -170,7 +175,7 @@ class Session:
             return
         try:
             if message.gathering is None:
-                message.gathering = self._service.policy.gathering()
+                message.gathering = self._service.policy.gathering(header=message.waits)
             message.gathering.add(name, text(value))
         except Exception as fault:  # kept until the end of the message
             if not message.fault:
@@ -219,6 +224,7 @@ class Session:
             message.size if self._service.measures_size else 0,
             self._service.asks_for_users and bool(_macro(ctx, "{auth_authen}")),
             self._client,
+            message.occasion.now if self._match_by_message else None,
         )
 
     def _is_by_smtp(self, message: Message | None) -> bool:

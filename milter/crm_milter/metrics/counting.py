@@ -59,8 +59,14 @@ class Tally:
             self._finish(_PASSED, seconds)
 
     def decided(self, decision: Decision, judged: bool, seconds: float) -> None:
-        """Count a message with a match; ``judged`` tells whether a spam filter was asked."""
+        """Count a message with a match; ``judged`` tells whether a spam filter was asked.
+
+        Without an outcome there was none after all: no rule's header condition holds.
+        """
         with self._lock:
+            if not decision.outcomes:
+                self._finish(_PASSED, seconds)
+                return
             for outcome in decision.outcomes:
                 self._count(outcome)
             if judged:

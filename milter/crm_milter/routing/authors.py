@@ -1,9 +1,9 @@
-"""The addresses in a From field, in normal form, in time linear in its length.
+"""The addresses in a From or To field, in time linear in its length.
 
-Read generously: an address counts wherever it stands, in a display name or a comment as well
-(mailing lists put the author there), and also in the obsolete syntax with comments, white space
-and routes inside it (RFC 5322 section 4.4). To call too much an author leaves a message where it
-is; to overlook one makes a loop.
+Authors are read generously: an address counts wherever it stands, in a display name or a comment
+as well (mailing lists put the author there), and also in the obsolete syntax with comments, white
+space and routes inside it (RFC 5322 section 4.4). To call too much an author leaves a message where
+it is; to overlook one makes a loop.
 """
 
 import re
@@ -39,6 +39,11 @@ def authors(value: str) -> set[str]:
             if len(found) >= MOST_AUTHORS:
                 return found
     return found
+
+
+def addressees(value: str) -> Iterator[str]:
+    """Yield the addresses of one To, Cc or Resent field, as they are written, and no others."""
+    return (each for each in _by_grammar(value) if len(each) <= _LONGEST)
 
 
 def _by_grammar(value: str) -> Iterator[str]:

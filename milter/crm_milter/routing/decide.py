@@ -30,6 +30,7 @@ from crm_milter.routing.decision import (
 )
 from crm_milter.routing.edits import edits
 from crm_milter.routing.facts import Facts, Gathering
+from crm_milter.routing.headerfields import HeaderFields, chosen
 from crm_milter.routing.loopguard import LoopGuard
 from crm_milter.routing.marker import Signature
 from crm_milter.rules.rule import AutomaticClass, Match, OnOversize, OnSpam, Rule
@@ -71,7 +72,7 @@ class Policy:
         """Return the names, in lower case, of the header fields that ``decide`` reads."""
         leaves = any(each.automatic for each in self.table.rules)
         automatic = FIELDS if leaves else frozenset()
-        return field_names(self.filters) | gathered.READ | automatic
+        return field_names(self.filters) | gathered.READ | automatic | self.table.reads
 
     @property
     def measures_size(self) -> bool:
@@ -84,9 +85,12 @@ class Policy:
         missed = any(each.marks_ham for each in self.filters)
         return missed and self.no_verdict is not NoVerdict.ROUTE
 
-    def gathering(self) -> Gathering:
-        """Return what gathers the facts of one message."""
-        return Gathering(self.judge)
+    def gathering(self, *, header: bool = True) -> Gathering:
+        """Return what gathers the facts of one message; conditions may ask for its header."""
+        reads = self.table.reads
+        if not (header and reads):
+            return Gathering(self.judge)
+        return Gathering(self.judge, reads, HeaderFields(self.table.recipient_delimiter))
 
     def facts(self, fields: Fields) -> Facts:
         """Return the facts of a message with these header fields."""
@@ -127,6 +131,8 @@ def decide(policy: Policy, envelope: Envelope, fields: Fields | Facts) -> Decisi
 def resolve(policy: Policy, envelope: Envelope, facts: Facts) -> Decision:
     """Return what the facts of a message mean for its recipients."""
     judgement = facts.judgement
+    if policy.table.reads:
+        envelope = chosen(policy.table, envelope, facts.header or HeaderFields())
     message = _Message(policy, envelope, facts)
     wished = [
         message.wished(each, match)

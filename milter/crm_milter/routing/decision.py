@@ -20,6 +20,7 @@ class Recipient(NamedTuple):
     notify: str = ""  # the client's NOTIFY, upper case (RFC 3461 section 4.1)
     orcpt: str = ""  # the client's ORCPT as received (RFC 3461 section 4.2)
     bracketed: bool = True  # came with "<>": always, by SMTP; never, by sendmail(1)
+    waits: bool = False  # the match is the first that may apply: the header decides
 
 
 class Envelope(NamedTuple):
@@ -34,6 +35,7 @@ class Envelope(NamedTuple):
     size: int = 0
     authenticated: bool = False  # a user of this host sent it (RFC 4954)
     client: str = ""  # the address that it came from, "" if there is none
+    now: float | None = None  # seconds since 1970, where a condition asks
 
 
 class Action(Enum):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from crm_milter.routing import automatic
 from crm_milter.routing.authors import MOST_AUTHORS, authors
+from crm_milter.routing.headerfields import HeaderFields
 from crm_milter.routing.marker import DIGITS, MARKER_FIELD
 from crm_milter.rules.rule import AutomaticClass
 from crm_milter.spam.verdict import Hearing, Judge, Judgement
@@ -43,15 +44,23 @@ class Facts:
     authors: frozenset[str] = frozenset()  # who stands in From, in normal form
     marks: tuple[str, ...] = ()  # of X-CRM-Milter, in the order of the message
     identities: tuple[str, ...] = ("",)  # by what a marker may name it; the first for a new one
+    header: HeaderFields | None = None  # where a condition asks for it
 
 
 class Gathering:
     """The facts of one message while its header comes."""
 
-    __slots__ = ("_authors", "_automatic", "_hearing", "_marks", "_naming", "_resent", "_room")
+    __slots__ = (
+        *("_authors", "_automatic", "_header", "_hearing", "_marks", "_naming", "_resent"),
+        *("_room", "_wanted"),
+    )
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(
+        self, judge: Judge, wanted: frozenset[str] = _NONE, header: HeaderFields | None = None
+    ) -> None:
         self._hearing = Hearing(judge)
+        self._wanted = wanted  # by conditions
+        self._header = header
         self._automatic = _NOT_AUTOMATIC
         self._authors: frozenset[str] = _NONE
         self._marks: deque[str] | None = None  # most messages have none
@@ -62,6 +71,8 @@ class Gathering:
     def add(self, name: str, value: str) -> None:
         """Take a header field; the name is in lower case."""
         self._hearing.add(name, value)
+        if self._header is not None and name in self._wanted:
+            self._header.add(name, value)
         if name == MARKER:
             mark = _MARK.fullmatch(value)
             if mark:
@@ -90,7 +101,8 @@ class Gathering:
         """Return the facts of all that was added."""
         marks = tuple(self._marks or ())
         identities = tuple(self._identities(all_of_them=bool(marks)))
-        return Facts(self._hearing.judgement(), self._automatic, self._authors, marks, identities)
+        judgement = self._hearing.judgement()
+        return Facts(judgement, self._automatic, self._authors, marks, identities, self._header)
 
     def _identities(self, *, all_of_them: bool) -> Iterator[str]:
         """Yield the names of the message; the first is enough where no marker has to be read.

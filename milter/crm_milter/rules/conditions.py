@@ -5,13 +5,14 @@ the look-up, ``explain``, ``rules`` and the checks of the configuration ask the 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, NamedTuple
 
-from crm_milter.rules.pattern import AddressList, Everyone, Exact, Glob, InDomain, Pattern, Regex
-from crm_milter.rules.wildcards import Wildcards
+from crm_milter.rules.fieldpattern import FieldPattern, FieldTest, Header
+from crm_milter.rules.moment import Moment
+from crm_milter.rules.pattern import Pattern
+from crm_milter.rules.senderset import SenderSet
 from crm_milter.wording import abridged, printable
 
 
@@ -20,6 +21,9 @@ class Occasion(NamedTuple):
 
     sender: str | None = ""  # in normal form
     known: bool = False  # whether the recipient has an account; the table fills this in
+    header: Header | None = None  # not known before the end of the message
+    now: float | None = None  # seconds since 1970
+    address: str = ""  # of the recipient, as the rule takes it; the table fills this in
 
 
 ANY_MESSAGE = Occasion(sender=None)
@@ -29,9 +33,14 @@ class Condition(ABC):
     """What must hold besides the address for a rule to apply."""
 
     key: ClassVar[str]
-    unset: ClassVar[list[str] | str]  # the value of a rule without this condition
+    unset: ClassVar[Any]  # the value of a rule without this condition, as ``value``
     depends_on_message: ClassVar[bool] = False
     patterns: tuple[Pattern, ...] = ()
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The names, in lower case, of the header fields that it needs."""
+        return frozenset()
 
     @classmethod
     @abstractmethod
@@ -44,8 +53,8 @@ class Condition(ABC):
 
     @property
     @abstractmethod
-    def value(self) -> list[str] | str:
-        """The value as the configuration writes it."""
+    def value(self) -> Any:
+        """The value as the configuration writes it: what json.dumps takes."""
 
     @abstractmethod
     def refusal(self, occasion: Occasion) -> str:
@@ -53,31 +62,6 @@ class Condition(ABC):
 
     def __str__(self) -> str:
         return f"{self.key} {abridged(self.value)}"
-
-
-class SenderSet:
-    """Envelope senders: answers whether one is among them."""
-
-    def __init__(self, patterns: Iterable[Pattern]) -> None:
-        exact: set[str] = set()
-        lists: list[frozenset[str]] = []  # not copied: many rules may share a long one
-        wild: list[tuple[int, Pattern]] = []
-        for pattern in patterns:
-            match pattern:
-                case Exact(address):
-                    exact.add(address)
-                case AddressList(_, listed):
-                    lists.append(listed)
-                case Everyone() | InDomain() | Glob() | Regex():
-                    wild.append((0, pattern))
-                case _:  # the null sender
-                    exact.add("")
-        self._exact = (exact, *lists)
-        self._wild = Wildcards(wild)
-
-    def __contains__(self, sender: str) -> bool:
-        """Tell whether a sender in normal form is meant; ``*`` means the null sender as well."""
-        return any(sender in each for each in self._exact) or any(self._wild.takers(sender))
 
 
 @dataclass(frozen=True)
@@ -152,8 +136,142 @@ class Accounts(Condition):
         return "apply_to excludes it (see known_recipients)"
 
 
-# In the order in which they are tried.
-CONDITIONS: tuple[type[Condition], ...] = (Senders, ExceptSenders, Accounts)
+@dataclass(frozen=True)
+class Headers(Condition):
+    """Of each of these header fields, one at least matches."""
+
+    key = "headers"
+    unset: ClassVar[dict[str, Any]] = {}
+    depends_on_message = True
+    fields: tuple[FieldTest, ...]
+
+    @classmethod
+    def of(cls, value: tuple[tuple[str, tuple[FieldPattern, ...]], ...]) -> "Condition | None":
+        return cls(tuple(FieldTest(*each) for each in value)) if value else None
+
+    @property
+    def reads(self) -> frozenset[str]:
+        return frozenset(each.name.lower() for each in self.fields)
+
+    def holds(self, occasion: Occasion) -> bool:
+        return occasion.header is None or self._first(occasion.header, False) is None
+
+    def _first(self, header: Header, matches: bool) -> FieldTest | None:
+        """Return the first field that matches, or that does not, None if there is none."""
+        return next((each for each in self.fields if each.matches(header) is matches), None)
+
+    @property
+    def value(self) -> dict[str, list[str]]:
+        return {each.name: [str(pattern) for pattern in each.patterns] for each in self.fields}
+
+    def __str__(self) -> str:
+        return f"{self.key} {abridged([str(each) for each in self.fields])}"
+
+    def refusal(self, occasion: Occasion) -> str:
+        found = occasion.header and self._first(occasion.header, False)
+        return f'no header field matches "{found}"'
+
+
+@dataclass(frozen=True)
+class ExceptHeaders(Headers):
+    """None of these header fields matches."""
+
+    key = "except_headers"
+
+    def holds(self, occasion: Occasion) -> bool:
+        return occasion.header is None or self._first(occasion.header, True) is None
+
+    def refusal(self, occasion: Occasion) -> str:
+        found = occasion.header and self._first(occasion.header, True)
+        return f'a header field matches "{found}"'
+
+
+class Addressed(Enum):
+    """Where the address of the recipient stands in the header."""
+
+    ANY = "any"
+    TO = "to"
+    TO_OR_CC = "to_or_cc"
+
+
+# The person who resends a message addresses it anew (RFC 5322 section 3.6.6).
+_TO = ("to", "resent-to")
+_ADDRESSED = {Addressed.TO: _TO, Addressed.TO_OR_CC: (*_TO, "cc", "resent-cc")}
+
+
+@dataclass(frozen=True)
+class AddressedIn(Condition):
+    """The address stands in To, or in To or Cc: it is no Bcc, and no list's."""
+
+    key = "addressed"
+    unset = Addressed.ANY.value
+    depends_on_message = True
+    addressed: Addressed
+
+    @classmethod
+    def of(cls, value: Addressed) -> "Condition | None":
+        return None if value is Addressed.ANY else cls(value)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        return frozenset(_ADDRESSED[self.addressed])
+
+    def holds(self, occasion: Occasion) -> bool:
+        header = occasion.header
+        return header is None or header.names(_ADDRESSED[self.addressed], occasion.address)
+
+    @property
+    def value(self) -> str:
+        return str(self.addressed.value)
+
+    def refusal(self, occasion: Occasion) -> str:
+        fields = "To" if self.addressed is Addressed.TO else "To or Cc"
+        return f"<{printable(occasion.address)}> is not in {fields}"
+
+
+@dataclass(frozen=True)
+class From(Condition):
+    """The message comes at this time or later."""
+
+    key = "from"
+    unset = None
+    depends_on_message = True
+    moment: Moment
+
+    @classmethod
+    def of(cls, value: Moment | None) -> "Condition | None":
+        return cls(value) if value else None
+
+    def holds(self, occasion: Occasion) -> bool:
+        return occasion.now is None or occasion.now >= self.moment.seconds
+
+    @property
+    def value(self) -> str:
+        return self.moment.text
+
+    def refusal(self, _occasion: Occasion) -> str:
+        return f"begins on {self.moment.text}"
+
+
+@dataclass(frozen=True)
+class Until(From):
+    """The message comes before this time."""
+
+    key = "until"
+
+    def holds(self, occasion: Occasion) -> bool:
+        return occasion.now is None or occasion.now < self.moment.seconds
+
+    def refusal(self, _occasion: Occasion) -> str:
+        return f"ended on {self.moment.text}"
+
+
+# In the order in which they are tried: those that need the header come last.
+CONDITIONS: tuple[type[Condition], ...] = (
+    *(Senders, ExceptSenders, Accounts, From, Until),
+    *(AddressedIn, Headers, ExceptHeaders),
+)
+KEYS = frozenset(kind.key for kind in CONDITIONS)
 
 
 def take(values: dict[str, Any]) -> tuple[Condition, ...]:

@@ -150,7 +150,7 @@ def parse(text: str) -> Pattern:
     try:
         if text.startswith("/"):
             mailbox.check_letters(text, text)
-            return _parse_regex(addresses.composed(text))
+            return regex(addresses.composed(text), '; use "file:PATH" for a list of addresses')
         if text.startswith("@"):
             return InDomain(mailbox.checked_domain(text[1:]))
         if "*" in text:
@@ -180,7 +180,8 @@ def _parse_glob(text: str) -> Glob:
 _LONGEST_EXPRESSION = 1000
 
 
-def _parse_regex(text: str) -> Regex:
+def regex(text: str, hint: str) -> Regex:
+    """Return an expression; raises PatternError, with a hint if it is too long."""
     if len(text) < 3 or not text.endswith("/"):
         raise PatternError(
             f'a regular expression must be enclosed in slashes ("/.../"), not "{text}"'
@@ -194,7 +195,7 @@ def _parse_regex(text: str) -> Regex:
     if len(text) > _LONGEST_EXPRESSION:
         raise PatternError(
             f"the regular expression has {len(text)} characters, the limit is"
-            f' {_LONGEST_EXPRESSION}; use "file:PATH" for a list of addresses'
+            f" {_LONGEST_EXPRESSION}{hint}"
         )
     try:
         return Regex(text, re2.compile(text[1:-1], regexes.options(re2)))

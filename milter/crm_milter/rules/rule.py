@@ -109,6 +109,11 @@ class Rule:
         """Tell whether the rule may apply to one message for an address and not to another."""
         return any(condition.depends_on_message for condition in self.conditions)
 
+    @property
+    def needs_header(self) -> bool:
+        """Tell whether it is known only at the end of the message if the rule applies."""
+        return any(condition.reads for condition in self.conditions)
+
     def failing(self, occasion: Occasion) -> Condition | None:
         """Return the first condition that does not hold, None if all do."""
         for condition in self.conditions:

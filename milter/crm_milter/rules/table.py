@@ -52,6 +52,8 @@ class RuleTable:
         self._has_wildcards = bool(wild)
         self._is_plain = not (wild or self._maps or recipient_delimiter)
         self.depends_on_message = any(rule.depends_on_message for rule in rules)
+        # The names, in lower case, of the header fields that conditions ask for.
+        self.reads = frozenset[str]().union(*(c.reads for rule in rules for c in rule.conditions))
 
     def _index(self, number: int, rule: Rule, wild: list[tuple[int, Pattern]]) -> None:
         for pattern in rule.match:
@@ -93,7 +95,8 @@ class RuleTable:
 
         The address is in normal form; ``typed`` is the address as the client spelt it.
 
-        If the rule is in mode test, the match of the next one is behind it, and so on.
+        If the rule is in mode test, the match of the next one is behind it, and so on. So it is
+        behind one that depends on a header which is not known yet: they are candidates.
         """
         if self._is_plain:
             rank = self._exact.get(address)
@@ -102,17 +105,23 @@ class RuleTable:
             found = self._only(address, rank, typed)
             if found:
                 return found
-        tested: list[Match] = []
+        before: list[Match] = []
         applying: Match | None = None
+        may_wait = self.reads and occasion.header is None
         for considered in self.considered(address, occasion, typed):
             if not considered.failing:
-                if not considered.match.rule.is_test:
+                rule = considered.match.rule
+                if not (rule.is_test or (may_wait and rule.needs_header)):
                     applying = considered.match
                     break
-                tested.append(considered.match)
-        for match in reversed(tested):
+                before.append(considered.match)
+        for match in reversed(before):
             applying = match._replace(behind=applying)
         return applying
+
+    def is_waiting(self, match: Match) -> bool:
+        """Tell whether a match was found without a header that decides if it applies."""
+        return bool(self.reads) and any(each.rule.needs_header for each in match.chain())
 
     def _only(self, address: str, rank: Ranks, typed: str = "") -> Match | None:
         """Return the match of the one rule that takes an address, None if it has conditions."""
@@ -174,6 +183,8 @@ class RuleTable:
             number = self._owners[rank]
             if number != last:
                 last = number
+                if self.reads:
+                    occasion = occasion._replace(address=match.address)
                 yield Considered(match, match.rule.failing(occasion), occasion)
 
     def _look(self, address: str, typed: str) -> "_Look":

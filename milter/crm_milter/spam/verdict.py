@@ -6,11 +6,12 @@ in one message is "conflicting", which is treated as spam. Where every configure
 ham unmarked, silence is ham; where one marks ham, silence is "none": the filter did not look.
 """
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, Flag, auto
 from typing import NamedTuple
+
+from crm_milter.headertext import unfolded
 
 
 class Verdict(Enum):
@@ -93,8 +94,6 @@ class Judge:
         return self._silence
 
 
-# Only the start of white space is tried, and nothing of it twice. It is that of ASCII.
-_FOLD = re.compile(r"(?<!\s)[^\S\r\n]*+[\r\n]\s*+", re.ASCII)
 _NO_TESTS: list[FieldTest] = []
 _LONGEST_QUOTE = 1000  # characters of the field that decided
 
@@ -113,7 +112,7 @@ class Hearing:
         if self._spam and self._ham:
             return  # nothing more can change that
         for test in self._judge.tests(name):
-            whole = _unfolded(value)
+            whole = unfolded(value)
             said = test.says(whole)
             if said is Verdict.SPAM:
                 self._spam = self._spam or f"{name}: {whole[:_LONGEST_QUOTE]}"
@@ -125,12 +124,6 @@ class Hearing:
         if self._spam:
             return Judgement(Verdict.CONFLICTING if self._ham else Verdict.SPAM, self._spam)
         return Judgement(Verdict.HAM, self._ham) if self._ham else self._judge.silence
-
-
-def _unfolded(value: str) -> str:
-    """Return a value as one line (RFC 5322 section 2.2.3), in time linear in its length."""
-    folded = "\n" in value or "\r" in value
-    return (_FOLD.sub(" ", value) if folded else value).strip(" \t")  # not what Unicode calls blank
 
 
 def field_names(filters: tuple[SpamFilter, ...]) -> frozenset[str]:

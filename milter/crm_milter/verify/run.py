@@ -48,7 +48,10 @@ def plan(config: Config, probe: Probe, relayhost: str = "") -> Plan:
     """Return what a probe is to prove; raises NothingToVerifyError."""
     raw = addresses.strip_path(probe.recipient)
     normal = addresses.normalise(raw)
-    match = config.policy.table.match(normal, Occasion(addresses.normalise(probe.sender)), raw)
+    fields = ((name.lower(), str(value)) for name, value in probe.message().items())
+    header = config.policy.facts(fields).header
+    occasion = Occasion(addresses.normalise(probe.sender), header=header, now=time.time())
+    match = config.policy.table.match(normal, occasion, raw)
     if match is None:
         message = (
             f'no rule matches <{normal}> from <{probe.sender}>; "crm-milter explain" shows why'

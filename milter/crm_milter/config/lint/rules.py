@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from crm_milter import address as addresses
 from crm_milter.config.build import Entry, SpamSettings
 from crm_milter.config.kinds import Section
-from crm_milter.config.lint import crms, letters, loops, mailboxes
+from crm_milter.config.lint import conditions, crms, letters, loops, mailboxes
 from crm_milter.config.lint.crms import crm_of, targets
 from crm_milter.config.problems import Path
+from crm_milter.rules.conditions import KEYS
 from crm_milter.rules.pattern import (
     AddressList,
     Everyone,
@@ -31,10 +32,10 @@ from crm_milter.rules.table import RuleTable
 from crm_milter.spam.verdict import field_names
 
 
-def check(entries: tuple[Entry, ...], table: RuleTable, root: Section) -> None:
+def check(entries: tuple[Entry, ...], table: RuleTable, root: Section, now: float) -> None:
     """Note what is wrong between these rules and the settings at the top of the file."""
     _names(entries)
-    _accounts(entries, table, root)
+    conditions.check_accounts(entries, table, root)
     _extensions(entries, root)
     _headers(entries, root["spam"] or SpamSettings())
     for entry in entries:
@@ -47,6 +48,7 @@ def check(entries: tuple[Entry, ...], table: RuleTable, root: Section) -> None:
     for entry in entries:
         _public_domains(entry)
         _secrets(entry)
+    conditions.check(entries, enforced, root, now)
     crms.check(entries)
     letters.check(entries, root)
 
@@ -61,34 +63,6 @@ def _names(entries: tuple[Entry, ...]) -> None:
             if before.problems is not entry.place.problems:
                 line = f"{line} of {before.problems.file}"
             entry.place.complain(("name",), f'duplicate name "{name}" (first on {line})')
-
-
-def _accounts(entries: tuple[Entry, ...], table: RuleTable, root: Section) -> None:
-    """Note conditions on accounts that are not known or settle the matter, and unused accounts."""
-    asking = [entry for entry in entries if _asks_for_account(entry.rule)]
-    if "known_recipients" in root.bad:
-        return
-    if root["known_recipients"] and not asking and "rules" not in root.bad:
-        message = 'has no effect: no rule uses "apply_to"'
-        root.place.warn(("known_recipients",), message)
-    for entry in asking:
-        if not table.known:
-            message = 'requires "known_recipients", which lists no addresses'
-            entry.place.complain(("apply_to",), message)
-            continue
-        wanted = entry.rule.may_apply(known=True)
-        for number, pattern in enumerate(entry.rule.match):
-            if isinstance(pattern, Exact) and (pattern.address in table.known) is not wanted:
-                stands = "not listed" if wanted else "listed"
-                message = (
-                    f'"{pattern}" is {stands} in "known_recipients", so the rule never'
-                    " applies to it"
-                )
-                entry.place.warn(("match", number), message)
-
-
-def _asks_for_account(rule: Rule) -> bool:
-    return rule.may_apply(known=True) is not rule.may_apply(known=False)
 
 
 def _extensions(entries: tuple[Entry, ...], root: Section) -> None:
@@ -224,6 +198,7 @@ def _quoted(names: Iterable[str]) -> str:
 def _unreachable(entries: tuple[Entry, ...], table: RuleTable) -> None:
     wildcards: dict[object, Rule] = {}
     entries = tuple(each for each in entries if each.rule.mode is not Mode.TEST)
+    unclear = {each.rule.name for each in entries if each.bad & KEYS}
     for number, entry in enumerate(entries):
         rule = entry.rule
         parts = list(_parts(rule, table, wildcards)) if number and _is_doubtful(rule, table) else ()
@@ -233,8 +208,11 @@ def _unreachable(entries: tuple[Entry, ...], table: RuleTable) -> None:
                     wildcards.setdefault(_key(pattern), rule)
         if entry.bad & {"match", "address_map"} or not any(part.hidden for part in parts):
             continue
+        takers = dict.fromkeys(name for part in parts for name in part.takers or ())
+        if unclear & takers.keys():
+            continue
         if all(part.all_hidden for part in parts):
-            names = _quoted(dict.fromkeys(name for part in parts for name in part.takers or ()))
+            names = _quoted(takers)
             entry.place.complain(
                 (), f"can never apply: all its addresses are matched first by {names}"
             )
