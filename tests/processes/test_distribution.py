@@ -80,7 +80,7 @@ def test_check_works_in_a_bare_environment(bare: Path) -> None:
     assert "OK" in done.stdout
     names = {str(each.relative_to(shared)) for each in shared.rglob("*") if each.is_file()}
     units = {f"systemd/crm-milter.{kind}" for kind in ("service", "sysusers", "tmpfiles")}
-    assert names == {"crm-milter.yaml", "CHANGELOG.md", *units}
+    assert names == {"crm-milter.yaml", "crm-milter.test.yaml", "CHANGELOG.md", *units}
 
 
 @pytest.mark.parametrize("command", ["schema", "rules", "explain", "map"])

@@ -2,7 +2,7 @@
 
 import argparse
 
-from crm_milter.cli import importing, mail, postfix
+from crm_milter.cli import importing, mail, postfix, testing
 from crm_milter.cli.check import check, print_schema, reload_service
 from crm_milter.cli.explain import explain_message
 from crm_milter.cli.mail import trace_mail, verify_address
@@ -31,6 +31,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "message", nargs="?", default="-", help="message file; - is standard input (default)"
     )
     _with_json(explaining)
+    testing.arguments(add_command(commands, "test", testing.test_rules))
     _with_json(add_command(commands, "rules", list_rules))
     mapping = add_command(commands, "map", virtual_map)
     postfix.map_arguments(mapping)

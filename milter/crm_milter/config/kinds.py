@@ -23,6 +23,7 @@ class Text:
     parse: Callable[[str], Any] = str
     shape: str = ""  # a regular expression that every such text matches, for editors
     number: bool = False  # may look like a number
+    word: bool = False  # "no" without quotes is meant as it is written
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,7 +229,7 @@ def _homes(kind: Kind, prefix: str) -> Iterable[tuple[str, str]]:
 def _scalar(kind: Kind, node: Scalar) -> Any:
     match kind:
         case Text():
-            return kind.parse(_plain_text(kind.what, node))
+            return kind.parse(_plain_text(kind.what, node, may_be_word=kind.word))
         case Flag():
             if node.plain and node.text in ("true", "false"):
                 return node.text == "true"
@@ -250,9 +250,9 @@ def _scalar(kind: Kind, node: Scalar) -> Any:
     raise ValueError(f"expected {_expected(kind)}, not {_shown(node)}")
 
 
-def _plain_text(what: str, node: Scalar) -> str:
+def _plain_text(what: str, node: Scalar, *, may_be_word: bool = False) -> str:
     word = _WORDS.get(node.text.lower()) if node.plain and len(node.text) <= _LONGEST_WORD else ""
-    if word:
+    if word and not may_be_word:
         means = f'"{node.text}" without quotes means {word} in YAML'
         raise ValueError(f"expected {what}, but {means} (quote it, or leave the key out)")
     if not node.text.isprintable() and _CONTROL.search(node.text):
