@@ -28,14 +28,14 @@ _PROGRAM = f"""
 import sys, time
 from crm_milter.cli import main as cli
 from crm_milter.daemon import child as children
-from crm_milter.libmilter import session
+from crm_milter.routing.memory import Memory
 children.Deaths.WINDOW = 0.0
-decide = session.decide
-def slow(policy, envelope, fields):
+resolve = Memory.resolve
+def slow(self, envelope, facts):
     if envelope.sender.startswith("slow@"):
         time.sleep({TIMEOUT + 1})
-    return decide(policy, envelope, fields)
-session.decide = slow
+    return resolve(self, envelope, facts)
+Memory.resolve = slow
 sys.exit(cli.main())
 """
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import milter
 
-from crm_milter.routing.decision import Decision, Reply
+from crm_milter.routing.decision import Reply
+from crm_milter.routing.memory import Resolution
 
 
-def carry_out(ctx: milter.Context, decision: Decision) -> int:
+def carry_out(
+    ctx: milter.Context, resolution: Resolution, headers: tuple[tuple[str, str], ...]
+) -> int:
     """Send the edits and return the answer.
 
     Additions come first: a fault in between may double mail, not lose it.
     """
+    decision = resolution.decision
     if decision.reply is Reply.DISCARD:
         return milter.DISCARD
     if decision.reply is not Reply.ACCEPT:
@@ -20,12 +24,12 @@ def carry_out(ctx: milter.Context, decision: Decision) -> int:
         return milter.TEMPFAIL if code.startswith("4") else milter.REJECT
     if decision.hold:
         ctx.quarantine("spam")
-    for addition in decision.add:
-        ctx.addrcpt(f"<{addition.address}>", addition.parameters)
+    for address, parameters in resolution.additions:
+        ctx.addrcpt(address, parameters)
     for raw in decision.remove:
         ctx.delrcpt(raw)
     if decision.envelope_sender is not None:
         ctx.chgfrom(f"<{decision.envelope_sender}>")
-    for name, value in decision.headers:
+    for name, value in headers:
         ctx.addheader(name, value)
     return milter.CONTINUE

@@ -22,9 +22,9 @@ from crm_milter.libmilter.replay import carry_out
 from crm_milter.libmilter.threadstate import stack_protection
 from crm_milter.log import Log, fault_line
 from crm_milter.metrics.counting import Tally
-from crm_milter.routing.decide import Policy, decide
+from crm_milter.routing.decide import Policy
 from crm_milter.routing.decision import Envelope, Recipient
-from crm_milter.routing.logline import outcome_line
+from crm_milter.routing.memory import Memory
 from crm_milter.rules.conditions import Occasion
 
 NEEDED_ACTIONS: int = (
@@ -52,6 +52,7 @@ class Service:
 
     def __init__(self, policy: Policy, log: Log, tally: Tally) -> None:
         self.policy = policy
+        self.memory = Memory(policy)
         self.log = log
         self.tally = tally
         self.judges = bool(policy.filters)
@@ -204,12 +205,15 @@ class Session:
             return self._fail(ctx, message)
         try:
             facts = (message.gathering or self._service.policy.gathering()).facts()
-            decision = decide(self._service.policy, self._envelope(ctx, message), facts)
-            answer = carry_out(ctx, decision)
+            envelope = self._envelope(ctx, message)
+            resolution, headers = self._service.memory.resolve(envelope, facts)
+            answer = carry_out(ctx, resolution, headers)
             queue_id = _macro(ctx, "i") or "NOQUEUE"
-            for outcome in decision.outcomes:
-                self._log(outcome_line(queue_id, outcome, decision.judgement))
-            self._tally.decided(decision, self._service.judges, self._spent + clock() - began)
+            for words in resolution.words:
+                self._log(f"{queue_id}: {words}")
+            self._tally.decided(
+                resolution.decision, self._service.judges, self._spent + clock() - began
+            )
         except Exception as fault:  # whatever it is, the sender tries again
             self._log(fault_line("end of message", fault))
             self._tally.error("end_of_message")

@@ -128,6 +128,7 @@ class Decision(NamedTuple):
     add: tuple[Addition, ...] = ()
     remove: tuple[str, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
+    marked: str | None = None  # what the marker, the first of the headers, stands for
     envelope_sender: str | None = None  # None: as it is
     reply: Reply = Reply.ACCEPT
     hold: bool = False

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from crm_milter import address as addresses
 from crm_milter.routing.decision import Action, Addition, Decision, Envelope, Outcome
-from crm_milter.routing.marker import MARKER_FIELD, UNSIGNED, Signature
+from crm_milter.routing.marker import UNSIGNED, Signature, stands_for
 from crm_milter.rules.rule import key
 from crm_milter.spam.verdict import Judgement
 from crm_milter.wording import printable
@@ -46,13 +46,15 @@ def edits(
     # that a rule gives company.
     ours_alone = bool(wanted) and present <= wanted.keys()
     known = present - wanted.keys() <= {each.recipient.address for each in changing}
+    marked = _marked(changing) if wanted and known else None
     return Decision(
         add=add,
         remove=tuple(sorted(leaving | bare - kept)),
         headers=(
-            *(_marks(changing, signature) if wanted and known else ()),
+            *((signature.of(marked),) if marked is not None else ()),
             *(_added(changing, judgement) if ours_alone else ()),
         ),
+        marked=marked,
         envelope_sender=_sender(envelope, changing) if ours_alone else None,
         hold=any(each.action is Action.QUARANTINED for each in changing),
         judgement=judgement,
@@ -144,9 +146,9 @@ def _bare_spellings(
     return bare, doubtful
 
 
-def _marks(changing: list[Outcome], signature: Signature) -> list[tuple[str, str]]:
+def _marked(changing: list[Outcome]) -> str | None:
     rules = {each.rule.name for each in changing if each.action is not Action.DISCARDED}
-    return [(MARKER_FIELD, signature.of(rules))] if rules else []
+    return stands_for(rules) if rules else None
 
 
 def _added(changing: list[Outcome], judgement: Judgement) -> list[tuple[str, str]]:

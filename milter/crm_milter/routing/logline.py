@@ -12,8 +12,13 @@ _WITH_NEW_RECIPIENTS = (Action.REROUTED, Action.COPIED, Action.QUARANTINED)
 
 def outcome_line(queue_id: str, outcome: Outcome, judgement: Judgement) -> str:
     """Return the log line for what became of one matched recipient."""
+    return f"{queue_id}: {outcome_words(outcome, judgement)}"
+
+
+def outcome_words(outcome: Outcome, judgement: Judgement) -> str:
+    """Return that line without the queue id."""
     action = WOULD[outcome.action] if outcome.test else outcome.action.value
-    line = f"{queue_id}: {action}: to=<{printable(outcome.recipient.address)}>"
+    line = f"{action}: to=<{printable(outcome.recipient.address)}>"
     if outcome.action in _WITH_NEW_RECIPIENTS:
         if outcome.targets:
             line += f" new={','.join(f'<{printable(each)}>' for each in outcome.targets)}"

@@ -28,10 +28,14 @@ class Signature(NamedTuple):
     key: bytes = b""
     identity: str = ""
 
-    def of(self, rules: Collection[str]) -> str:
-        """Return the one marker of a message that these rules were applied to."""
-        rule = next(iter(rules)) if len(rules) == 1 else ALL_RULES
-        return marker(self.key, rule, self.identity)
+    def of(self, stands_for: str) -> tuple[str, str]:
+        """Return the header field with the marker of a message, for a rule or for all."""
+        return MARKER_FIELD, marker(self.key, stands_for, self.identity)
 
 
 UNSIGNED = Signature()
+
+
+def stands_for(rules: Collection[str]) -> str:
+    """Return what the one marker of a message stands for that these rules were applied to."""
+    return next(iter(rules)) if len(rules) == 1 else ALL_RULES

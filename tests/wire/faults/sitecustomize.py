@@ -5,9 +5,9 @@ an edit that cannot be carried out. boom@ fails wherever it stands.
 """
 
 from crm_milter import address
-from crm_milter.libmilter import session
+from crm_milter.routing.memory import Memory
 
-decide, normalise = session.decide, address.normalise
+resolve, normalise, sender = Memory.resolve, address.normalise, address.sender
 
 
 class Changed:
@@ -21,24 +21,28 @@ class Changed:
         return getattr(self._decision, name)
 
 
-def faulty_decide(policy, envelope, fields):
+def faulty_resolve(self, envelope, facts):
     kind = envelope.sender.partition("@")[0]
     if kind == "raise":
         raise RuntimeError("injected at the end of the message")
-    decision = decide(policy, envelope, fields)
+    resolution, headers = resolve(self, envelope, facts)
+    decision = resolution.decision
     if kind == "add":
-        decision = Changed(decision, add=(*decision.add, None))
+        resolution = resolution._replace(additions=(*resolution.additions, (None, None)))
     if kind == "delete":
-        decision = Changed(decision, remove=(*decision.remove, "\udcff"))
+        changed = Changed(decision, remove=(*decision.remove, "\udcff"))
+        resolution = resolution._replace(decision=changed)
     if kind == "header":
-        decision = Changed(decision, headers=(("X", None),))
-    return decision
+        headers = (("X", None),)
+    return resolution, headers
 
 
-def faulty_normalise(text):
-    if text.startswith("boom@"):
+def failing(argument):
+    if argument.strip("<").startswith("boom@"):
         raise ValueError("injected at an address")
-    return normalise(text)
+    return argument
 
 
-session.decide, address.normalise = faulty_decide, faulty_normalise
+Memory.resolve = faulty_resolve
+address.normalise = lambda text: normalise(failing(text))
+address.sender = lambda argument: sender(failing(argument))

@@ -1,0 +1,123 @@
+"""Resolutions remembered: the same recipient, judged alike, comes to the same each time.
+
+A decision depends on little of a message: who its recipients are, what its facts come to, and
+whether one of the targets sent it. What was decided is kept for the next such message, with all
+that is made of it for Postfix and the log. A worker's policy never changes, so nothing kept grows
+old. Only the marker is of one message.
+"""
+
+from typing import NamedTuple
+
+from crm_milter.routing.decide import Policy, resolve
+from crm_milter.routing.decision import Decision, Envelope
+from crm_milter.routing.facts import Facts
+from crm_milter.routing.logline import outcome_words
+from crm_milter.routing.marker import MARKER_FIELD, marker
+from crm_milter.rules.rule import Match, key
+
+MOST = 2000  # resolutions, one to three kilobytes each
+_MOST_SEEN = 10_000  # hashes of keys that came
+_FEW = 3  # recipients: more seldom come together again
+
+Key = tuple[object, ...]
+Headers = tuple[tuple[str, str], ...]
+
+
+class Resolution(NamedTuple):
+    """A decision, and what is made of it, but for the marker: that names the message."""
+
+    decision: Decision
+    additions: tuple[tuple[str, str], ...]  # as addrcpt takes them
+    headers: Headers  # without the marker
+    words: tuple[str, ...]  # the log lines, after the queue id
+
+
+class Memory:
+    """Decides as ``decide`` does, and remembers; for all threads of a worker."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._depends_on_client = policy.depends_on_client
+        self._kept: dict[Key | None, tuple[Resolution, frozenset[str]]] = {}
+        self._seen: set[int] = set()
+
+    def resolve(self, envelope: Envelope, facts: Facts) -> tuple[Resolution, Headers]:
+        """Return what becomes of a message, and its headers; raises what ``decide`` does."""
+        known = self._key(envelope, facts)
+        kept = self._kept.get(known)
+        if kept is not None:
+            resolution, targets = kept
+            if _is_apart(targets, envelope, facts):
+                return resolution, self._signed(resolution, facts)
+        decision = resolve(self._policy, envelope, facts)
+        made = _prepared(decision)
+        if known is not None and kept is None and self._came_before(known):
+            targets = _targets(envelope)
+            if _is_apart(targets, envelope, facts):
+                self._keep(known, made, targets)
+        return made, decision.headers
+
+    def _signed(self, resolution: Resolution, facts: Facts) -> Headers:
+        """Return the header fields to add to a message with these facts."""
+        stands_for = resolution.decision.marked
+        if stands_for is None:
+            return resolution.headers
+        mark = marker(self._policy.marker_key, stands_for, facts.identities[0])
+        return ((MARKER_FIELD, mark), *resolution.headers)
+
+    def _key(self, envelope: Envelope, facts: Facts) -> Key | None:
+        """Return all that a decision depends on but its senders, None if that is too much."""
+        recipients = envelope.recipients
+        if len(recipients) > _FEW or facts.marks or self._depends_on_client:
+            return None
+        verdict = facts.judgement.verdict.value
+        known: Key = (verdict, facts.automatic, envelope.by_smtp, not envelope.sender)
+        for raw, address, match, notify, orcpt, bracketed, waits in recipients:
+            if match is None:
+                known += (raw, address)
+            elif _is_steady(match) and not waits:
+                rule = match.rule.name
+                known += (raw, address, rule, match.mapped, notify, orcpt, bracketed)
+            else:
+                return None
+        return known
+
+    def _came_before(self, known: Key) -> bool:
+        """Tell whether this is not the first time: what comes once pushes nothing out."""
+        once = hash(known)
+        if once in self._seen:
+            return True
+        if len(self._seen) >= _MOST_SEEN:
+            self._seen.clear()
+        self._seen.add(once)
+        return False
+
+    def _keep(self, known: Key, made: Resolution, targets: frozenset[str]) -> None:
+        if len(self._kept) >= MOST:
+            self._kept.clear()
+        self._kept[known] = made, targets
+
+
+def _is_steady(match: Match) -> bool:
+    """Tell whether it is always the same that a match leads to, whatever the message."""
+    return match.behind is None and match.rule.max_size is None
+
+
+def _targets(envelope: Envelope) -> frozenset[str]:
+    """Return the targets in normal form: a message that one of them sent is decided otherwise."""
+    matches = [each.match for each in envelope.recipients if each.match]
+    return frozenset(key(target) for match in matches for target in match.targets() or ())
+
+
+def _is_apart(targets: frozenset[str], envelope: Envelope, facts: Facts) -> bool:
+    """Tell whether none of the targets sent the message."""
+    return envelope.sender not in targets and targets.isdisjoint(facts.authors)
+
+
+def _prepared(decision: Decision) -> Resolution:
+    return Resolution(
+        decision,
+        tuple([(f"<{each.address}>", each.parameters) for each in decision.add]),
+        decision.headers if decision.marked is None else decision.headers[1:],
+        tuple([outcome_words(each, decision.judgement) for each in decision.outcomes]),
+    )
