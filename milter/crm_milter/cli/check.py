@@ -2,11 +2,11 @@
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from crm_milter.cli import postfix
+from crm_milter.cli import options
 from crm_milter.cli.terminal import EX_NO, EX_OK, load_config, say
 from crm_milter.config import keys
 from crm_milter.config.json_schema import json_schema
@@ -14,8 +14,17 @@ from crm_milter.config.load import Config
 from crm_milter.config.problems import ConfigError, Problem, Severity
 from crm_milter.config.sources import Disk
 from crm_milter.daemon import reloading, unit
-from crm_milter.postfix.checks import verdicts
+from crm_milter.postfix.checks import finding, run, verdicts
+from crm_milter.postfix.checks.finding import Finding
+from crm_milter.postfix.postconf import Postconf, PostfixError
+from crm_milter.postfix.site import Site
 from crm_milter.wording import counted
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--postfix", action="store_true", help="also check this host's Postfix")
+    options.config_directory(command)
+    options.json(command)
 
 
 def check(options: argparse.Namespace) -> int:
@@ -29,17 +38,17 @@ def check(options: argparse.Namespace) -> int:
         config = load_config(options.config, disk)
     except ConfigError as error:
         if options.json:
-            print(postfix.as_json(options.config, None, errors=list(map(str, error.problems))))
+            print(_as_json(options.config, None, errors=list(map(str, error.problems))))
         raise
     outside = [*_silences(options.config, config), *_unfit(options, config, disk.digests)]
     config = replace(config, warnings=(*config.warnings, *outside))
     if options.postfix:
-        return postfix.check_postfix(options, config, print, say)
+        return _check_postfix(options, config)
     if options.json:
-        print(postfix.as_json(options.config, config))
+        print(_as_json(options.config, config))
         return EX_OK
     count = counted(len(config.policy.table.rules), "rule")
-    print(f"{options.config}: OK, {count}{postfix.no_rules(config)}")
+    print(f"{options.config}: OK, {count}{_no_rules(config)}")
     return EX_OK
 
 
@@ -56,11 +65,55 @@ def _unfit(options: argparse.Namespace, config: Config, files: Iterable[str]) ->
     found = list(unit.problems(options.config, config, unit.unit(), files))
     if any(each.severity is Severity.ERROR for each in found):
         if options.json:
-            print(postfix.as_json(options.config, None, errors=list(map(str, found))))
+            print(_as_json(options.config, None, errors=list(map(str, found))))
         raise ConfigError(tuple(found))
     for problem in found:
         say(str(problem))
     return found
+
+
+def _check_postfix(options: argparse.Namespace, config: Config) -> int:
+    """Print what is wrong between the configuration and Postfix; 1 where that is an error."""
+    try:
+        found = run.check(
+            Site(config, options.config.absolute(), Postconf(options.config_directory))
+        )
+    except PostfixError as error:
+        if options.json:
+            print(_as_json(options.config, config, errors=[str(error)]))
+        say(str(error))
+        return EX_NO
+    if options.json:
+        print(_as_json(options.config, config, found))
+    else:
+        for line in finding.lines(found):
+            print(line)
+        result = (
+            f"checked with Postfix: {finding.count_text(found)}"
+            if found
+            else "OK, Postfix configuration included"
+        )
+        print(f"{options.config}: {result}{_no_rules(config)}")
+    return EX_NO if any(each.severity is Severity.ERROR for each in found) else EX_OK
+
+
+def _no_rules(config: Config) -> str:
+    """Return the word on a file without rules: it is valid, and easily not what was meant."""
+    return "" if config.policy.table.rules else ", but there are no rules: no mail is routed"
+
+
+def _as_json(
+    file: Path, config: Config | None, found: Sequence[Finding] = (), errors: Sequence[str] = ()
+) -> str:
+    """Return the result of ``check --json``; the configuration is None if it was refused."""
+    data = {
+        "file": str(file),
+        "rules": len(config.policy.table.rules) if config else None,
+        "errors": list(errors),
+        "warnings": [str(each) for each in config.warnings] if config else [],
+        "findings": [finding.as_json(each) for each in found],
+    }
+    return json.dumps(data, indent=2)
 
 
 def reload_service(_options: argparse.Namespace) -> int:

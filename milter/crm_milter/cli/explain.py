@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crm_milter.cli import options
 from crm_milter.cli.terminal import EX_NO, EX_OK, load_config, read_stdin, say
 from crm_milter.dryrun.decided import DryRun, Mail
 from crm_milter.routing.decide import Policy
@@ -15,7 +16,7 @@ from crm_milter.routing.decision import Decision, Envelope, Recipient
 from crm_milter.routing.logline import outcome_line
 from crm_milter.rules.conditions import Occasion
 from crm_milter.rules.table import Considered, RuleTable
-from crm_milter.wording import printable
+from crm_milter.wording import printable, why
 
 QUEUE_ID = "explain"
 # A table may have a hundred thousand rules; the story of one address names this many.
@@ -187,13 +188,30 @@ def _decision_json(decision: Decision) -> dict[str, Any]:
     }
 
 
+def arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--from",
+        dest="sender",
+        required=True,
+        metavar="ADDRESS",
+        help='envelope sender; "" is the null sender',
+    )
+    command.add_argument(
+        "--to", action="append", required=True, metavar="ADDRESS", help="recipient; may be repeated"
+    )
+    command.add_argument(
+        "message", nargs="?", default="-", help="message file; - is standard input (default)"
+    )
+    options.json(command)
+
+
 def explain_message(options: argparse.Namespace) -> int:
     """Show what would happen to a message, rule by rule, and the log lines it would produce."""
     config = load_config(options.config)
     try:
         message = _read_message(options.message)
     except OSError as error:
-        say(f"{options.message}: {(error.strerror or str(error)).lower()}")
+        say(f"{options.message}: {why(error)}")
         return EX_NO
     story = explain(config.policy, options.sender, options.to, message, time.time())
     if options.json:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from crm_milter import address as addresses
 from crm_milter import mailbox
+from crm_milter.cli.options import kind
 from crm_milter.cli.terminal import EX_NO, EX_OK, read_stdin, say
 from crm_milter.config.lint.crms import crm_of
 from crm_milter.config.problems import Problem, Problems
@@ -35,16 +36,19 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "--crm",
         action="append",
         default=[],
-        type=_domain,
+        type=kind(_domain),
         metavar="DOMAIN",
         help="domain of a CRM that is not known, subdomains included; may be repeated",
     )
     command.add_argument(
-        "--origin", type=_domain, metavar="DOMAIN",
+        "--origin", type=kind(_domain), metavar="DOMAIN",
         help="domain of names without one, as myorigin of Postfix",
     )  # fmt: skip
     command.add_argument(
-        "--unrouted-to", type=_address, metavar="ADDRESS", help="fallback mailbox to write"
+        "--unrouted-to",
+        type=kind(mailbox.mailbox),
+        metavar="ADDRESS",
+        help="fallback mailbox to write",
     )
     command.add_argument(
         "--write", type=Path, metavar="DIR", help="write the files there instead of printing them"
@@ -52,17 +56,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _domain(text: str) -> str:
-    try:
-        return mailbox.checked_domain(text.removeprefix("@"))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _address(text: str) -> str:
-    try:
-        return mailbox.mailbox(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+    return mailbox.checked_domain(text.removeprefix("@"))
 
 
 def import_aliases(options: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
 DEFAULT_CONFIG = "/etc/crm-milter/crm-milter.yaml"
-EX_OK, EX_NO, EX_CONFIG = 0, 1, 78
+EX_OK, EX_NO, EX_USAGE, EX_CONFIG = 0, 1, 2, 78
 _STDOUT, _STDERR = 1, 2
 
 Command = Callable[[argparse.Namespace], int]
@@ -49,6 +49,12 @@ def say(line: str) -> None:
     """Print a diagnostic; a full disk under it keeps nothing from starting."""
     with suppress(OSError):
         print(f"crm-milter: {line}", file=sys.stderr, flush=True)
+
+
+def asks(question: str) -> bool:
+    """Ask a person and return whether the answer is yes."""
+    say(f"{question}? [y/N]")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 class _Output(io.RawIOBase):

@@ -88,14 +88,25 @@ def _host(text: str, family: str) -> str:
     return text
 
 
+def host_port(text: str, default_port: int = 0) -> tuple[str, int]:
+    """Return host and port of ``HOST:PORT``, with brackets around an IPv6 address."""
+    host, colon, port = text.rpartition(":")
+    if default_port and (not colon or text.endswith("]")):
+        host, port = text, str(default_port)
+    if not host:
+        example = f"127.0.0.1:{port}" if colon else "127.0.0.1:9894"
+        raise ValueError(f'expected "HOST:PORT", such as "{example}"')
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError(f'write an IPv6 address in brackets: "[{host}]:{port}"')
+    return _host(host.removeprefix("[").removesuffix("]"), ""), _port(port)
+
+
 def exporter_address(text: str) -> tuple[str, int] | None:
     """Return host and port of ``metrics.listen``, None for ``none``."""
     if text == "none":
         return None
-    host, colon, port = text.rpartition(":")
-    if not host:
-        example = f"127.0.0.1:{port}" if colon else "127.0.0.1:9894"
-        raise ValueError(f'expected "HOST:PORT", such as "{example}", or "none"')
-    if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError(f'write an IPv6 address in brackets: "[{host}]:{port}"')
-    return _host(host.removeprefix("[").removesuffix("]"), ""), _port(port)
+    try:
+        return host_port(text)
+    except ValueError as error:
+        without_port = str(error).startswith("expected")
+        raise ValueError(f'{error}, or "none"' if without_port else str(error)) from None
