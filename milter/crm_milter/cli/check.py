@@ -40,7 +40,8 @@ def check(options: argparse.Namespace) -> int:
         if options.json:
             print(_as_json(options.config, None, errors=list(map(str, error.problems))))
         raise
-    outside = [*_silences(options.config, config), *_unfit(options, config, disk.digests)]
+    files = [*disk.digests, *disk.databases]
+    outside = [*_silences(options.config, config), *_rows(config), *_unfit(options, config, files)]
     config = replace(config, warnings=(*config.warnings, *outside))
     if options.postfix:
         return _check_postfix(options, config)
@@ -56,6 +57,17 @@ def _silences(file: Path, config: Config) -> Iterator[Problem]:
     """Yield, and say, what the spam filter has to be told."""
     for message in verdicts.warnings(config.policy):
         problem = Problem(str(file), 0, "", message, Severity.WARNING)
+        say(str(problem))
+        yield problem
+
+
+def _rows(config: Config) -> Iterator[Problem]:
+    """Yield, and say, what is wrong in the tables that are asked for each address."""
+    if not config.policy.table.live():
+        return
+    from crm_milter.config.lint import live  # here: SQLite takes time to load
+
+    for problem in live.warnings(config.policy.table):
         say(str(problem))
         yield problem
 

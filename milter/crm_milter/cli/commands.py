@@ -3,7 +3,18 @@
 import argparse
 from collections.abc import Callable
 
-from crm_milter.cli import attach, check, explain, importing, options, rules, testing, trace, verify
+from crm_milter.cli import (
+    attach,
+    check,
+    explain,
+    importing,
+    load,
+    options,
+    rules,
+    testing,
+    trace,
+    verify,
+)
 from crm_milter.cli import virtual_map as aliases
 from crm_milter.cli.terminal import Command, add_command
 
@@ -16,6 +27,7 @@ COMMANDS: tuple[tuple[str, Command, Arguments | None], ...] = (
     ("rules", rules.list_rules, options.json),
     ("map", aliases.virtual_map, aliases.arguments),
     ("import", importing.import_aliases, importing.arguments),
+    ("load", load.load_table, load.arguments),
     ("reload", check.reload_service, None),
     ("attach", attach.attach_milter, attach.attach_arguments),
     ("detach", attach.detach_milter, attach.detach_arguments),

@@ -8,19 +8,21 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from crm_milter import address as addresses
 from crm_milter import mailbox, precis
 from crm_milter.config import international
 from crm_milter.config.problems import Problems, Reported, Severity
 from crm_milter.config.sources import Disk, Sources
+from crm_milter.tables import columns
 from crm_milter.wording import why
+
+if TYPE_CHECKING:
+    from crm_milter.tables.live import Live
 
 # Problems of one file: a wrong one is bad in every line.
 SHOWN_LINES = 20
-# Postfix takes a thousand recipients of one message, and each costs a delivery.
-MOST_TARGETS = 100
 
 T = TypeVar("T", bound=Sized)
 Read = Callable[[BinaryIO, Problems], T]
@@ -70,6 +72,21 @@ class Files:
         if not result:
             raise ValueError(f'"{name}" has no entries; add one, or remove what names this file')
         return result
+
+    def live(self, name: str) -> "Live":
+        """Return the table of routes in a SQLite file; raises ValueError if it cannot be read."""
+        from crm_milter.tables.domains import Domains  # here: SQLite takes memory that few need
+        from crm_milter.tables.live import Live
+
+        path = Path(os.path.normpath((self._folder / name).absolute()))
+        try:
+            found = self._sources.domains(path)
+        except OSError as error:
+            raise ValueError(f'"{name}": {why(error)}') from error
+        if found.trouble:
+            message = f"{found.trouble}; mail for its domains is answered with 451 meanwhile"
+            self._problems.beside(str(path)).add(0, (), message, Severity.WARNING)
+        return Live(path, Domains(found.domains))
 
     def _read(self, path: Path, read: Read[T]) -> T | None:
         with self._sources.open(path) as stream:
@@ -181,8 +198,8 @@ def address_map(stream: BinaryIO, problems: Problems) -> dict[str, tuple[str, ..
     shared: dict[tuple[str, ...], tuple[str, ...]] = {}
     for number, key, value in entries(stream, problems):
         try:
-            normal = table_key(key)
-            targets = _targets(value)
+            normal = columns.key(key)
+            targets = columns.targets(value)
             _warn(number, problems, precis.mixed(key), *map(international.risk, targets))
         except addresses.AddressError as error:
             problems.add(number, (), str(error))
@@ -193,42 +210,6 @@ def address_map(stream: BinaryIO, problems: Problems) -> dict[str, tuple[str, ..
         else:
             table[normal] = shared.setdefault(targets, targets)
     return table
-
-
-def table_key(text: str) -> str:
-    if text.startswith("@"):
-        return f"@{mailbox.checked_domain(text[1:])}"
-    if "*" in text:
-        message = (
-            f'the "*" in "{text}" is not supported in a table; use "@DOMAIN" for a whole domain'
-        )
-        raise addresses.AddressError(message)
-    return addresses.normalise(mailbox.mailbox(text))
-
-
-TARGET = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^\s,])+', re.ASCII)
-
-
-def _targets(value: str) -> tuple[str, ...]:
-    if "," not in value and " " not in value and "\t" not in value and value:
-        return (_target(value),)
-    targets = tuple(map(_target, TARGET.findall(value)))
-    if not targets:
-        raise addresses.AddressError('missing target: an entry is "ADDRESS TARGET"')
-    if len(targets) > MOST_TARGETS:
-        raise addresses.AddressError(f"{len(targets)} targets; the limit is {MOST_TARGETS}")
-    different: dict[str, str] = {}
-    for target in targets:
-        different.setdefault(addresses.normalise(target), target)
-    return tuple(different.values())
-
-
-def _target(text: str) -> str:
-    if text.startswith("#"):
-        raise addresses.AddressError("a comment must be on a line of its own")
-    if text.startswith("@"):
-        raise addresses.AddressError(f'a target must be a full address, not "{text}"')
-    return mailbox.mailbox(text)
 
 
 def accounts(stream: BinaryIO, problems: Problems) -> frozenset[str]:

@@ -133,6 +133,8 @@ def _checked(
     known: frozenset[str] = frozenset().union(*section["known_recipients"])
     table = RuleTable(tuple(entry.rule for entry in entries), delimiter, known)
     rules.check(entries, table, section, now)
+    for live in table.live():
+        live.close()
     problems.raise_errors()
     marker_key = _marker_key(section, path, sources)
     return Config(

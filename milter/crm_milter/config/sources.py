@@ -7,10 +7,14 @@ what is kept are the same bytes, whatever happens to the file meanwhile.
 import hashlib
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
+
+from crm_milter.wording import why
 
 MOST_BYTES = 256 * 1024 * 1024
+_PATIENCE = 2.0  # seconds to wait for a lock on a database
 _CHUNK = 1 << 20
 
 
@@ -26,15 +30,39 @@ class Sources(Protocol):
     def find(self, path: Path) -> None:
         """Return if there is such a file."""
 
+    def domains(self, path: Path) -> "Found":
+        """Return the domains of a table in a database."""
+
+
+class Found(NamedTuple):
+    """The domains of a table, and why they are those that it had before, if they are."""
+
+    domains: list[str]
+    trouble: str = ""
+
+
+class Remembered(Protocol):
+    """What was kept of an earlier configuration."""
+
+    def domains(self, path: Path) -> Found:
+        """Return the domains that a table in a database had; raises OSError."""
+
 
 class Disk:
-    """The files as they are now. With ``keep``, what was read can be kept."""
+    """The files as they are now. With ``keep``, what was read can be kept.
 
-    def __init__(self, *, keep: bool = False) -> None:
+    ``before`` has the domains of the tables that cannot be read now. ``databases`` are the files
+    that are read later, ``tables`` the digests of what was read of them.
+    """
+
+    def __init__(self, *, keep: bool = False, before: Remembered | None = None) -> None:
         self.digests: dict[str, str] = {}
+        self.tables: dict[str, str] = {}
+        self.databases: list[str] = []
         self.folders: dict[str, list[str]] = {}
         self.copies: dict[str, BinaryIO] = {}
         self._keep = keep
+        self._before = before
 
     def open(self, path: Path, most: int = MOST_BYTES) -> BinaryIO:
         """Return a copy of a regular file in memory."""
@@ -64,6 +92,30 @@ class Disk:
         """Return if there is such a file."""
         path.stat()
 
+    def domains(self, path: Path) -> Found:
+        """Return the domains of a table in a database, those of before if it cannot be read."""
+        from crm_milter.tables import database  # here: SQLite takes memory that few need
+
+        self.databases.append(key(path))
+        try:
+            found = Found(database.domains(path, _PATIENCE))
+        except OSError as error:
+            found = self._remembered(path, error)
+        if self._keep:
+            name = domains_key(path)
+            listed = "\n".join(found.domains).encode("utf-8", "surrogateescape")
+            self.copies[name] = copy = os.fdopen(os.memfd_create("crm-milter-domains"), "w+b")
+            copy.write(listed)
+            copy.seek(0)
+            self.tables[name] = hashlib.sha256(listed).hexdigest()
+        return found
+
+    def _remembered(self, path: Path, error: OSError) -> Found:
+        if self._before is not None:
+            with suppress(OSError):
+                return self._before.domains(path)._replace(trouble=why(error))
+        raise error
+
     def forget(self) -> None:
         """Give the memory of the copies back."""
         for copy in self.copies.values():
@@ -79,6 +131,11 @@ class Disk:
 def key(path: Path) -> str:
     """Return the name by which a file is known."""
     return os.path.normpath(path.absolute())
+
+
+def domains_key(path: Path) -> str:
+    """Return the name by which the domains of a table are kept."""
+    return f"{key(path)} domains"
 
 
 def copied(stream: BinaryIO, most: int = MOST_BYTES) -> tuple[BinaryIO, str]:

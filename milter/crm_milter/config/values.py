@@ -114,7 +114,12 @@ def sender_pattern(text: str, files: Files) -> patterns.Pattern:
 
 
 def address_map(text: str, files: Files) -> AddressMap:
-    """Return the table in a file."""
+    """Return the table in a file; one in SQLite is asked when there is mail."""
+    kind, colon, path = text.partition(":")
+    if colon and kind == "sqlite":
+        if not path.strip():
+            raise ValueError('"sqlite:" requires a file name')
+        return AddressMap(text, {}, files.live(path.strip()))
     return AddressMap(text, files.read(text, tables.address_map))
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from crm_milter.config.sources import MOST_BYTES, Disk, copied, key
+from crm_milter.config.sources import MOST_BYTES, Disk, Found, copied, domains_key, key
 
 _MANIFEST = "last-good.json"
 _OBJECTS = "last-good"
@@ -31,13 +31,14 @@ class Store:
             return
         objects = self._folder / _OBJECTS
         objects.mkdir(mode=0o700, exist_ok=True)
+        digests = sources.digests | sources.tables
         for name, copy in sources.copies.items():
-            _write(objects / sources.digests[name], copy)
+            _write(objects / digests[name], copy)
         manifest = {
             "path": key(path),
             "accepted": time.time(),
             "digest": sources.digest(),
-            "files": {name: sources.digests[name] for name in sources.copies},
+            "files": {name: digests[name] for name in sources.copies},
             "folders": sources.folders,
         }
         _replace(self._folder / _MANIFEST, json.dumps(manifest, indent=1).encode())
@@ -99,6 +100,12 @@ class Kept:
         """Return if the file was kept."""
         if key(path) not in self._manifest["files"]:
             raise FileNotFoundError(2, os.strerror(2))
+
+    def domains(self, path: Path) -> Found:
+        """Return the domains that a table had."""
+        with self.open(Path(domains_key(path))) as stream:
+            listed = stream.read().decode("utf-8", "surrogateescape")
+        return Found(listed.split("\n") if listed else [])
 
 
 def state_directory() -> Path | None:

@@ -58,10 +58,11 @@ class Loader:
 
     def read(self, *, had_rules: bool) -> Loaded:
         """Return what is there now, its warnings said; raises RefusedError."""
-        sources = Disk(keep=True)
+        sources = Disk(keep=True, before=self._store.kept(self.path))
         try:
             config = load(self.path, sources)
         except ConfigError as error:
+            sources.forget()
             raise RefusedError(list(map(_line, error.problems))) from error
         except Exception as fault:  # whatever it is, the mail goes on
             raise RefusedError([fault_line("configuration", fault)]) from fault

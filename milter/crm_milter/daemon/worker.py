@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Sequence
 
 from crm_milter.daemon.child import CLOSED, DRAIN, PING, READY, read
 from crm_milter.libmilter.mainloop import (
@@ -25,6 +26,7 @@ from crm_milter.libmilter.mainloop import (
 from crm_milter.libmilter.session import Service, register
 from crm_milter.log import Log
 from crm_milter.rules import regexes
+from crm_milter.rules.rule import LiveTable
 from crm_milter.wording import counted
 
 _GLANCE = 0.05  # seconds between two looks at the sessions while draining
@@ -49,7 +51,10 @@ def run(descriptor: int, service: Service, channel: socket.socket, drain_timeout
     ours = frozenset(filter(is_connection, descriptors()))
     libmilter.start()
     channel.send(READY)
-    _serve(channel, running, Door(descriptor, log))
+    tables = service.policy.table.live()
+    for table in tables:
+        table.report_to(log)
+    _serve(channel, running, Door(descriptor, log), tables)
     if not libmilter.is_alive() or wait_for_any(running, seconds=0):
         log("error: libmilter stopped unexpectedly")
         return _EX_SOFTWARE
@@ -59,11 +64,13 @@ def run(descriptor: int, service: Service, channel: socket.socket, drain_timeout
     return 0
 
 
-def _serve(channel: socket.socket, running: int, door: Door) -> None:
+def _serve(channel: socket.socket, running: int, door: Door, tables: Sequence[LiveTable]) -> None:
     """Return when told to, when the supervisor has gone for good, or with libmilter."""
     while True:
         if not wait_for_any(channel.fileno(), running, seconds=_LOOK):
             door.look()
+            for table in tables:
+                table.look(time.monotonic())
             continue
         if wait_for_any(running, seconds=0) or read(channel) != PING:
             door.close()

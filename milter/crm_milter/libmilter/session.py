@@ -26,6 +26,7 @@ from crm_milter.routing.decide import Policy
 from crm_milter.routing.decision import Envelope, Recipient
 from crm_milter.routing.memory import Memory
 from crm_milter.rules.conditions import Occasion
+from crm_milter.rules.rule import TableError
 
 NEEDED_ACTIONS: int = (
     milter.ADDRCPT
@@ -122,8 +123,7 @@ class Session:
                 message.recipients.append(self._recipient(ctx, message, argument, parameters))
             except Exception as fault:  # no answer is read here: kept until DATA
                 message.fault = True
-                self._log(fault_line("RCPT", fault))
-                self._tally.error("recipient")
+                self._tell("RCPT", "recipient", fault)
         self._spent += clock() - began
         return milter.NOREPLY
 
@@ -180,8 +180,7 @@ class Session:
             message.gathering.add(name, text(value))
         except Exception as fault:  # kept until the end of the message
             if not message.fault:
-                self._log(fault_line("header", fault))
-                self._tally.error("end_of_message")
+                self._tell("header", "end_of_message", fault)
             message.fault = True
 
     def count(self, octets: int) -> None:
@@ -215,8 +214,7 @@ class Session:
                 resolution.decision, self._service.judges, self._spent + clock() - began
             )
         except Exception as fault:  # whatever it is, the sender tries again
-            self._log(fault_line("end of message", fault))
-            self._tally.error("end_of_message")
+            self._tell("end of message", "end_of_message", fault)
             return self._fail(ctx, message)
         return answer
 
@@ -246,6 +244,11 @@ class Session:
         self.abort()
         self._tally.closed()
         return milter.CONTINUE
+
+    def _tell(self, place: str, stage: str, fault: Exception) -> None:
+        is_table = isinstance(fault, TableError)
+        self._log(f"error: {fault}" if is_table else fault_line(place, fault))
+        self._tally.error("table" if is_table else stage)
 
     def _fail(self, ctx: milter.Context, message: Message | None) -> int:
         """Have the sender try again; mail that did not come by SMTP cannot, and goes on.

@@ -146,10 +146,10 @@ ERRORS = WORKER.add(
     "errors",
     "counter",
     "errors",
-    "Internal errors by stage. Each is logged, and the message is answered with 451, or"
-    " left as it is if it came from sendmail(1).",
+    "Internal errors by stage; table: a table in SQLite cannot be read. Each is logged, and the"
+    " message is answered with 451, or left as it is if it came from sendmail(1).",
     label="stage",
-    values=("negotiation", "recipient", "end_of_message"),
+    values=("negotiation", "recipient", "end_of_message", "table"),
 )
 RELOAD_GOOD = SERVICE.add(
     "config_last_reload_successful",

@@ -12,6 +12,7 @@ from crm_milter import mailbox
 from crm_milter.config import files
 from crm_milter.config.lint.crms import crm_of
 from crm_milter.config.problems import Problems
+from crm_milter.tables import columns
 
 _SHOWN = 1000
 # A first field and its delimiter: the key of a table has neither.
@@ -142,10 +143,10 @@ class _Reader:
         if text.startswith("/"):
             message = f'"{text}" is a regular expression; write its rule by hand (match: "/.../")'
             raise addresses.AddressError(message)
-        return files.table_key(self._full(text))
+        return columns.key(self._full(text))
 
     def _split(self, value: str) -> list[str]:
-        return files.TARGET.findall(value.replace(";", ",") if self._is_listed else value)
+        return columns.TARGET.findall(value.replace(";", ",") if self._is_listed else value)
 
     def _full(self, text: str) -> str:
         if "@" in text:

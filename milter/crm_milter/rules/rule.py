@@ -1,10 +1,10 @@
 """Rules: what the configuration says of one, the conditions of one, and the target it gives."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from crm_milter import address as addresses
 from crm_milter import mailbox
@@ -61,15 +61,41 @@ class Copy:
     suppress_bounces: bool = True
 
 
+class TableError(Exception):
+    """A table cannot be read now, and may have the address; the text says which, and why."""
+
+
+class LiveTable(Protocol):
+    """A table outside, which is asked for each address."""
+
+    def get(self, key: str) -> tuple[str, ...] | None:
+        """Return the targets of a key, () if they are no addresses; raises TableError."""
+
+    def report_to(self, log: Callable[[str], None]) -> None:
+        """Say there from now on what is wrong in the table."""
+
+    def look(self, now: float) -> None:
+        """Do, from time to time, what is not done when there is mail."""
+
+    def close(self) -> None:
+        """Close what is open, before a fork."""
+
+
 @dataclass(frozen=True, slots=True)
 class AddressMap:
     """A table in place of ``match`` and ``replace_with``.
 
-    Keys are ``user@domain`` in normal form and ``@domain``; values the targets as written.
+    Keys are ``user@domain`` in normal form and ``@domain``; values the targets as written. One
+    that is ``live`` has no ``targets`` here.
     """
 
     source: str
     targets: Mapping[str, tuple[str, ...]]
+    live: LiveTable | None = None
+
+    def get(self, key: str) -> tuple[str, ...] | None:
+        """Return the targets of a key, () if they are no addresses; raises TableError."""
+        return self.targets.get(key) if self.live is None else self.live.get(key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +154,8 @@ class Rule:
     @property
     def has_constant_target(self) -> bool:
         """Tell whether the targets are known when the file is read."""
+        if self.address_map is not None and self.address_map.live is not None:
+            return False
         constant = self.replace_with is None or self.replace_with.is_constant
         return constant and not self.propagate_extension
 
@@ -144,11 +172,12 @@ class Match(NamedTuple):
     groups: Groups
     address: str  # without the extension where only that made it match
     extension: str = ""  # as the client spelt it, with its delimiter; "" where all was taken
-    mapped: tuple[str, ...] = ()  # the targets, where the rule has a table
+    mapped: tuple[str, ...] | None = ()  # the targets, where the rule has a table; None: bad ones
     typed: str = ""  # the address as the client spelt it; "" for the normal form
     behind: "Match | None" = (
         None  # behind a rule in mode test: what applies as if it were not there
     )
+    trouble: TableError | None = None  # the table cannot be read: it may match, or may not
 
     def chain(self) -> "Iterator[Match]":
         """Yield the matches of test rules, then that of the rule that acts, if there is one."""
@@ -161,6 +190,8 @@ class Match(NamedTuple):
         """Return what replaces the recipient: () for nothing, None if no mailbox can have it."""
         template = self.rule.replace_with
         targets = self.mapped
+        if targets is None:
+            return None
         if template is not None:
             target = template.fill(self.typed or self.address, self.groups)
             if target is None:

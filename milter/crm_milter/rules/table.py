@@ -12,7 +12,7 @@ from typing import NamedTuple
 from crm_milter import address as addresses
 from crm_milter.rules.conditions import ANY_MESSAGE, Condition, Occasion
 from crm_milter.rules.pattern import AddressList, Exact, Groups, Pattern
-from crm_milter.rules.rule import AddressMap, Match, Mode, Rule
+from crm_milter.rules.rule import AddressMap, LiveTable, Match, Mode, Rule, TableError
 from crm_milter.rules.wildcards import Wildcards
 
 Ranks = int | tuple[int, ...]  # of patterns; almost always one, and there may be very many
@@ -97,6 +97,7 @@ class RuleTable:
 
         If the rule is in mode test, the match of the next one is behind it, and so on. So it is
         behind one that depends on a header which is not known yet: they are candidates.
+        Raises TableError if the table of a rule that comes to it cannot be read.
         """
         if self._is_plain:
             rank = self._exact.get(address)
@@ -109,9 +110,15 @@ class RuleTable:
         applying: Match | None = None
         may_wait = self.reads and occasion.header is None
         for considered in self.considered(address, occasion, typed):
+            trouble = considered.match.trouble
+            if trouble and considered.match.rule.is_test:
+                continue
             if not considered.failing:
                 rule = considered.match.rule
-                if not (rule.is_test or (may_wait and rule.needs_header)):
+                waits = may_wait and rule.needs_header
+                if trouble and not waits:
+                    raise trouble
+                if not (rule.is_test or waits):
                     applying = considered.match
                     break
                 before.append(considered.match)
@@ -133,7 +140,7 @@ class RuleTable:
     def possible(self, address: str) -> Iterator[Match]:
         """Yield the matches of which one applies, whatever the message is; the last is for all.
 
-        Rules in mode test are passed over: they change nothing.
+        Rules in mode test are passed over: they change nothing; so are tables that cannot be read.
         """
         if self._is_plain:
             rank = self._exact.get(address)
@@ -144,14 +151,27 @@ class RuleTable:
                 yield found
                 return
         for considered in self.considered(address, ANY_MESSAGE):
-            if not considered.failing and not considered.match.rule.is_test:
-                yield considered.match
+            found = considered.match
+            if not (considered.failing or found.trouble or found.rule.is_test):
+                yield found
                 if not considered.match.rule.depends_on_message:
                     return
 
     def reroutes(self, address: str) -> bool:
-        """Tell whether a rule would replace an address, for some message at least."""
-        return any(match.rule.replaces for match in self.possible(address))
+        """Tell whether a rule would replace an address, for some message at least.
+
+        Raises TableError if the table of a rule that may cannot be read.
+        """
+        if any(match.rule.replaces for match in self.possible(address)):
+            return True
+        for considered in self.considered(address, ANY_MESSAGE) if self._maps else ():
+            if considered.match.trouble and not considered.match.rule.is_test:
+                raise considered.match.trouble
+        return False
+
+    def live(self) -> list[LiveTable]:
+        """Return the tables that are asked for each address."""
+        return [table.live for _, table in self._maps if table.live is not None]
 
     def spares(self, address: str) -> bool:
         """Tell whether wildcards leave an address alone, with or without its extension."""
@@ -216,15 +236,22 @@ class RuleTable:
 
     def _mapped(self, rule: Rule, table: AddressMap, look: "_Look") -> Match | None:
         """Look a table up as virtual(5) does: the whole address, without extension, the domain."""
-        for form, extension in ((look.whole, ""), (look.base, look.extension)):
-            targets = table.targets.get(form.normal)
-            if targets:
-                return Match(rule, (), form.normal, extension, targets, form.typed)
         address = look.whole.normal
-        targets = None
-        if not look.spared:
-            targets = table.targets.get(f"@{addresses.domain_of(address)}")
-        return Match(rule, (), address, "", targets, look.whole.typed) if targets else None
+        try:
+            for form, extension in ((look.whole, ""), (look.base, look.extension)):
+                targets = table.get(form.normal)
+                if targets is not None:
+                    return Match(rule, (), form.normal, extension, targets or None, form.typed)
+                if look.base is look.whole:
+                    break
+            targets = None
+            if not look.spared:
+                targets = table.get(f"@{addresses.domain_of(address)}")
+        except TableError as trouble:
+            return Match(rule, (), address, typed=look.whole.typed, trouble=trouble)
+        if targets is None:
+            return None
+        return Match(rule, (), address, "", targets or None, look.whole.typed)
 
 
 class _Spelt(NamedTuple):

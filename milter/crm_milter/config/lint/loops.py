@@ -22,7 +22,7 @@ from crm_milter.rules.pattern import (
     Pattern,
     Regex,
 )
-from crm_milter.rules.rule import AddressMap, Rule
+from crm_milter.rules.rule import Rule
 from crm_milter.rules.table import RuleTable
 from crm_milter.rules.template import Template
 
@@ -49,7 +49,8 @@ class _Loops:
     def __init__(self, entries: tuple[Entry, ...], table: RuleTable) -> None:
         self._table = table
         self._left = MOST_TRIED
-        self._domains = _domains(entries)
+        rules = (entry.rule for entry in entries)
+        self._domains = None if table.live() else reroutable(rules)
         self._locals: dict[str, list[str]] = {}
         if any(_keeps_local(entry.rule.replace_with) for entry in entries):
             for address in {each for entry in entries for each in _named(entry.rule)}:
@@ -202,14 +203,15 @@ def _names(rule: Rule, address: str) -> bool:
     )
 
 
-def _domains(entries: tuple[Entry, ...]) -> frozenset[str] | None:
+def reroutable(rules: Iterable[Rule]) -> frozenset[str] | None:
     """Return the domains of which some rule takes addresses; None where one may take any.
 
-    A rule for everybody only sends copies, and so takes nothing from its owner.
+    A rule for everybody only sends copies, and so takes nothing from its owner. What a table has
+    that is asked for each address is not among them.
     """
     domains: set[str] = set()
-    for entry in entries:
-        for pattern in entry.rule.match:
+    for rule in rules:
+        for pattern in rule.match:
             match pattern:
                 case Exact(address):
                     domains.add(addresses.domain_of(address))
@@ -221,7 +223,6 @@ def _domains(entries: tuple[Entry, ...]) -> frozenset[str] | None:
                     pass
                 case _:
                     return None
-        table: AddressMap | None = entry.rule.address_map
-        if table is not None:
-            domains.update(map(addresses.domain_of, table.targets))
+        if rule.address_map is not None:
+            domains.update(map(addresses.domain_of, rule.address_map.targets))
     return frozenset(domains)
