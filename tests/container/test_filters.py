@@ -23,6 +23,11 @@ allow_username_mismatch = true;
 domain { solarmora.com { selector = "arc"; path = "/var/lib/rspamd/arc.key"; } }
 """
 
+# The world is no local network of this rspamd: it would skip the check for one.
+DNS = 'dns { nameserver = ["127.0.0.1:1053:1"]; }\nlocal_addrs = [127.0.0.0/8];\n'
+RESULTS = 'use = ["authentication-results"];\nskip_local = false;\n'
+STRICT = "    on_unauthenticated: leave\n"
+
 AMAVIS = """\
 use strict;
 @bypass_spam_checks_maps = (0);
@@ -58,6 +63,29 @@ def test_behind_rspamd(guarded: MailHost) -> None:
     _wait_for_port(guarded, 11332)
     _attach(guarded, "rspamd")
     _prove(guarded, RSPAMD_GTUBE, "X-Spam: Yes")
+
+
+def test_what_rspamd_says_of_dmarc(guarded: MailHost) -> None:
+    """Mail that fails DMARC is left by the rule that asks, by the id that rspamd writes."""
+    with guarded.start("python3", "/source/tests/container/dns.py") as names:
+        try:
+            guarded.write("/etc/rspamd/local.d/options.inc", DNS)
+            guarded.write("/etc/rspamd/local.d/milter_headers.conf", RESULTS)
+            guarded.run("systemctl", "start", "rspamd")
+            guarded.run("postconf", "-e", "smtpd_milters=inet:127.0.0.1:11332")
+            _wait_for_port(guarded, 11332)
+            name = guarded.run("postconf", "-h", "myhostname").strip()
+            text = CONFIG.format(spam="rspamd") + f"authentication: {name}\n"
+            guarded.configure(text.replace("  - name: reports", f"{STRICT}  - name: reports"))
+            guarded.run("crm-milter", "attach", "--yes")
+            assert "authentication" not in guarded.run("crm-milter", "check", "--postfix")
+            assert guarded.send(HELP, "hello", "forged")["code"] == 250
+            assert "dmarc=fail" in guarded.wait_for_mailbox("forged")
+            assert "reason=unauthenticated" in guarded.journal()
+            assert guarded.send(REPORTS, "hello", "unasked")["code"] == 250
+            guarded.wait_for_crm("unasked")
+        finally:
+            names.kill()
 
 
 def test_the_seal_of_rspamd_holds_at_the_crm(guarded: MailHost) -> None:

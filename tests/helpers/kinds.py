@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 CONFIG = """
 unrouted_to: it@solarmora.com
+authentication: mx.solarmora.com
 spam:
   filter: amavis
   no_verdict: leave
@@ -23,9 +24,10 @@ rules:
   - {name: drop, match: drop@solarmora.com, replace_with: d@crm.example, on_spam: discard}
   - {name: trial, match: trial@solarmora.com, replace_with: t@crm.example, mode: test}
   - {name: robot, match: robot@solarmora.com, replace_with: a@crm.example, automatic: leave}
+  - {name: signed, match: signed@solarmora.com, replace_with: a@crm.example, on_unauthenticated: leave}
   - {name: small, match: small@solarmora.com, replace_with: s@crm.example, max_size: 1K}
   - {name: silent, match: silent@solarmora.com, replace_with: n@crm.example}
-"""
+"""  # noqa: E501 - a rule a line
 
 HAM, SPAM = ("X-Spam-Flag: NO",), ("X-Spam-Flag: YES",)
 SUPPORT = {("support", "replaced"): 1, ("support", "added"): 2}
@@ -84,6 +86,15 @@ KINDS = (
     Kind(
         *(("robot",), (*HAM, "Auto-Submitted: auto-replied"), "left", "ham"),
         {("robot", "left_automatic"): 1},
+    ),
+    Kind(
+        *(
+            ("signed",),
+            (*HAM, "Authentication-Results: mx.solarmora.com; dmarc=fail"),
+            "left",
+            "ham",
+        ),
+        {("signed", "left_unauthenticated"): 1},
     ),
     Kind(
         *(("small",), HAM, "left", "ham"),

@@ -22,6 +22,7 @@ recipient_delimiter: "+"
 known_recipients: [known]
 unrouted_to: it@solarmora.com
 spam: amavis
+authentication: [mx.solarmora.com, edge]
 rules:
   - name: plain
     match: help@solarmora.com
@@ -44,6 +45,8 @@ rules:
   - {name: nobounce, match: desk@solarmora.com, except_senders: "<>", replace_with: desk@crm.example}
   - {name: unknown, match: "@staff.example", apply_to: unknown, replace_with: lost@crm.example}
   - {name: human, match: human@solarmora.com, replace_with: human@crm.example, automatic: leave}
+  - {name: signed, match: signed@solarmora.com, replace_with: signed@crm.example, on_unauthenticated: leave}
+  - {name: proven, match: proven@solarmora.com, replace_with: proven@crm.example, on_unauthenticated: reject}
   - {name: small, match: small@solarmora.com, replace_with: small@crm.example, max_size: 25K}
   - {name: tiny, match: tiny@solarmora.com, replace_with: tiny@crm.example, max_size: 25K,
      on_oversize: reject}
@@ -70,6 +73,7 @@ class Clause:
     bypass: bool = False
     on_spam: str = "leave"
     automatic: str = "route"
+    forged: str = "route"
     oversize: str = ""  # what happens above LIMIT; "": there is no limit
     test: bool = False
 
@@ -148,6 +152,8 @@ _MATCHED = (
     _wild("nobody@staff.example", Clause(("lost@crm.example",))),
     _wild("carol@staff.example", None),
     _box("human", Clause(("human@crm.example",), automatic="leave")),
+    _box("signed", Clause(("signed@crm.example",), forged="leave")),
+    _box("proven", Clause(("proven@crm.example",), forged="refuse as forged")),
     _box("small", Clause(("small@crm.example",), oversize="leave")),
     _box("tiny", Clause(("tiny@crm.example",), oversize="reject")),
     _box("trial", Clause(("trial@crm.example",), test=True)),
@@ -185,6 +191,7 @@ class Letter:
     verdict: str  # spam, ham, none
     automatic: bool = False  # its header says so; the null sender does as well
     size: int = 100  # bytes of text
+    forged: bool = False  # DMARC says so
 
 
 @dataclass
@@ -205,6 +212,8 @@ def _fate(clause: Clause, letter: Letter) -> str:
         return "leave"
     if clause.automatic == "leave" and (letter.automatic or not letter.sender):
         return "leave"
+    if clause.forged != "route" and letter.forged:
+        return clause.forged
     if clause.oversize and letter.size > LIMIT:
         return "leave" if clause.oversize == "leave" else "refuse as too large"
     if letter.verdict == "spam" and not clause.bypass:
@@ -212,7 +221,7 @@ def _fate(clause: Clause, letter: Letter) -> str:
     return "leave" if clause.test else "route"
 
 
-_REFUSALS = {"reject": 550, "refuse as too large": 552}
+_REFUSALS = {"reject": 550, "refuse as forged": 550, "refuse as too large": 552}
 
 
 def plan(letter: Letter) -> Plan:

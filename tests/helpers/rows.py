@@ -44,9 +44,17 @@ def parse_sender(text):
 HELP = rule("support", "help@solarmora.com", CRM)
 
 
-def policy(*rules, filters=("amavis",), no_verdict=NoVerdict.ROUTE, delimiter="", known=()):
+def policy(
+    *rules,
+    filters=("amavis",),
+    no_verdict=NoVerdict.ROUTE,
+    delimiter="",
+    known=(),
+    authserv_ids=frozenset(),
+):
     presets = tuple(PRESETS[name] for name in filters)
-    return Policy(RuleTable(rules, delimiter, frozenset(known)), presets, no_verdict)
+    table = RuleTable(rules, delimiter, frozenset(known))
+    return Policy(table, presets, no_verdict, authserv_ids=authserv_ids)
 
 
 def recipient(rules, argument, notify="", orcpt="", sender="joe@customer.example"):

@@ -46,6 +46,15 @@ AUTOMATIC_FIELDS = (
 )  # fmt: skip
 PEOPLES_FIELDS = ("", "", "", "Auto-Submitted: no; x=auto-replied\n", "List-Unsubscribe: <x>\n",
                   "X-Auto-Response-Suppress: All\n", "Precedence: first-class\n")  # fmt: skip
+# Of two filters of ours and of others; and what that means.
+DMARC_FIELDS = (
+    *(("", False),) * 6,
+    ("Authentication-Results: mx.solarmora.com; dmarc=pass (p=none)\n", False),
+    ("Authentication-Results: evil.example; dmarc=fail\n", False),
+    ('Authentication-Results: edge;\n\tspf=pass;\n\tdmarc=fail reason="x;y"\n', True),
+    ("Authentication-Results: (a) MX.solarmora.com 1;DMARC = fail\n", True),
+    ("Authentication-Results: edge; dmarc=pass\nAuthentication-Results: edge; dmarc=fail\n", True),
+)
 SIZES = (0, 100, 100, 3_000, 12_000, 40_000, 120_000)
 _ASKED = ("", "", "", " NOTIFY=NEVER", " NOTIFY=FAILURE,DELAY", " NOTIFY=SUCCESS",
           " NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;x+2By@z.example")  # fmt: skip
@@ -75,9 +84,11 @@ def sending(random: Random, number: str, slow: float = 0.0) -> Sending:
     if random.random() < 0.15:
         chosen.append(random.choice(chosen))  # a duplicate, perhaps in another spelling
     boxes = tuple((box, random.choice(box.spellings)) for box in chosen)
-    letter = Letter(number, sender, author, boxes, verdict, automatic, size)
+    dmarc, forged = random.choice(DMARC_FIELDS)
+    letter = Letter(number, sender, author, boxes, verdict, automatic, size, forged)
     head = f"X-Ledger: {number}\nFrom: Somebody <{author}>\n{spam}"
     head += random.choice(AUTOMATIC_FIELDS if automatic else PEOPLES_FIELDS)
+    head += dmarc
     rcpts = [spelling + (random.choice(_ASKED) if "@" in sender else "") for _, spelling in boxes]
     how = random.choice(("send",) * 16 + ("rset", "drop", "drop in data", "ehlo"))
     body = ("x" * 69 + "\n") * (size // 70)

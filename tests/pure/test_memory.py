@@ -17,7 +17,14 @@ from crm_milter.routing.logline import outcome_words
 from crm_milter.routing.memory import Memory
 from crm_milter.rules.conditions import ExceptSenders, Occasion, Senders
 from crm_milter.rules.pattern import parse
-from crm_milter.rules.rule import AddressMap, AutomaticClass, Mode, OnSpam, Rule
+from crm_milter.rules.rule import (
+    AddressMap,
+    AutomaticClass,
+    Mode,
+    OnSpam,
+    OnUnauthenticated,
+    Rule,
+)
 from crm_milter.rules.table import RuleTable
 from crm_milter.rules.template import template
 
@@ -199,6 +206,14 @@ PAIRS = {
         policy(replace(HELP, automatic=frozenset({AutomaticClass.REPLY}))),
         (TO, [NO]),
         (TO, [NO, ("auto-submitted", "auto-replied")]),
+    ),
+    "dmarc": (
+        replace(
+            policy(replace(HELP, on_unauthenticated=OnUnauthenticated.LEAVE)),
+            authserv_ids=frozenset({"mx"}),
+        ),
+        (TO, [NO, ("authentication-results", "mx; dmarc=pass")]),
+        (TO, [NO, ("authentication-results", "mx; dmarc=fail")]),
     ),
     "null sender": (
         policy(replace(HELP, envelope_sender="bounces@solarmora.com")),

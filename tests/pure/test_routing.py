@@ -189,7 +189,7 @@ def test_reject_and_quarantine_act_only_if_all_recipients_come_to_it(
         assert decision.reply is reply
         assert [each.action for each in helped] == [fate]
         discarded = fate is Action.DISCARDED and reply is Reply.ACCEPT
-        assert decision.hold is (fate is Action.QUARANTINED)
+        assert bool(decision.hold) is (fate is Action.QUARANTINED)
         if discarded:
             assert (decision.add, decision.remove) == ((), ("help@solarmora.com",))
 
@@ -227,7 +227,7 @@ def test_mode_test_says_and_does_not_do(on_spam):
     for fields in ([YES], [NO]):
         decision = run(rules, "<help@solarmora.com>", fields=fields)
         assert (decision.add, decision.remove, decision.headers) == ((), (), ())
-        assert (decision.reply, decision.hold) == (Reply.ACCEPT, False)
+        assert (decision.reply, decision.hold) == (Reply.ACCEPT, "")
         line = outcome_line("4bXq1Z", decision.outcomes[0], decision.judgement)
         assert line.startswith("4bXq1Z: would_")
 

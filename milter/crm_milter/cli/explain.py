@@ -183,7 +183,7 @@ def _decision_json(decision: Decision) -> dict[str, Any]:
         "remove": list(decision.remove),
         "envelope_sender": decision.envelope_sender,
         "headers": [list(each) for each in decision.headers],
-        "hold": decision.hold,
+        "hold": bool(decision.hold),
         "reply": decision.reply.value,
     }
 

@@ -60,6 +60,7 @@ def rule_json(rule: Rule) -> dict[str, Any]:
         "bypass_spam_filter": rule.bypass_spam_filter,
         "on_spam": rule.on_spam.value,
         "automatic": {each.value: _on(each in rule.automatic) for each in AutomaticClass},
+        "on_unauthenticated": rule.on_unauthenticated.value,
         "max_size": rule.max_size,
         "on_oversize": rule.on_oversize.value,
         "suppress_bounces": rule.suppress_bounces,

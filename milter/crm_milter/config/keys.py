@@ -26,7 +26,14 @@ from crm_milter.routing.decide import NoVerdict
 from crm_milter.rules import fieldpattern
 from crm_milter.rules.conditions import Addressed, ApplyTo
 from crm_milter.rules.moment import moment
-from crm_milter.rules.rule import AutomaticClass, Mode, OnAutomatic, OnOversize, OnSpam
+from crm_milter.rules.rule import (
+    AutomaticClass,
+    Mode,
+    OnAutomatic,
+    OnOversize,
+    OnSpam,
+    OnUnauthenticated,
+)
 from crm_milter.rules.template import template
 from crm_milter.spam.presets import PRESETS
 
@@ -142,12 +149,8 @@ AUTOMATIC = table(
     'a mapping with "reply", "bounce", "bulk" or "list"',
     build.automatic,
     *(
-        Key(each.value, Choice(OnAutomatic), "route", f"what happens to {what}")
-        for each, what in zip(
-            AutomaticClass,
-            ("automatic replies", "bounces", "bulk mail", "mail of mailing lists"),
-            strict=True,
-        )
+        Key(each.value, Choice(OnAutomatic), "route", f"what happens to mail of class {each.value}")
+        for each in AutomaticClass
     ),
 )
 
@@ -203,6 +206,12 @@ RULE = table(
         ),
         "route",
         "what happens to automatic mail",
+    ),
+    Key(
+        "on_unauthenticated",
+        Choice(OnUnauthenticated),
+        "route",
+        "what happens to mail that DMARC says is forged",
     ),
     Key(
         "max_size",
@@ -268,6 +277,12 @@ ROOT = table(
         Either(Text("a preset", build.preset, PRESET.shape), SPAM),
         None,
         "which spam filters to trust",
+    ),
+    Key(
+        "authentication",
+        Several(Text("an authserv-id", values.authserv_id, r"^[^\s;()\"]+$")),
+        (),
+        "authserv-ids whose Authentication-Results count",
     ),
     Key(
         "marker_key",

@@ -148,6 +148,7 @@ def _checked(
             spam.no_verdict,
             spam.unfiltered,
             marker_key,
+            frozenset(section["authentication"]),
         ),
         warnings=problems.warnings(),
     )

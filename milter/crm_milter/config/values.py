@@ -147,6 +147,16 @@ def automatic(text: str) -> frozenset[AutomaticClass]:
     return frozenset(AutomaticClass) if text == "leave" else frozenset()
 
 
+def authserv_id(text: str) -> str:
+    """Return the name that a filter writes first into Authentication-Results (RFC 8601)."""
+    if not text or set(text) & set(' \t;()"=/') or not text.isprintable():
+        raise ValueError(
+            f'"{text}" is not a valid authserv-id; expected the word before the first ";" of'
+            " Authentication-Results, such as mail.solarmora.com"
+        )
+    return text.lower()
+
+
 def size(text: str) -> int:
     """Return a size in bytes; k, M and G are powers of 1024, whatever follows them."""
     found = _SIZE.fullmatch(text)

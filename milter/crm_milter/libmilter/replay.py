@@ -23,7 +23,7 @@ def carry_out(
         ctx.setreply(code, enhanced, text)
         return milter.TEMPFAIL if code.startswith("4") else milter.REJECT
     if decision.hold:
-        ctx.quarantine("spam")
+        ctx.quarantine(decision.hold)
     for address, parameters in resolution.additions:
         ctx.addrcpt(address, parameters)
     for raw in decision.remove:

@@ -16,7 +16,10 @@ Whatever would break a promise raises, and the caller answers 451.
 from dataclasses import dataclass, field
 from enum import Enum
 
+from crm_milter.routing import authentication
 from crm_milter.routing import facts as gathered
+from crm_milter.routing.agreement import Fate, settled
+from crm_milter.routing.authentication import Dmarc
 from crm_milter.routing.automatic import FIELDS
 from crm_milter.routing.clients import Network, is_local, is_within
 from crm_milter.routing.decision import (
@@ -33,7 +36,7 @@ from crm_milter.routing.facts import Facts, Gathering
 from crm_milter.routing.headerfields import HeaderFields, chosen
 from crm_milter.routing.loopguard import LoopGuard
 from crm_milter.routing.marker import Signature
-from crm_milter.rules.rule import AutomaticClass, Match, OnOversize, OnSpam, Rule
+from crm_milter.rules.rule import AutomaticClass, Match, OnOversize, OnSpam, OnUnauthenticated, Rule
 from crm_milter.rules.table import RuleTable
 from crm_milter.spam.verdict import (
     Fields,
@@ -63,6 +66,7 @@ class Policy:
     no_verdict: NoVerdict = NoVerdict.ROUTE
     unfiltered: tuple[Network, ...] = ()  # clients that the filter is told not to look at
     marker_key: bytes = field(default=b"", repr=False)
+    authserv_ids: frozenset[str] = frozenset()  # whose Authentication-Results count
     judge: Judge = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -70,9 +74,12 @@ class Policy:
 
     def wanted_fields(self) -> frozenset[str]:
         """Return the names, in lower case, of the header fields that ``decide`` reads."""
-        leaves = any(each.automatic for each in self.table.rules)
-        automatic = FIELDS if leaves else frozenset()
-        return field_names(self.filters) | gathered.READ | automatic | self.table.reads
+        wanted = field_names(self.filters) | gathered.READ | self.table.reads
+        if any(each.automatic for each in self.table.rules):
+            wanted |= FIELDS
+        if any(each.on_unauthenticated is not _ROUTE for each in self.table.rules):
+            wanted |= {authentication.FIELD}
+        return wanted
 
     @property
     def measures_size(self) -> bool:
@@ -89,8 +96,9 @@ class Policy:
         """Return what gathers the facts of one message; conditions may ask for its header."""
         reads = self.table.reads
         if not (header and reads):
-            return Gathering(self.judge)
-        return Gathering(self.judge, reads, HeaderFields(self.table.recipient_delimiter))
+            return Gathering(self.judge, self.authserv_ids)
+        fields = HeaderFields(self.table.recipient_delimiter)
+        return Gathering(self.judge, self.authserv_ids, reads, fields)
 
     def facts(self, fields: Fields) -> Facts:
         """Return the facts of a message with these header fields."""
@@ -113,7 +121,12 @@ class Policy:
         return not is_within(envelope.client, self.unfiltered)
 
 
-Fate = tuple[Action, Reason | None]
+_ROUTE = OnUnauthenticated.ROUTE
+_REPLIES = {
+    Reason.OVERSIZE: Reply.REJECT_OVERSIZE,
+    Reason.UNAUTHENTICATED: Reply.REJECT_FORGED,
+    Reason.SPAM: Reply.REJECT_SPAM,
+}
 
 
 def decide(policy: Policy, envelope: Envelope, fields: Fields | Facts) -> Decision:
@@ -140,7 +153,7 @@ def resolve(policy: Policy, envelope: Envelope, facts: Facts) -> Decision:
         if each.match
         for match in each.match.chain()
     ]
-    outcomes = _settled(wished, envelope)
+    outcomes = settled(wished, envelope)
     discarded = 0
     for outcome in outcomes:
         if outcome.test:
@@ -148,8 +161,7 @@ def resolve(policy: Policy, envelope: Envelope, facts: Facts) -> Decision:
         if outcome.action is Action.TEMPFAILED:
             return _refusal(Reply.TEMPFAIL, Action.TEMPFAILED, outcomes, judgement)
         if outcome.action is Action.REJECTED:
-            oversize = outcome.reason is Reason.OVERSIZE
-            reply = Reply.REJECT_OVERSIZE if oversize else Reply.REJECT_SPAM
+            reply = _REPLIES[outcome.reason or Reason.SPAM]
             return _refusal(reply, Action.REJECTED, outcomes, judgement)
         discarded += outcome.action is Action.DISCARDED
     if discarded == len(envelope.recipients):
@@ -212,6 +224,8 @@ class _Message:
             return Action.LEFT, Reason.LOOP
         if rule.automatic and self._is_automatic(rule):
             return Action.LEFT, Reason.AUTOMATIC
+        if rule.on_unauthenticated is not _ROUTE and self._facts.dmarc is Dmarc.FAIL:
+            return _ON_UNAUTHENTICATED[rule.on_unauthenticated], Reason.UNAUTHENTICATED
         if rule.max_size is not None and self._envelope.size > rule.max_size:
             reject = rule.on_oversize is OnOversize.REJECT
             return (Action.REJECTED if reject else Action.LEFT), Reason.OVERSIZE
@@ -235,6 +249,11 @@ class _Message:
         return any(self._guard.leads_on(self._table, target) for target in targets)
 
 
+_ON_UNAUTHENTICATED = {
+    OnUnauthenticated.LEAVE: Action.LEFT,
+    OnUnauthenticated.REJECT: Action.REJECTED,
+    OnUnauthenticated.QUARANTINE: Action.QUARANTINED,
+}
 _ON_SPAM = {
     OnSpam.LEAVE: Action.LEFT,
     OnSpam.REJECT: Action.REJECTED,
@@ -253,47 +272,3 @@ def _unjudged(no_verdict: NoVerdict, envelope: Envelope) -> Action | None:
 def _is_text(raw: str) -> bool:
     # libmilter takes UTF-8 only; what is not cannot be deleted, so it must not be replaced.
     return raw.isascii() or not any("\udc80" <= each <= "\udcff" for each in raw)
-
-
-_WHOLE_MESSAGE = (Action.REJECTED, Action.QUARANTINED)
-
-
-def _settled(wished: list[Outcome], envelope: Envelope) -> tuple[Outcome, ...]:
-    """Reject, quarantine and discard act on a message: only if all its recipients come to it.
-
-    What a test rule would come to is told as if it were enforced, the first of each recipient.
-    """
-    if not any(each.action in _WHOLE_MESSAGE for each in wished):
-        return tuple(wished)
-    number = len(envelope.recipients)
-    acting = [each for each in wished if not each.test]
-    tested = _as_if_enforced(wished) if len(acting) < len(wished) else acting
-    agreed = _agreement(acting, number)
-    agreed_in_test = _agreement(tested, number)
-    return tuple(
-        _settle(each, envelope, agreed_in_test if each.test else agreed) for each in wished
-    )
-
-
-def _as_if_enforced(wished: list[Outcome]) -> list[Outcome]:
-    first: list[Outcome] = []
-    for each in wished:
-        if not first or first[-1].recipient is not each.recipient:
-            first.append(each)
-    return first
-
-
-def _agreement(wished: list[Outcome], recipients: int) -> Fate | None:
-    """Return what all recipients come to, None if they differ."""
-    fates = {(each.action, each.reason) for each in wished}
-    agreed = len(fates) == 1 and len(wished) == recipients
-    return fates.pop() if agreed else None
-
-
-def _settle(outcome: Outcome, envelope: Envelope, agreed: Fate | None) -> Outcome:
-    # A refusal of mail from sendmail(1) would be a bounce after acceptance.
-    impossible = outcome.action is Action.REJECTED and not envelope.by_smtp
-    divided = outcome.action in _WHOLE_MESSAGE and (outcome.action, outcome.reason) != agreed
-    if impossible or divided:
-        return outcome._replace(action=Action.LEFT, copies=())
-    return outcome

@@ -70,6 +70,7 @@ class Reason(Enum):
     NO_TARGET = "no_target"
     LOOP = "loop"
     AUTOMATIC = "automatic"
+    UNAUTHENTICATED = "unauthenticated"
     OVERSIZE = "oversize"
     SPAM = "spam"
     NO_VERDICT = "no_verdict"
@@ -81,6 +82,7 @@ class Reply(Enum):
     ACCEPT = "250 2.0.0 accepted"
     DISCARD = "250 2.0.0 discarded"
     REJECT_SPAM = "550 5.7.1 message refused as spam"
+    REJECT_FORGED = "550 5.7.1 message refused because it fails DMARC"
     REJECT_OVERSIZE = "552 5.3.4 message size exceeds limit for this recipient"
     TEMPFAIL = "451 4.7.1 no spam filter verdict yet, try again later"
 
@@ -131,6 +133,6 @@ class Decision(NamedTuple):
     marked: str | None = None  # what the marker, the first of the headers, stands for
     envelope_sender: str | None = None  # None: as it is
     reply: Reply = Reply.ACCEPT
-    hold: bool = False
+    hold: str = ""  # why
     judgement: Judgement = UNJUDGED
     outcomes: tuple[Outcome, ...] = ()

@@ -56,10 +56,16 @@ def edits(
         ),
         marked=marked,
         envelope_sender=_sender(envelope, changing) if ours_alone else None,
-        hold=any(each.action is Action.QUARANTINED for each in changing),
+        hold=_hold(changing),
         judgement=judgement,
         outcomes=_noted(outcomes, doubtful) if doubtful else outcomes,
     )
+
+
+def _hold(changing: list[Outcome]) -> str:
+    """Return why the message is held, "" if it is not; all its recipients have the same reason."""
+    reasons = (each.reason for each in changing if each.action is Action.QUARANTINED)
+    return next((reason.value for reason in reasons if reason), "")
 
 
 def _noted(outcomes: tuple[Outcome, ...], doubtful: set[str]) -> tuple[Outcome, ...]:

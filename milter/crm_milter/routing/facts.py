@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from crm_milter.routing import automatic
+from crm_milter.routing import authentication, automatic
+from crm_milter.routing.authentication import Dmarc
 from crm_milter.routing.authors import MOST_AUTHORS, authors
 from crm_milter.routing.headerfields import HeaderFields
 from crm_milter.routing.marker import DIGITS, MARKER_FIELD
@@ -41,6 +42,7 @@ class Facts:
 
     judgement: Judgement
     automatic: frozenset[AutomaticClass] = _NOT_AUTOMATIC  # what its header says of itself
+    dmarc: Dmarc = Dmarc.NONE
     authors: frozenset[str] = frozenset()  # who stands in From, in normal form
     marks: tuple[str, ...] = ()  # of X-CRM-Milter, in the order of the message
     identities: tuple[str, ...] = ("",)  # by what a marker may name it; the first for a new one
@@ -51,13 +53,19 @@ class Gathering:
     """The facts of one message while its header comes."""
 
     __slots__ = (
-        *("_authors", "_automatic", "_header", "_hearing", "_marks", "_naming", "_resent"),
-        *("_room", "_wanted"),
+        *("_authors", "_authserv_ids", "_automatic", "_dmarc", "_header", "_hearing", "_marks"),
+        *("_naming", "_resent", "_room", "_wanted"),
     )
 
     def __init__(
-        self, judge: Judge, wanted: frozenset[str] = _NONE, header: HeaderFields | None = None
+        self,
+        judge: Judge,
+        authserv_ids: frozenset[str] = _NONE,
+        wanted: frozenset[str] = _NONE,
+        header: HeaderFields | None = None,
     ) -> None:
+        self._authserv_ids = authserv_ids
+        self._dmarc = Dmarc.NONE
         self._hearing = Hearing(judge)
         self._wanted = wanted  # by conditions
         self._header = header
@@ -79,6 +87,10 @@ class Gathering:
                 if self._marks is None:
                     self._marks = deque(maxlen=_MOST_MARKS)
                 self._marks.append(mark[1])
+        elif name == authentication.FIELD:
+            if self._dmarc is not Dmarc.FAIL:  # nothing more can change that
+                said = authentication.dmarc(value, self._authserv_ids)
+                self._dmarc = self._dmarc if said is Dmarc.NONE else said
         elif name in READ or name in automatic.FIELDS:
             room = self._room.get(name, _MOST_READ)
             if room > 0:
@@ -101,8 +113,9 @@ class Gathering:
         """Return the facts of all that was added."""
         marks = tuple(self._marks or ())
         identities = tuple(self._identities(all_of_them=bool(marks)))
-        judgement = self._hearing.judgement()
-        return Facts(judgement, self._automatic, self._authors, marks, identities, self._header)
+        judgement, said = self._hearing.judgement(), self._dmarc
+        kinds, header = self._automatic, self._header
+        return Facts(judgement, kinds, said, self._authors, marks, identities, header)
 
     def _identities(self, *, all_of_them: bool) -> Iterator[str]:
         """Yield the names of the message; the first is enough where no marker has to be read.

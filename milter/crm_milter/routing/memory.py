@@ -70,8 +70,8 @@ class Memory:
         recipients = envelope.recipients
         if len(recipients) > _FEW or facts.marks or self._depends_on_client:
             return None
-        verdict = facts.judgement.verdict.value
-        known: Key = (verdict, facts.automatic, envelope.by_smtp, not envelope.sender)
+        said = facts.judgement.verdict.value, facts.automatic, facts.dmarc
+        known: Key = (*said, envelope.by_smtp, not envelope.sender)
         for raw, address, match, notify, orcpt, bracketed, waits in recipients:
             if match is None:
                 known += (raw, address)

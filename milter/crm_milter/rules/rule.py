@@ -45,6 +45,15 @@ class OnAutomatic(Enum):
     LEAVE = "leave"
 
 
+class OnUnauthenticated(Enum):
+    """What happens to a message that DMARC says is forged."""
+
+    ROUTE = "route"
+    LEAVE = "leave"
+    REJECT = "reject"
+    QUARANTINE = "quarantine"
+
+
 class Mode(Enum):
     """Whether a rule acts or only says what it would do."""
 
@@ -114,6 +123,7 @@ class Rule:
     address_map: AddressMap | None = None
     conditions: tuple[Condition, ...] = ()
     automatic: frozenset[AutomaticClass] = frozenset()  # the classes that are left
+    on_unauthenticated: OnUnauthenticated = OnUnauthenticated.ROUTE
     max_size: int | None = None  # bytes
     on_oversize: OnOversize = OnOversize.LEAVE
     envelope_sender: str | None = None  # None: kept

@@ -39,6 +39,10 @@ LEFT = {
         "the rule does not reroute automatic mail, and something marked the test message as"
         " automatic",
     ),
+    "unauthenticated": (
+        "the filter's Authentication-Results has dmarc=fail for the test message: send it from an"
+        " address of your own domain, see --from",
+    ),
     "oversize": ("the rule's max_size is smaller than the test message",),
     "no_target": ("replace_with, filled in from the pattern, is not a valid address",),
     "ham": (

@@ -6,15 +6,13 @@ without conditions hide others; a condition that fails today may hold tomorrow. 
 a rule in test mode is not there.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from crm_milter import address as addresses
-from crm_milter.config.build import Entry, SpamSettings
+from crm_milter.config.build import Entry
 from crm_milter.config.kinds import Section
-from crm_milter.config.lint import conditions, crms, letters, loops, mailboxes
-from crm_milter.config.lint.crms import crm_of, targets
+from crm_milter.config.lint import conditions, crms, headers, letters, loops, mailboxes
 from crm_milter.config.problems import Path
 from crm_milter.rules.conditions import KEYS
 from crm_milter.rules.pattern import (
@@ -29,7 +27,6 @@ from crm_milter.rules.pattern import (
 from crm_milter.rules.rule import AddressMap, Mode, Rule
 from crm_milter.rules.strangers import domains_of, is_public
 from crm_milter.rules.table import RuleTable
-from crm_milter.spam.verdict import field_names
 
 
 def check(entries: tuple[Entry, ...], table: RuleTable, root: Section, now: float) -> None:
@@ -37,7 +34,7 @@ def check(entries: tuple[Entry, ...], table: RuleTable, root: Section, now: floa
     _names(entries)
     conditions.check_accounts(entries, table, root)
     _extensions(entries, root)
-    _headers(entries, root["spam"] or SpamSettings())
+    headers.check(entries, root)
     for entry in entries:
         _repetitions(entry)
     enforced = table.enforced()
@@ -47,7 +44,6 @@ def check(entries: tuple[Entry, ...], table: RuleTable, root: Section, now: floa
     mailboxes.check(entries, root)
     for entry in entries:
         _public_domains(entry)
-        _secrets(entry)
     conditions.check(entries, enforced, root, now)
     crms.check(entries)
     letters.check(entries, root)
@@ -74,16 +70,6 @@ def _extensions(entries: tuple[Entry, ...], root: Section) -> None:
             entry.place.complain(("propagate_extension",), message)
 
 
-def _headers(entries: tuple[Entry, ...], spam: SpamSettings) -> None:
-    """Note header fields that would be taken for the word of the spam filter."""
-    read = field_names(spam.filters)
-    for entry in entries:
-        for name, _ in entry.rule.add_headers:
-            if name.lower() in read:
-                message = "this field carries the spam filter's verdict; choose another name"
-                entry.place.complain(("add_headers", name), message)
-
-
 def _public_domains(entry: Entry) -> None:
     """Note addresses of providers where everybody may have one: that mail is not this host's."""
     patterns = enumerate(entry.rule.match)
@@ -101,36 +87,6 @@ def _public_domains(entry: Entry) -> None:
                 " send there would go to the CRM"
             )
             entry.place.warn(where, message)
-
-
-_LONG_ID = re.compile(r"(?=[A-Za-z_-]*[0-9])(?=[0-9_-]*[A-Za-z])[A-Za-z0-9_-]{15,}")
-
-
-def _secrets(entry: Entry) -> None:
-    """Note added header fields that hold what a sender must not learn.
-
-    Postfix sends the header after the milters' edits to whoever asks for it by NOTIFY=SUCCESS and
-    RET=HDRS (RFC 3461).
-    """
-    rule = entry.rule
-    secret = {each.lower() for target, _ in targets(rule) for each in _telling(target)}
-    secret |= {copy.address.lower() for copy in rule.copies}
-    for name, value in rule.add_headers:
-        held = re.sub(r"\{[^{}]*\}", " ", value).lower()
-        if any(each in held for each in secret) or _LONG_ID.search(held):
-            message = (
-                "looks like a secret, and any sender can read it in a delivery report"
-                ' (smtpd_discard_ehlo_keywords = "dsn" in main.cf prevents that)'
-            )
-            entry.place.warn(("add_headers", name), message)
-
-
-def _telling(target: str) -> Iterator[str]:
-    """Yield the target, and its domain if that is one of a CRM's."""
-    domain = target.rpartition("@")[2]
-    yield target
-    if crm_of(domain) is not None:
-        yield domain
 
 
 def _repetitions(entry: Entry) -> None:

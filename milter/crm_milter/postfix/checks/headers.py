@@ -1,4 +1,4 @@
-"""Check that no header_checks of Postfix take the spam filter's verdict away before we see it."""
+"""Check that no header_checks of Postfix take a filter's verdict away before we see it."""
 
 from collections.abc import Iterator
 
@@ -51,7 +51,7 @@ def _stripped(
             yield Finding(
                 "header-checks",
                 f"{name} ({table}) removes {names(gone)}",
-                "crm-milter cannot see the spam verdict and reroutes the spam",
+                "crm-milter cannot see the filter's verdict and reroutes the mail",
                 _mend(site, service, name, table, gone[0]),
             )
 
@@ -67,7 +67,9 @@ def _mend(site: Site, service: Service, name: str, table: str, line: str) -> str
 
 
 def _verdicts(site: Site) -> Iterator[str]:
-    """Yield a header line for each field of the configured filters, as on spam."""
+    """Yield a header line for each field of the configured filters, as on spam and forged mail."""
+    for name in sorted(site.config.policy.authserv_ids):
+        yield f"Authentication-Results: {name}; dmarc=fail (p=reject) header.from=customer.example"
     for each in site.config.policy.filters:
         for test in each.tests:
             yield f"{'-'.join(word.capitalize() for word in test.name.split('-'))}: {test.sample}"

@@ -7,6 +7,7 @@ from crm_milter.postfix.checks import (
     addresses,
     after_queue,
     aliases,
+    authentication,
     headers,
     known,
     mend,
@@ -61,6 +62,8 @@ CHECKS: tuple[Check, ...] = (
     headers.verdict_headers,
     spam_filters.absent,
     spam_filters.sometimes,
+    authentication.written,
+    authentication.identity,
     after_queue.rejects,
 )
 

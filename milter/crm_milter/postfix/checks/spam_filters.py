@@ -17,7 +17,7 @@ _CHECK = "spam-filter"
 
 def absent(site: Site) -> Iterator[Finding]:
     """Each filter that runs on this host is there; a gateway's fields come with the message."""
-    texts = list(dict.fromkeys(t for each in placement(site).wanted for t in _before(site, each)))
+    texts = list(dict.fromkeys(t for each in placement(site).wanted for t in before(site, each)))
     for each in site.config.policy.filters:
         if each.name not in PRESETS or Stands.GATEWAY in each.stands:
             continue
@@ -27,8 +27,8 @@ def absent(site: Site) -> Iterator[Finding]:
             yield _unknown(each, unknown) if unknown else _missing(site, each, texts)
 
 
-def _before(site: Site, service: Service) -> Iterator[str]:
-    """Yield what looks at the mail of a service before crm-milter does."""
+def before(site: Site, service: Service) -> Iterator[str]:
+    """Yield the milters and filters that see the mail of a service before crm-milter does."""
     entries = site.milters(service)
     ours = site.ours(entries)
     yield from (each.address for each in entries[: ours[0] if ours else None])
@@ -84,8 +84,8 @@ def sometimes(site: Site) -> Iterator[Finding]:
     for service in placement(site).wanted:
         later = () if is_reinjection(service) else destinations(site, service).sometimes
         told = [each for each in later if any(_may(each, one) for one in filters)]
-        before = [text for text in _before(site, service) if any(_may(text, f) for f in filters)]
-        if told and not before:
+        earlier = [text for text in before(site, service) if any(_may(text, f) for f in filters)]
+        if told and not earlier:
             yield Finding(
                 "content-filter",
                 f'FILTER sends some mail of "{service.label}" to {names(told)} after crm-milter',

@@ -1,0 +1,48 @@
+"""What acts on a whole message, because it cannot act on one recipient: only if all agree."""
+
+from crm_milter.routing.decision import Action, Envelope, Outcome, Reason
+
+Fate = tuple[Action, Reason | None]
+
+_WHOLE_MESSAGE = (Action.REJECTED, Action.QUARANTINED)
+
+
+def settled(wished: list[Outcome], envelope: Envelope) -> tuple[Outcome, ...]:
+    """Reject, quarantine and discard act on a message: only if all its recipients come to it.
+
+    What a test rule would come to is told as if it were enforced, the first of each recipient.
+    """
+    if not any(each.action in _WHOLE_MESSAGE for each in wished):
+        return tuple(wished)
+    number = len(envelope.recipients)
+    acting = [each for each in wished if not each.test]
+    tested = _as_if_enforced(wished) if len(acting) < len(wished) else acting
+    agreed = _agreement(acting, number)
+    agreed_in_test = _agreement(tested, number)
+    return tuple(
+        _settle(each, envelope, agreed_in_test if each.test else agreed) for each in wished
+    )
+
+
+def _as_if_enforced(wished: list[Outcome]) -> list[Outcome]:
+    first: list[Outcome] = []
+    for each in wished:
+        if not first or first[-1].recipient is not each.recipient:
+            first.append(each)
+    return first
+
+
+def _agreement(wished: list[Outcome], recipients: int) -> Fate | None:
+    """Return what all recipients come to, None if they differ."""
+    fates = {(each.action, each.reason) for each in wished}
+    agreed = len(fates) == 1 and len(wished) == recipients
+    return fates.pop() if agreed else None
+
+
+def _settle(outcome: Outcome, envelope: Envelope, agreed: Fate | None) -> Outcome:
+    # A refusal of mail from sendmail(1) would be a bounce after acceptance.
+    impossible = outcome.action is Action.REJECTED and not envelope.by_smtp
+    divided = outcome.action in _WHOLE_MESSAGE and (outcome.action, outcome.reason) != agreed
+    if impossible or divided:
+        return outcome._replace(action=Action.LEFT, copies=())
+    return outcome

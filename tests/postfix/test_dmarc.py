@@ -1,0 +1,128 @@
+"""What DMARC says decides, on the way through Postfix; and the checks of what says it."""
+
+from collections.abc import Iterator
+
+import planted
+import pytest
+from letter import HAM, JOE, SPAM, letter
+from planted import HELP, RULES, Planted
+
+from lab.sink import Sink
+
+RULE = "match: {0}@solarmora.com, replace_with: {0}@crm.example, on_unauthenticated: {0}"
+CONFIG = "unrouted_to: it@solarmora.com\nspam: amavis\nauthentication: [mx.solarmora.com]\nrules:\n"
+NAMES = ("leave", "reject", "quarantine", "route")
+CONFIG += "".join(f"  - {{name: {name}, {RULE.format(name)}}}\n" for name in NAMES)
+PASS = "Authentication-Results: mx.solarmora.com; dmarc=pass header.from=customer.example"
+FAIL = "Authentication-Results: mx.solarmora.com;\r\n\tspf=pass;\r\n\tDMARC=fail (p=none dis=none)"
+
+
+@pytest.fixture(scope="module")
+def lab(make_module_lab):
+    aliases = {f"{name}@solarmora.com": f"left-{name}@x.org" for name in NAMES}
+    return make_module_lab(CONFIG, virtual_alias_maps=aliases)
+
+
+@pytest.fixture(autouse=True)
+def _fresh(request):
+    if "lab" in request.fixturenames:
+        request.getfixturevalue("lab").fresh()
+
+
+@pytest.mark.parametrize(
+    ("fields", "forged"),
+    [
+        ([HAM], False),
+        ([HAM, PASS], False),
+        ([HAM, FAIL], True),
+        ([HAM, PASS, FAIL], True),
+        ([FAIL, HAM, PASS], True),
+        ([HAM, FAIL.replace("mx.", "evil.")], False),
+        ([HAM, FAIL.replace("mx.solarmora.com;", "(x) MX.SolarMora.com (y) 1;")], True),
+        ([HAM, FAIL.replace("mx.solarmora.com;", "mx.solarmora.com 2;")], False),
+        (
+            [HAM, "Authentication-Results: mx.solarmora.com; dmarc=(((", "Subject: dmarc=fail"],
+            False,
+        ),
+        ([HAM, "Authentication-Results:", "authentication-results:;;;;"], False),
+    ],
+)
+def test_what_counts_is_left(lab, fields, forged):
+    outcome = lab.send(JOE, ["<leave@solarmora.com>"], letter(*fields))
+    assert outcome.recipients == ["left-leave@x.org" if forged else "leave@crm.example"]
+    if forged:
+        said = "left: to=<leave@solarmora.com> rule=leave reason=unauthenticated"
+        assert outcome.log[0].endswith(said)
+
+
+def test_forged_mail_is_refused_if_all_recipients_agree(lab):
+    outcome = lab.send(JOE, ["<reject@solarmora.com>"], letter(HAM, FAIL))
+    assert outcome.sent.reply == (550, "5.7.1 message refused because it fails DMARC")
+    both = lab.send(JOE, ["<reject@solarmora.com>", "<alice@x.org>"], letter(HAM, FAIL))
+    assert both.recipients == ["alice@x.org", "left-reject@x.org"]
+
+
+def test_forged_mail_is_held_and_released_to_the_crm(lab):
+    outcome = lab.send(JOE, ["<quarantine@solarmora.com>"], letter(HAM, FAIL))
+    assert outcome.recipients == []
+    assert "rule=quarantine copies=0" in outcome.log[0]
+    lab.postfix.postsuper("-H", outcome.queue_id)
+    assert [each.recipient for each in lab.sink.wait(1)] == ["quarantine@crm.example"]
+
+
+def test_spam_that_is_forged_is_told_as_forged(lab):
+    outcome = lab.send(JOE, ["<leave@solarmora.com>"], letter(SPAM, FAIL))
+    assert "reason=unauthenticated" in outcome.log[0]
+    routed = lab.send(JOE, ["<route@solarmora.com>"], letter(HAM, FAIL))
+    assert routed.recipients == ["route@crm.example"]
+
+
+# The checks
+
+STRICT = RULES.rstrip() + "\n    on_unauthenticated: leave\n"
+OPENDMARC = "inet:127.0.0.1:8893"
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Planted]:
+    with Sink() as sink:
+        made = planted.make(sink)
+        yield made
+        made.postfix.stop()
+        made.listener.close()
+
+
+def reset(site: Planted, authserv_id: str = "", **main: str) -> None:
+    name = authserv_id or site.postfix.settings.main.get("myhostname", "mail.lab.example")
+    site.reset(STRICT, main, head=f"spam: rspamd\nauthentication: {name}\n")
+
+
+def test_nothing_is_found_where_a_filter_writes_the_field_under_this_id(site):
+    reset(site)
+    assert site.findings() == []
+
+
+def test_another_id_is_found(site):
+    reset(site, "mx.elsewhere.example")
+    (found,) = site.findings()
+    assert (found["check"], found["severity"]) == ("authentication", "warning")
+    assert "mx.elsewhere.example" in found["found"]
+
+
+def test_no_filter_in_front_is_found(site):
+    site.reset(STRICT, {}, head="spam: gmail\nauthentication: mail.lab.example\n", has_filter=False)
+    (found,) = site.findings()
+    assert found["check"] == "authentication"
+    main = {"smtpd_milters": f"{OPENDMARC}, {site.ours}"}
+    site.reset(
+        STRICT, main, head="spam: gmail\nauthentication: mail.lab.example\n", has_filter=False
+    )
+    assert site.findings() == []
+
+
+def test_a_table_that_takes_the_field_away_is_found(site):
+    reset(site, milter_header_checks="regexp:{{/^Authentication-Results:/ IGNORE}}")
+    assert site.checks() == ["header-checks"]
+    reset(site, header_checks="regexp:{{/^Authentication-Results:/ IGNORE}}")  # at the border
+    assert site.findings() == []
+    assert HELP in site.yaml.read_text()
