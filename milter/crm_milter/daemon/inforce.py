@@ -2,7 +2,7 @@
 
 from crm_milter.config.load import Config
 from crm_milter.config.standing import Answers
-from crm_milter.daemon.loading import Loaded, Loader, changed_for_good
+from crm_milter.daemon.loading import Loaded, Loader, lasting
 from crm_milter.daemon.processors import worker_count
 from crm_milter.daemon.systemd import notify, reloading
 from crm_milter.log import Log
@@ -16,7 +16,7 @@ class InForce:
     def __init__(self, loader: Loader, loaded: Loaded, numbers: Numbers, log: Log) -> None:
         self._loader = loader
         self._loaded = self._candidate = loaded
-        self._config_at_start = loaded.config
+        self._lasting = lasting(loaded.config)
         self._numbers = numbers
         self._log = log
         self._answers = Answers()
@@ -26,6 +26,10 @@ class InForce:
     def config(self) -> Config:
         """The configuration that is served."""
         return self._loaded.config
+
+    def forget(self) -> None:
+        """Let go of all rules, in a child that needs none."""
+        del self._loaded, self._candidate
 
     def ask(self, times: int) -> None:
         """Note that a reload was asked for so many times."""
@@ -37,9 +41,10 @@ class InForce:
         self._answers.begin()
         reloading()
         self._candidate = self._loader.read(had_rules=bool(self.config.policy.table.rules))
-        for key in changed_for_good(self._config_at_start, self._candidate.config):
-            path = self._loader.path
-            self._log(f"warning: {path}: {key}: changed; takes effect after a restart")
+        for key, value in lasting(self._candidate.config).items():
+            if value != self._lasting[key]:
+                path = self._loader.path
+                self._log(f"warning: {path}: {key}: changed; takes effect after a restart")
         return self._candidate.config
 
     def refuse(self, lines: list[str], reason: str = "") -> None:

@@ -107,15 +107,14 @@ def freeze() -> None:
     gc.freeze()
 
 
-def changed_for_good(before: Config, now: Config) -> list[str]:
-    """Return the keys that differ and only count at the start."""
-    pairs = {
-        "milter.listen": (before.milter.listen, now.milter.listen),
-        "milter.socket_mode": (before.milter.socket_mode, now.milter.socket_mode),
-        "milter.socket_group": (before.milter.socket_group, now.milter.socket_group),
-        "metrics.listen": (before.metrics_listen, now.metrics_listen),
+def lasting(config: Config) -> dict[str, object]:
+    """Return the keys, with their values, that only count at the start."""
+    return {
+        "milter.listen": config.milter.listen,
+        "milter.socket_mode": config.milter.socket_mode,
+        "milter.socket_group": config.milter.socket_group,
+        "metrics.listen": config.metrics_listen,
     }
-    return [key for key, (old, new) in pairs.items() if old != new]
 
 
 def _line(problem: Problem) -> str:

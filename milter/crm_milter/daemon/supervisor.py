@@ -98,9 +98,15 @@ class Supervisor:
         self._listener.give_up_lock()
 
     def _let_go_of_mail(self) -> None:
-        """Close the socket for mail as well, in the exporter: a client would wait there forever."""
+        """Close the socket for mail as well, in the exporter: a client would wait there forever.
+
+        It lives longer than any rules, and must not keep those with which it was started. (Workers
+        do: to let go of the rules before theirs would copy their pages.)
+        """
         self._let_go()
         self._listener.close()
+        self._rules.forget()
+        self._workers.forget()
 
     def _do_what_is_due(self, now: float) -> None:
         if now >= self._watchdog_at:

@@ -186,6 +186,11 @@ class Workers:
         self._failures += 1
         self._fork_at = now + 0.1 * 2**self._failures
 
+    def forget(self) -> None:
+        """Let go of all rules, in a child that needs none."""
+        del self._config
+        self._standby = None
+
     def serving(self) -> int:
         """Return how many accept mail."""
         return sum(each.state is State.SERVING for each in self.children)
