@@ -1,6 +1,6 @@
 """Text for a person: printable, one line, counted, and with what was meant."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -11,9 +11,9 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def why(error: OSError) -> str:
+def why(error: BaseException) -> str:
     """Return the reason of an error as the messages have it."""
-    return (error.strerror or str(error)).lower()
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 
 _LONGEST = 400
@@ -44,3 +44,9 @@ def abridged(items: list[str] | str) -> str:
 def counted(number: int, noun: str) -> str:
     """Return ``1 rule`` or ``2 rules``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def and_more(items: Sequence[str], most: int) -> str:
+    """Return the first of several, and how many more there are."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return f"{', '.join(items[:most])}{more}"

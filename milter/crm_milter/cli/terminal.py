@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 
 from crm_milter.config.load import Config, load
 from crm_milter.config.sources import Sources
+from crm_milter.wording import why
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
@@ -166,7 +167,7 @@ def _is_lost() -> bool:
         error = last
     if error is None:
         return False
-    say(f"cannot write to standard output: {(error.strerror or str(error)).lower()}")
+    say(f"cannot write to standard output: {why(error)}")
     # Python would try again when it exits, and complain.
     sys.stdout = io.TextIOWrapper(io.BytesIO(), "utf-8")
     return True

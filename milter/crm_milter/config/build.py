@@ -18,6 +18,7 @@ from crm_milter.rules.rule import AutomaticClass, Copy, OnAutomatic, Rule
 from crm_milter.rules.strangers import free_reference
 from crm_milter.rules.template import Template
 from crm_milter.spam import own_filter, verdict
+from crm_milter.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +160,7 @@ def _is_filled(template: Template, match: tuple[Pattern, ...], place: Place) -> 
                 " outgoing mail would also be rerouted"
             )
         elif most > group_count(pattern):
-            count = group_count(pattern)
-            groups = f"{count or 'no'} group{'' if count == 1 else 's'}"
+            groups = counted(group_count(pattern), "group") if group_count(pattern) else "no groups"
             message = f'"\\{most}" does not exist: "{pattern}" has {groups}'
         elif (free := free_reference(template, pattern)) is not None:
             message = (

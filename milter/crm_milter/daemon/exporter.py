@@ -11,6 +11,7 @@ from socket import socket
 from crm_milter.daemon.child import fork
 from crm_milter.log import Log
 from crm_milter.metrics.memory import Numbers
+from crm_milter.wording import why
 
 _SHORTEST, _LONGEST = 0.1, 60.0  # seconds to wait after a death, doubled each time
 _LONG_LIFE = 60.0  # seconds after which a death is a first one again
@@ -48,7 +49,7 @@ class Keeper:
         try:
             self._pid, self._channel = fork(body, self._log)
         except OSError as error:
-            self._log(f"error: cannot start the metrics exporter: {(error.strerror or '').lower()}")
+            self._log(f"error: cannot start the metrics exporter: {why(error)}")
             self._try_later()
         else:
             self.due = math.inf

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from crm_milter.config import standing
+from crm_milter.wording import counted
 
 _PATIENCE = 60.0  # seconds; a long file and its workers take some
 _GLANCE = 0.05
@@ -26,7 +27,7 @@ def reload(show: Callable[[str], None], say: Callable[[str], None]) -> bool:
     for problem in after.problems:
         say(problem.removeprefix("error: "))
     if not after.problems:
-        show(f"reloaded, {after.rules} {'rule' if after.rules == 1 else 'rules'}")
+        show(f"reloaded, {counted(after.rules, 'rule')}")
     return not after.problems
 
 

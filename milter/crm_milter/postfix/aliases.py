@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import idna
 
 from crm_milter import address as addresses
-from crm_milter.rules.pattern import AddressList, Exact, InDomain
+from crm_milter.rules.pattern import InDomain
 from crm_milter.rules.rule import Rule
 from crm_milter.rules.table import RuleTable
 
@@ -42,7 +42,7 @@ def alias_lines(table: RuleTable, unrouted_to: str | None) -> list[str]:
     for rule in table.rules:
         if not _diverts(rule):
             continue
-        for address in _exact(rule):
+        for address in rule.addresses():
             if address not in mailboxes:
                 first = next(
                     filter(_diverts, (each.rule for each in table.possible(address))), None
@@ -73,26 +73,13 @@ def _diverts(rule: Rule) -> bool:
     return bool(rule.unrouted_to) or (rule.replaces and rule.may_apply(known=False))
 
 
-def _exact(rule: Rule) -> Iterator[str]:
-    for pattern in rule.match:
-        match pattern:
-            case Exact(address):
-                yield address
-            case AddressList(_, listed):
-                yield from sorted(listed)
-    if rule.address_map is not None:
-        yield from (key for key in rule.address_map.targets if not key.startswith("@"))
-
-
 def _domains(table: RuleTable, unrouted_to: str | None) -> dict[str, str]:
     """Return the mailbox by domain, for the rules that are for all its unknown addresses."""
     mailboxes: dict[str, str] = {}
     for rule in table.rules:
         if not rule.may_apply(known=True) and _diverts(rule):
             domains = [each.domain for each in rule.match if isinstance(each, InDomain)]
-            if rule.address_map is not None:
-                domains += [key[1:] for key in rule.address_map.targets if key.startswith("@")]
-            for domain in domains:
+            for domain in (*domains, *rule.mapped_domains()):
                 mailboxes.setdefault(domain, _mailbox(rule, unrouted_to))
     return mailboxes
 

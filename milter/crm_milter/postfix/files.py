@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from crm_milter.postfix.postconf import PostfixError
+from crm_milter.wording import why
 
 # Postfix waits until main.cf is two seconds old, since an editor may still be writing it. These
 # appear at once and complete, so nobody has to wait.
@@ -131,4 +132,4 @@ def read_texts(folder: Path) -> dict[str, str]:
             name: (folder / name).read_bytes().decode("utf-8", "surrogateescape") for name in FILES
         }
     except OSError as error:
-        raise PostfixError(f'cannot read "{error.filename}": {error.strerror}') from error
+        raise PostfixError(f'cannot read "{error.filename}": {why(error)}') from error

@@ -15,7 +15,7 @@ from crm_milter.postfix.postconf import PostfixError, Service, split_list
 from crm_milter.postfix.site import Site
 from crm_milter.postfix.traces import expanded
 from crm_milter.rules.pattern import AddressList, Exact, InDomain
-from crm_milter.rules.rule import OnOversize, OnSpam, Rule, exact_addresses
+from crm_milter.rules.rule import OnOversize, OnSpam, Rule
 
 _NO_MAPPINGS = "no_address_mappings"
 _NON_SMTPD = re.compile(r"\$[({]?non_smtpd_milters\b")
@@ -264,9 +264,7 @@ def _unmapped(site: Site, rule: Rule) -> str:
                 return f"@{pattern.domain}"
         elif not isinstance(pattern, Exact | AddressList):
             return str(pattern)
-    keys = exact_addresses(rule)
-    if rule.address_map is not None:
-        keys += [key for key in rule.address_map.targets if key.startswith("@")]
+    keys = (*rule.addresses(), *(f"@{domain}" for domain in rule.mapped_domains()))
     return next((key for key in keys if key not in site.aliases), "")
 
 

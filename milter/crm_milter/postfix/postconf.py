@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from crm_milter.wording import why
+
 TIMEOUT = 60.0  # seconds; postconf itself waits until main.cf is two seconds old
 
 _PLACES = os.pathsep.join(("/usr/sbin", "/sbin", "/usr/local/sbin", "/opt/postfix/sbin"))
@@ -179,7 +181,7 @@ class Postconf:
             )
             raise PostfixError(message) from None
         except OSError as error:
-            raise PostfixError(f'cannot run "{path}": {error.strerror}') from error
+            raise PostfixError(f'cannot run "{path}": {why(error)}') from error
 
     def _ask(self, *arguments: str) -> str:
         done = self.run("postconf", *arguments)

@@ -11,7 +11,7 @@ from crm_milter.postfix.domains import Domains
 from crm_milter.postfix.lookup import Tables
 from crm_milter.postfix.milters import Entry, OurSocket, parse
 from crm_milter.postfix.postconf import Postconf, Service
-from crm_milter.rules.rule import Mode, Rule, exact_addresses
+from crm_milter.rules.rule import Mode, Rule
 from crm_milter.rules.table import RuleTable
 
 
@@ -87,7 +87,7 @@ class Site:
         return [
             address
             for rule in self.rules
-            for address in exact_addresses(rule)
+            for address in rule.addresses()
             if address not in self.aliases and address.isascii() and not rule.replaces
         ]
 

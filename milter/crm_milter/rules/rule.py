@@ -169,6 +169,42 @@ class Rule:
         constant = self.replace_with is None or self.replace_with.is_constant
         return constant and not self.propagate_extension
 
+    def addresses(self) -> Iterator[str]:
+        """Yield the addresses, in normal form, that the rule names one by one."""
+        for pattern in self.match:
+            if isinstance(pattern, Exact):
+                yield pattern.address
+            elif isinstance(pattern, AddressList):
+                yield from sorted(pattern.addresses)
+        if self.address_map is not None:
+            yield from (key for key in self.address_map.targets if not key.startswith("@"))
+
+    def names(self, address: str) -> bool:
+        """Tell whether an address is one of those."""
+        table = self.address_map
+        return (table is not None and address in table.targets) or any(
+            address == pattern.address
+            if isinstance(pattern, Exact)
+            else isinstance(pattern, AddressList) and address in pattern.addresses
+            for pattern in self.match
+        )
+
+    def mapped_domains(self) -> Iterator[str]:
+        """Yield the domains that the table of the rule has as a whole."""
+        if self.address_map is not None:
+            yield from (key[1:] for key in self.address_map.targets if key.startswith("@"))
+
+    def known_targets(self) -> Iterator[str]:
+        """Yield the targets that are known without a message."""
+        if self.address_map is not None:
+            for targets in self.address_map.targets.values():
+                yield from targets
+        template = self.replace_with
+        if template is not None and template.constant is not None:
+            yield template.constant
+        elif template is not None and not template.references():
+            yield from (template.fill(address, ()) or "" for address in self.addresses())
+
     @property
     def replaces(self) -> bool:
         """Tell whether the recipient goes, rather than getting copies beside."""
@@ -227,16 +263,3 @@ def _extended(target: str, extension: str) -> str | None:
 def key(address: str) -> str:
     """Return the normal form of a target or copy: kept, since the same come again and again."""
     return addresses.normalise(address)
-
-
-def exact_addresses(rule: Rule) -> list[str]:
-    """Return the addresses, in normal form, that a rule names one by one."""
-    found: list[str] = []
-    for pattern in rule.match:
-        if isinstance(pattern, Exact):
-            found.append(pattern.address)
-        elif isinstance(pattern, AddressList):
-            found += sorted(pattern.addresses)
-    if rule.address_map is not None:
-        found += [key for key in rule.address_map.targets if not key.startswith("@")]
-    return found

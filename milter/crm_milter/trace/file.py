@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, cast
 
 from crm_milter.trace.lines import Line, Parser
 from crm_milter.trace.records import whole
+from crm_milter.wording import why
 
 Warn = Callable[[str], None]
 
@@ -58,7 +59,7 @@ class LogFile:
             newest = path.stat().st_mtime if path.is_file() else None
         except DAMAGE as error:
             self._open.close()
-            raise LogError(f"{path}: {reason(error)}") from error
+            raise LogError(f"{path}: {why(error)}") from error
         now = datetime.now(UTC)
         self._newest = datetime.fromtimestamp(newest, UTC) if newest else now
         self._parser = Parser(self._newest, self.name)
@@ -132,7 +133,7 @@ class LogFile:
             yield from whole(first, lines)
         except DAMAGE as error:
             if not self._damaged:
-                self._warn(f"{self.name}: {reason(error)}, read only as far as that")
+                self._warn(f"{self.name}: {why(error)}, read only as far as that")
             self._damaged = True
 
     def _look_for_a_new_file(self) -> None:
@@ -152,10 +153,6 @@ def _as_written(words: Iterable[str]) -> list[str]:
     """Return words as a log may have them: also as JSON escapes a quoted local part."""
     found = list(words)
     return [*found, *(json.dumps(each)[1:-1] for each in found if '"' in each or "\\" in each)]
-
-
-def reason(error: BaseException) -> str:
-    return (getattr(error, "strerror", None) or str(error)).lower()
 
 
 def _as_it_is(stream: BinaryIO) -> BinaryIO:

@@ -15,6 +15,7 @@ from typing import Any
 
 from crm_milter.trace.file import LogError
 from crm_milter.trace.sources import journal_matches
+from crm_milter.wording import why
 
 _CHUNK = 1 << 18
 _LONGEST = 1 << 20  # bytes of an entry; a longer one is skipped
@@ -79,7 +80,7 @@ class JournalTail:
                 stderr=subprocess.PIPE,
             )
         except OSError as error:
-            raise LogError(f"journalctl: {(error.strerror or '').lower()}") from error
+            raise LogError(f"journalctl: {why(error)}") from error
         os.set_blocking(_output(process), False)
         self._process = process
         return process

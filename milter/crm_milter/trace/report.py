@@ -7,7 +7,7 @@ from typing import Any
 from crm_milter.trace.history import Journey
 from crm_milter.trace.lines import Delivery, Line, decided, delivery
 from crm_milter.trace.search import Found
-from crm_milter.wording import printable
+from crm_milter.wording import counted, printable
 
 _MARGIN = 4 * " "
 
@@ -69,11 +69,11 @@ def _steps(lines: Iterable[Line]) -> Iterator[tuple[datetime | None, str]]:
         else:
             words = _words(line)
         if again:
-            yield until, f"same result {again} more {'time' if again == 1 else 'times'}"
+            yield until, f"same result {counted(again, 'more time')}"
             again = 0
         yield line.time, words
     if again:
-        yield until, f"same result {again} more {'time' if again == 1 else 'times'}"
+        yield until, f"same result {counted(again, 'more time')}"
 
 
 def delivery_words(attempt: Delivery) -> str:

@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from crm_milter.trace.file import DAMAGE, LogError, opened, reason
+from crm_milter.trace.file import DAMAGE, LogError, opened
 from crm_milter.trace.records import whole
 from crm_milter.trace.sources import with_rotated
+from crm_milter.wording import why
 
 _CHUNK = 1 << 18
 _LONGEST = 1 << 16  # a longer line is no line of a mail log, and skipped
@@ -52,7 +53,7 @@ class Tail:
                 found = file.lines()
         except DAMAGE as error:
             self.close()
-            raise LogError(f"{self._path}: {reason(error)}") from error
+            raise LogError(f"{self._path}: {why(error)}") from error
         return found
 
     def close(self) -> None:

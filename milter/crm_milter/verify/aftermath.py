@@ -7,6 +7,7 @@ from crm_milter import address as addresses
 from crm_milter.trace.lines import Delivery
 from crm_milter.verify.outcome import Evidence, Expected
 from crm_milter.verify.probe import offers_dsn
+from crm_milter.wording import why
 
 _SERVER = re.compile(r"(?P<name>[^\[\]]+)\[(?P<address>[0-9a-fA-F.:]+)\]:(?P<port>\d+)")
 
@@ -42,8 +43,7 @@ def _dsn(each: Delivery) -> Iterator[str]:
     try:
         offers = offers_dsn(server["address"], int(server["port"]))
     except OSError as error:
-        why = error.strerror or str(error)
-        yield f"dsn       unknown whether {server['name']} offers DSN: {why.lower()}"
+        yield f"dsn       unknown whether {server['name']} offers DSN: {why(error)}"
         return
     if offers:
         yield f"dsn       {server['name']} offers DSN: it is told not to bounce to the sender"

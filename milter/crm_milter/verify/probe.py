@@ -13,6 +13,8 @@ from email.utils import formatdate
 from functools import partial
 from typing import Any
 
+from crm_milter.wording import why
+
 # What every spam filter takes for spam (https://spamassassin.apache.org/gtube/).
 GTUBE = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
 SMTP_PORT, SMTPS_PORT = 25, 465
@@ -100,7 +102,7 @@ class Probe:
             return _reply(stage, error.smtp_code, error.smtp_error)
         except (OSError, smtplib.SMTPException) as error:
             where = f"{dialogue.host}:{dialogue.port}"
-            return Reply(stage, 0, f"no answer from {where}: {_reason(error)}")
+            return Reply(stage, 0, f"no answer from {where}: {why(error)}")
 
     @property
     def _is_ascii(self) -> bool:
@@ -147,7 +149,7 @@ def _encrypt(client: smtplib.SMTP) -> None:
         client.starttls(context=_context())
         client.ehlo_or_helo_if_needed()
     except (OSError, smtplib.SMTPException) as error:
-        raise _NotEncryptedError(_reason(error)) from error
+        raise _NotEncryptedError(why(error)) from error
 
 
 def _context() -> ssl.SSLContext:
@@ -166,11 +168,7 @@ def offers_dsn(host: str, port: int) -> bool:
                 raise OSError(0, str(dialogue.greeting))
             return bool(client.has_extn("dsn"))
     except smtplib.SMTPException as error:
-        raise OSError(0, _reason(error)) from error
-
-
-def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error)).lower()
+        raise OSError(0, why(error)) from error
 
 
 def new_token() -> str:

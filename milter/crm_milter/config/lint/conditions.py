@@ -6,7 +6,7 @@ from crm_milter.config.build import Entry
 from crm_milter.config.kinds import Section
 from crm_milter.rules.conditions import Condition, ExceptHeaders, From, Headers, Until
 from crm_milter.rules.pattern import Exact
-from crm_milter.rules.rule import Rule, exact_addresses
+from crm_milter.rules.rule import Rule
 from crm_milter.rules.table import RuleTable
 
 _WEEK = 7 * 24 * 3600.0
@@ -112,7 +112,7 @@ def _selects(rule: Rule) -> bool:
 
 def _rules(entry: Entry, table: RuleTable) -> Iterator[tuple[str, list[Rule]]]:
     """Yield the addresses that a rule is the first to select mail of, each with all its rules."""
-    for address in exact_addresses(entry.rule) if _selects(entry.rule) else ():
+    for address in entry.rule.addresses() if _selects(entry.rule) else ():
         rules = [match.rule for match in table.possible(address)]
         if next(filter(_selects, rules), None) is entry.rule:
             yield address, rules

@@ -53,7 +53,7 @@ class _Loops:
         self._domains = None if table.live() else reroutable(rules)
         self._locals: dict[str, list[str]] = {}
         if any(_keeps_local(entry.rule.replace_with) for entry in entries):
-            for address in {each for entry in entries for each in _named(entry.rule)}:
+            for address in {each for entry in entries for each in entry.rule.addresses()}:
                 domain = addresses.domain_of(address)
                 self._locals.setdefault(domain, []).append(addresses.local_of(address))
 
@@ -127,7 +127,7 @@ class _Loops:
         normal = addresses.normalise(address)
         for match in self._table.possible(normal):
             rule = match.rule
-            if rule.replaces or (rule.unrouted_to and _names(rule, match.address)):
+            if rule.replaces or (rule.unrouted_to and rule.names(match.address)):
                 return rule
         return None
 
@@ -181,26 +181,6 @@ def _complain(place: Place, key: str, what: str, taker: Rule) -> None:
 
 def _keeps_local(template: Template | None) -> bool:
     return template is not None and template.local is None and not template.is_constant
-
-
-def _named(rule: Rule) -> Iterator[str]:
-    """Yield the addresses that a rule names, in normal form."""
-    for pattern in rule.match:
-        match pattern:
-            case Exact(address):
-                yield address
-            case AddressList(_, listed):
-                yield from listed
-    if rule.address_map is not None:
-        yield from (key for key in rule.address_map.targets if not key.startswith("@"))
-
-
-def _names(rule: Rule, address: str) -> bool:
-    return any(
-        address == pattern.address if isinstance(pattern, Exact) else address in pattern.addresses
-        for pattern in rule.match
-        if isinstance(pattern, Exact | AddressList)
-    )
 
 
 def reroutable(rules: Iterable[Rule]) -> frozenset[str] | None:

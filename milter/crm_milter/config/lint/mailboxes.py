@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from crm_milter import address as addresses
 from crm_milter.config.build import Entry
 from crm_milter.config.kinds import Place, Section
-from crm_milter.rules.pattern import AddressList, Exact, Glob, InDomain, Pattern
+from crm_milter.rules.pattern import Glob, InDomain, Pattern
 from crm_milter.rules.rule import Rule
 from crm_milter.rules.template import Template
 
@@ -48,7 +48,7 @@ class DeadEnds:
 
     def add(self, rule: Rule) -> None:
         """Add what a rule sends mail to."""
-        for target in known_targets(rule):
+        for target in rule.known_targets():
             self._targets.setdefault(self._base(target), rule.name)
         for domain, pattern in _patterns(rule):
             self._patterns.setdefault(domain, []).append((pattern, rule.name))
@@ -66,27 +66,6 @@ class DeadEnds:
 
     def _base(self, address: str) -> str:
         return addresses.without_extension(addresses.normalise(address).casefold(), self.delimiter)
-
-
-def known_targets(rule: Rule) -> Iterator[str]:
-    """Yield the targets that are known without a message."""
-    if rule.address_map is not None:
-        for targets in rule.address_map.targets.values():
-            yield from targets
-    template = rule.replace_with
-    if template is not None and template.constant is not None:
-        yield template.constant
-    elif template is not None and not template.references():
-        for address in _exact(rule):
-            yield template.fill(address, ()) or ""
-
-
-def _exact(rule: Rule) -> Iterator[str]:
-    for pattern in rule.match:
-        if isinstance(pattern, Exact):
-            yield pattern.address
-        elif isinstance(pattern, AddressList):
-            yield from pattern.addresses
 
 
 def _patterns(rule: Rule) -> Iterator[tuple[str, re.Pattern[str]]]:

@@ -21,6 +21,7 @@ from crm_milter.postfix.files import (
 )
 from crm_milter.postfix.lookup import INDEXED
 from crm_milter.postfix.postconf import Postconf, PostfixError, last_line
+from crm_milter.wording import why
 
 _MOST = 65536  # bytes of what postfix(1) says last
 _REASON = re.compile(r"(?m)^.*\b(?:fatal|error|panic): .*$")
@@ -32,7 +33,7 @@ def locked(home: Path) -> Iterator[None]:
     try:
         number = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise PostfixError(f'cannot read "{home}": {error.strerror}') from error
+        raise PostfixError(f'cannot read "{home}": {why(error)}') from error
     try:
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

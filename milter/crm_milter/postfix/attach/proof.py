@@ -18,6 +18,7 @@ from crm_milter.postfix.doors import Door, doors, talk
 from crm_milter.postfix.placement import placement
 from crm_milter.postfix.postconf import Service, split_list
 from crm_milter.postfix.site import Site
+from crm_milter.wording import why
 
 PATIENCE = 5.0  # seconds; smtpd processes from before a reload end with their session
 _AGAIN_LATER = (421, 451)
@@ -68,7 +69,7 @@ def _try(site: Site, service: Service, door: Door, is_down: bool) -> Result:
             code, text = talk(connection)
             reached = bool(_connections(site) - before)
     except (OSError, ValueError) as error:
-        return Result(service, State.UNKNOWN, f"no SMTP session with {door.where}: {_words(error)}")
+        return Result(service, State.UNKNOWN, f"no SMTP session with {door.where}: {why(error)}")
     if code in _AGAIN_LATER:
         return Result(service, State.FAILED, f'"{service.label}" answered {code} {text}')
     if reached or (is_down and code == 250):
@@ -95,11 +96,6 @@ def _exemptions(site: Site, service: Service, door: Door) -> Iterator[str]:
     for table in split_list(site.postconf.value("smtpd_milter_maps", service)):
         if site.tables.look_up(table, [door.client]):
             yield table
-
-
-def _words(error: Exception) -> str:
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return reason.lower()
 
 
 def _connections(site: Site) -> set[str]:

@@ -20,6 +20,7 @@ from crm_milter.postfix.edit import Edit, without_blanks
 from crm_milter.postfix.files import FILES, Texts, copy_as, real, write_atomically
 from crm_milter.postfix.milters import parse
 from crm_milter.postfix.postconf import PostfixError, split_list
+from crm_milter.wording import why
 
 FOLDER = "crm-milter-attached"
 
@@ -171,8 +172,7 @@ def save(directory: Path, record: Record) -> None:
         # passwords from other users.
         write_atomically(folder / "record.json", json.dumps(asdict(record), indent=1) + "\n", 0o600)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise PostfixError(f'cannot write to "{folder}": {reason}') from error
+        raise PostfixError(f'cannot write to "{folder}": {why(error)}') from error
 
 
 def remove(directory: Path) -> None:
@@ -183,6 +183,5 @@ def remove(directory: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise PostfixError(f'cannot remove "{folder}": {reason}') from error
+        raise PostfixError(f'cannot remove "{folder}": {why(error)}') from error
     shutil.rmtree(folder, ignore_errors=True)

@@ -12,7 +12,6 @@ from crm_milter.postfix.lookup import INDEXED, plain
 from crm_milter.postfix.postconf import split_list
 from crm_milter.postfix.site import Site
 from crm_milter.rules.pattern import Glob, InDomain
-from crm_milter.rules.rule import exact_addresses
 
 _UNROUTED = (
     "mail for a matched address that is not rerouted has no mailbox, and Postfix may reject it"
@@ -112,11 +111,10 @@ def _extra_wildcards(site: Site) -> Iterator[str]:
 
 
 def _domains(site: Site) -> list[str]:
-    found = [addresses.domain_of(each) for rule in site.rules for each in exact_addresses(rule)]
+    found = [addresses.domain_of(each) for rule in site.rules for each in rule.addresses()]
     for rule in site.rules:
         found += [each.domain for each in rule.match if isinstance(each, InDomain | Glob)]
-        if rule.address_map:
-            found += [key[1:] for key in rule.address_map.targets if key.startswith("@")]
+        found += rule.mapped_domains()
     return list(dict.fromkeys(found))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crm_milter.config.problems import Severity
-from crm_milter.wording import one_line
+from crm_milter.wording import and_more, counted, one_line
 
 __all__ = ["Finding", "Severity", "as_json", "count_text", "lines", "names"]
 
@@ -44,12 +44,9 @@ def count_text(findings: Iterable[Finding]) -> str:
     """Return how many errors and warnings there are."""
     severities = [each.severity for each in findings]
     counts = [(severities.count(severity), severity.value) for severity in Severity]
-    return ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for count, name in counts)
+    return ", ".join(counted(count, name) for count, name in counts)
 
 
 def names(items: Iterable[str], most: int = 3) -> str:
     """Return a few items of a list in quotes, and how many more there are."""
-    listed = list(items)
-    shown = ", ".join(f'"{each}"' for each in listed[:most])
-    more = len(listed) - most
-    return f"{shown} and {more} more" if more > 0 else shown
+    return and_more([f'"{each}"' for each in items], most)

@@ -58,8 +58,7 @@ def _wide_domains(rule: Rule) -> Iterator[str]:
     for pattern in rule.match:
         if not isinstance(pattern, Exact):
             yield from domains_of(pattern)
-    if rule.address_map is not None:
-        yield from (key[1:] for key in rule.address_map.targets if key.startswith("@"))
+    yield from rule.mapped_domains()
 
 
 def _is_lost(site: Site, rules: list[Rule], address: str) -> bool:

@@ -5,7 +5,7 @@ by a table that rewrites addresses after the milters were asked.
 from collections.abc import Iterator
 
 from crm_milter import address as addresses
-from crm_milter.config.lint.mailboxes import KEYS, DeadEnds, known_targets
+from crm_milter.config.lint.mailboxes import KEYS, DeadEnds
 from crm_milter.config.problems import Severity
 from crm_milter.postfix import alias_file
 from crm_milter.postfix.checks import mend
@@ -14,7 +14,6 @@ from crm_milter.postfix.checks.finding import Finding, names
 from crm_milter.postfix.domains import Fate, Kind, members_of
 from crm_milter.postfix.postconf import split_list
 from crm_milter.postfix.site import Site
-from crm_milter.rules.rule import exact_addresses
 from crm_milter.rules.strangers import domains_of, is_public
 
 _CANONICAL = ("canonical_maps", "recipient_canonical_maps")
@@ -25,9 +24,8 @@ def foreign(site: Site) -> Iterator[Finding]:
     """Each domain that a pattern takes is one that this Postfix accepts mail for."""
     for rule in site.rules:
         wanted = {each for part in rule.match for each in domains_of(part)}
-        keys = rule.address_map.targets if rule.address_map else ()
-        wanted |= {key[1:] for key in keys if key.startswith("@")}
-        exact = {addresses.domain_of(each) for each in exact_addresses(rule)}
+        wanted.update(rule.mapped_domains())
+        exact = {addresses.domain_of(each) for each in rule.addresses()}
         told = {each for each in exact if not is_public(each)}  # by address-domain
         for domain in sorted(wanted):
             if site.domains.kind(domain) is not Kind.REMOTE or domain in told:
@@ -45,7 +43,7 @@ def foreign(site: Site) -> Iterator[Finding]:
 def tested(site: Site) -> Iterator[Finding]:
     """An address of a test rule is one that Postfix accepts without crm-milter's table."""
     for rule in site.tested:
-        for address in exact_addresses(rule):
+        for address in rule.addresses():
             known = address in site.aliases or site.domains.fate(address) is not Fate.UNKNOWN
             if known or not address.isascii():
                 continue
@@ -103,7 +101,7 @@ def copies(site: Site) -> Iterator[Finding]:
 
 def rewritten(site: Site) -> Iterator[Finding]:
     """No table sends a target elsewhere."""
-    targets = (target for rule in site.rules for target in known_targets(rule))
+    targets = (target for rule in site.rules for target in rule.known_targets())
     for target in dict.fromkeys(filter(None, targets)):
         normal = addresses.normalise(target)
         for name in (*_CANONICAL, "virtual_alias_maps", "smtp_generic_maps"):

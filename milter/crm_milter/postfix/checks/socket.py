@@ -14,6 +14,7 @@ from crm_milter.postfix.checks import mend
 from crm_milter.postfix.checks.finding import Finding, names
 from crm_milter.postfix.placement import placement
 from crm_milter.postfix.site import Site
+from crm_milter.wording import why
 
 _TIMEOUT = 5.0
 _UNREACHED = "Postfix cannot reach the milter: all mail gets 451, or none is rerouted"
@@ -42,7 +43,7 @@ def unreachable(site: Site) -> str:
     except PermissionError:
         return ""  # we may not; whether postfix may is another question
     except OSError as error:
-        return f"nothing listens on {listen.libmilter}: {(error.strerror or str(error)).lower()}"
+        return f"nothing listens on {listen.libmilter}: {why(error)}"
     return ""
 
 
