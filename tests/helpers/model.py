@@ -21,6 +21,7 @@ metrics:
 recipient_delimiter: "+"
 known_recipients: [known]
 unrouted_to: it@solarmora.com
+dead_letters: Lost@solarmora.com
 spam: amavis
 authentication: [mx.solarmora.com, edge]
 rules:
@@ -52,7 +53,7 @@ rules:
      on_oversize: reject}
   - {name: trial, match: trial@solarmora.com, replace_with: trial@crm.example, mode: test}
   - {name: bounces, match: sales@solarmora.com, replace_with: sales@crm.example,
-     envelope_sender: bounces@solarmora.com, add_headers: {X-Original: "{recipient}"}}
+     dead_letters: bounces@solarmora.com, add_headers: {X-Original: "{recipient}"}}
   - {name: extend, match: ext@solarmora.com, replace_with: ext@crm.example, propagate_extension: true}
 """  # noqa: E501 - a rule a line
 FILES = {
@@ -76,6 +77,7 @@ class Clause:
     forged: str = "route"
     oversize: str = ""  # what happens above LIMIT; "": there is no limit
     test: bool = False
+    dead: str = "lost@solarmora.com"  # gets whole what a target refuses
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class Box:
         return None
 
 
+BOUNCES = "bounces@solarmora.com"
 TEAM, BOSS = ("team@solarmora.com",), ("boss@solarmora.com",)
 
 
@@ -157,7 +160,7 @@ _MATCHED = (
     _box("small", Clause(("small@crm.example",), oversize="leave")),
     _box("tiny", Clause(("tiny@crm.example",), oversize="reject")),
     _box("trial", Clause(("trial@crm.example",), test=True)),
-    _box("sales", Clause(("sales@crm.example",))),
+    _box("sales", Clause(("sales@crm.example",), dead=BOUNCES)),
     Box(("<ext+a@solarmora.com>",), "box-ext@mailbox.example",
         ((None, (), Clause(("ext+a@crm.example",))),)),
 )  # fmt: skip
@@ -204,6 +207,7 @@ class Plan:
     gone: Counter[str] = field(default_factory=Counter)
     add: set[str] = field(default_factory=set)
     marked: bool = False  # the marker may be in it: nobody but ours gets it
+    sender: str = ""  # the mailbox for dead letters, if it takes the place of the sender
 
 
 def _fate(clause: Clause, letter: Letter) -> str:
@@ -234,6 +238,8 @@ def plan(letter: Letter) -> Plan:
         return Plan(reply=_REFUSALS[only], gone=Counter(box.lands for box, _ in letter.boxes))
     result = Plan(held=only == "quarantine")
     wanted: set[str] = set()
+    aims: set[str] = set()
+    dead: set[str] = set()
     kept: set[str] = set()  # where a rule only gives company
     for box, clause, wish in wishes:
         acts = wish in ("route", "discard") or result.held
@@ -244,9 +250,15 @@ def plan(letter: Letter) -> Plan:
         if clause and acts and wish != "discard":
             spam = letter.verdict == "spam" and not result.held
             targets = {*clause.targets} - {letter.sender.lower(), letter.author.lower()}
+            aims |= targets
+            dead |= {clause.dead} if targets else set()
             wanted |= {*targets, *clause.spam_copies, *(() if spam else clause.copies)}
-    result.add = wanted - {*result.stay}
     result.marked = bool(wanted) and {*result.stay} <= wanted | kept
+    if len(dead) == 1 and letter.sender and {*result.stay} <= wanted - aims:
+        (result.sender,) = dead
+    else:
+        wanted |= dead  # a copy at once
+    result.add = wanted - {*result.stay}
     return result
 
 

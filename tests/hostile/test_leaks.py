@@ -31,6 +31,7 @@ milter:
 metrics:
   listen: 127.0.0.1:{port}
 unrouted_to: it@solarmora.com
+dead_letters: secret-lost@solarmora.com
 spam: amavis
 rules:
   - name: support
@@ -38,7 +39,7 @@ rules:
     replace_with: secret-crm@crm.example
     also_deliver_to: [secret-copy@copies.example, {{address: secret-spam@copies.example, deliver_spam: true}}]
   - {{name: sales, match: sales@solarmora.com, replace_with: secret-sales@old.example,
-     envelope_sender: bounces@solarmora.com, add_headers: {{X-Original: "{{recipient}}"}}}}
+     dead_letters: secret-bounces@solarmora.com, add_headers: {{X-Original: "{{recipient}}"}}}}
   - {{name: open, match: open@solarmora.com, replace_with: secret-open@crm.example,
      bypass_spam_filter: true, also_deliver_to: [{{address: secret-spam@copies.example, deliver_spam: true}}]}}
   - {{name: list, match: list@solarmora.com, also_deliver_to: [secret-copy@copies.example]}}
@@ -53,7 +54,7 @@ SECRET = re.compile(rb"(?i)secret-|(crm|old|copies)\.example|X-CRM-Milter|X-Orig
 _ALONE = ("list@solarmora.com",)  # sees the marker, if a rule copies its mail and nobody else's
 _OUR_FIELDS = re.compile(rb"(?m)^(X-CRM-Milter: [0-9a-f]{16}|X-Original: [\w@.]+)\r$")
 POSTMASTER = "postmaster@mail.lab.example"
-BOUNCES = "bounces@solarmora.com"
+DEAD = ("secret-bounces@solarmora.com", "secret-lost@solarmora.com")
 JOE, ALICE = "joe@customer.example", "alice@solarmora.com"
 ASKED = ("", " NOTIFY=SUCCESS,DELAY,FAILURE", " NOTIFY=SUCCESS ORCPT=rfc822;x@y.example",
          " NOTIFY=DELAY")  # fmt: skip
@@ -114,16 +115,17 @@ def send_all(lab):
 def read_by_others(lab, sinks):
     """All that reached somebody who must know of nothing: his address, and every octet of it."""
     for entry in lab.sink.received:
-        if entry.recipient == POSTMASTER:
+        if entry.recipient in (POSTMASTER, *DEAD):
             continue
         yield entry.recipient, f"{entry.rcpt.raw} {entry.delivery.mail_from}".encode()
-        report = entry.sender == "" and entry.recipient in (JOE, BOUNCES)
+        report = entry.sender == "" and entry.recipient == JOE
         # Postfix quotes the header of a message in a report on it, our fields included.
         sees = report or entry.recipient in _ALONE
         yield entry.recipient, _OUR_FIELDS.sub(b"", entry.data) if sees else entry.data
     for sink in sinks.values():  # a target or copy must not learn of another one
         for entry in sink.received:
-            raw = f"{entry.rcpt.raw} {entry.delivery.mail_from}"
+            sender = "" if entry.sender in DEAD else entry.delivery.mail_from  # whom it returns to
+            raw = f"{entry.rcpt.raw} {sender}"
             own = re.compile(rf"(?i){re.escape(entry.recipient)}|crm\.example|X-CRM-Milter")
             yield entry.recipient, own.sub("", raw).encode()
             yield entry.recipient, _OUR_FIELDS.sub(b"", entry.data)
@@ -165,6 +167,9 @@ def test_refused_by_the_far_side(world, lab, how):
     told = [each.data for each in lab.sink.received if each.recipient == POSTMASTER]
     assert any(b"secret-crm@crm.example" in each for each in told)
     assert any(b"secret-sales@old.example" in each for each in told)
+    for box in DEAD:
+        reports = [each for each in lab.sink.received if each.recipient == box]
+        assert any(each.sender == "" and b"message/rfc822" in each.data for each in reports)
 
 
 def test_delayed(world, lab):
@@ -224,7 +229,7 @@ def marks_in_reports(lab, rcpts, text):
     """Who asks for a report gets the header of the message in it, after our edits."""
     lab.sink.clear()
     asked = lab.send(f"<{JOE}> RET=HDRS", [f"{each} NOTIFY=SUCCESS" for each in rcpts], text)
-    reports = [each.data for each in asked.received if each.recipient == JOE]
+    reports = [each.data for each in asked.received if each.sender == ""]
     assert reports
     return [re.findall(rb"(?m)^X-CRM-Milter: (\S+)\r$", each) for each in reports]
 
@@ -274,6 +279,6 @@ def test_the_exceptions(world, lab):
     lab.sink.clear()
     lab.sink.clear()
     quiet = lab.send(f"<{JOE}>", ["<help@solarmora.com>"], text)
-    assert quiet.recipients == [POSTMASTER]
+    assert quiet.recipients == [POSTMASTER, DEAD[1]]
     assert "new=<secret-crm@crm.example>" in quiet.log[0]
     assert "to=<secret-crm@crm.example>" in lab.postfix.log()

@@ -152,7 +152,7 @@ FAULTS = {
     ),
     "bounces go to an alias of the target": (
         {
-            "text": RULES + "    envelope_sender: boss@solarmora.com\n",
+            "text": RULES + "    dead_letters: boss@solarmora.com\n",
             "aliases": f"boss@solarmora.com {CRM}\n",
         },
         "dead-end-target",

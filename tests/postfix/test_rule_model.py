@@ -49,7 +49,7 @@ rules:
   - name: sender
     match: sender@solarmora.com
     replace_with: sender@crm.example
-    envelope_sender: bounces@solarmora.com
+    dead_letters: bounces@solarmora.com
   - name: catch-all
     match: "@catch.example"
     apply_to: unknown
@@ -197,13 +197,16 @@ def test_sizes_of_one_message_do_not_count_for_the_next(lab):
             assert [each.recipient for each in lab.sink.wait(1)] == [recipient]
 
 
-def test_the_envelope_sender_is_ours_only_where_all_recipients_are(lab):
+def test_dead_letters_are_the_sender_only_where_all_recipients_are_ours(lab):
     alone = lab.send(JOE, ["<sender@solarmora.com>"], mail())
     assert alone.of("sender@crm.example").sender == "bounces@solarmora.com"
     mixed = lab.send(JOE, ["<sender@solarmora.com>", "<alice@x.example>"], mail())
     assert {each.sender for each in mixed.received} == {"joe@customer.example"}
+    everyone = ["alice@x.example", "bounces@solarmora.com", "sender@crm.example"]
+    assert mixed.recipients == everyone
     null = lab.send(NULL, ["<sender@solarmora.com>"], mail())
     assert null.of("sender@crm.example").sender == ""
+    assert null.recipients == everyone[1:]
 
 
 def test_header_fields_are_added_only_where_all_recipients_are_ours(lab):

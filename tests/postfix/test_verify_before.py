@@ -61,7 +61,7 @@ def shared(make_module_lab: Callable[..., Lab], certificate: Path, silent_sink: 
         RULES.replace("spam: amavis\n", "")
         + "  - {name: nodsn, match: nodsn@solarmora.com, replace_with: case@nodsn.example}\n"
         + "  - {name: own, match: own@solarmora.com, replace_with: case@nodsn.example,\n"
-        + "     envelope_sender: bounces@solarmora.com}\n",
+        + "     dead_letters: bounces@solarmora.com}\n",
         virtual_alias_maps=ALIASES,
         transport_maps={"nodsn.example": silent_sink},
         master=["tlsmgr unix - - n 1000? 1 tlsmgr"],

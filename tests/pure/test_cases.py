@@ -13,6 +13,7 @@ from crm_milter.cli.main import main
 ROOT = Path(__file__).parents[2]
 CONFIG = r"""
 unrouted_to: it@solarmora.com
+dead_letters: rejected@mail.solarmora.com
 spam: {filter: spamassassin, no_verdict: tempfail, unfiltered: 192.0.2.0/24}
 rules:
   - {name: trial, match: help@solarmora.com, replace_with: t@crm.example, mode: test}

@@ -236,8 +236,8 @@ BOUNCES = "bounces@solarmora.com"
         ("joe@customer.example", ["<help@solarmora.com>", "<info@solarmora.com>"], None),
     ],
 )
-def test_envelope_sender(sender, arguments, expected):
-    sending = rule("r", "help@solarmora.com", CRM, envelope_sender=BOUNCES)
+def test_dead_letters_become_the_sender_if_all_recipients_are_ours(sender, arguments, expected):
+    sending = rule("r", "help@solarmora.com", CRM, dead_letters=BOUNCES)
     keeping = rule("k", "info@solarmora.com", "info@crm.example")
     decision = run(policy(sending, keeping), *arguments, sender=sender)
     assert decision.envelope_sender == expected

@@ -18,12 +18,13 @@ from crm_milter.spam.presets import PRESETS
 FIVE_LINES = """\
 unrouted_to: it@solarmora.com
 spam: rspamd
+dead_letters: rejected@solarmora.com
 rules:
   - name: support
     match: help@solarmora.com
     replace_with: support@v1su0245ewejzhe7.case.my-crm.com
 """
-HEAD = "unrouted_to: it@solarmora.com\nspam: rspamd\n"
+HEAD = "unrouted_to: it@solarmora.com\nspam: rspamd\ndead_letters: dead@mailboxes.example\n"
 
 
 def read(text: str) -> Config:
@@ -182,7 +183,11 @@ RULE_A = "  - {name: a, match: a@x.example, replace_with: a@crm.example}\n"
         ),
         (
             "rules:\n" + RULE_A,
-            ["spam: no spam filter is configured: spam is rerouted like any other mail"],
+            [
+                "spam: no spam filter is configured: spam is rerouted like any other mail",
+                'dead_letters: mail that the CRM rejects is lost for rule "a": name a mailbox for'
+                ' it with "dead_letters", or send a copy to one (also_deliver_to)',
+            ],
         ),
     ],
 )
@@ -222,7 +227,7 @@ def test_what_is_odd_but_valid_is_a_warning(text: str, warnings: list[str]) -> N
     ],
 )
 def test_what_is_no_mistake(rules: str) -> None:
-    text = f"unrouted_to: it@mailboxes.example\nspam: rspamd\nrules:\n{rules}"
+    text = f"{HEAD}rules:\n{rules}"
     assert not [each for each in warnings_of(text) if "replace_with" not in each]
 
 
@@ -240,6 +245,7 @@ def test_the_conditions_and_limits_of_a_rule() -> None:
         """\
 recipient_delimiter: +
 unrouted_to: it@solarmora.com
+dead_letters: rejected@solarmora.com
 spam: rspamd
 rules:
   - name: a
@@ -250,10 +256,10 @@ rules:
     automatic: {reply: leave, list: leave, bulk: route}
     max_size: 25M
     on_oversize: reject
-    envelope_sender: bounces@y.example
+    dead_letters: Bounces@Y.example
     propagate_extension: true
     add_headers: {X-Gm-Original-To: "{recipient}", X-Case: "{rule}: {spam} {"}
-  - {name: b, match: b@x.example, replace_with: b@crm.example, envelope_sender: keep, max_size: 9}
+  - {name: b, match: b@x.example, replace_with: b@crm.example, max_size: 9}
   - {name: c, match: c@x.example, replace_with: c@crm.example, add_headers: {}, max_size: 500k}
 """
     )
@@ -266,7 +272,8 @@ rules:
     assert a.automatic == {AutomaticClass.REPLY, AutomaticClass.LIST}
     assert a.on_oversize is OnOversize.REJECT
     assert (a.max_size, b.max_size, c.max_size) == (25 * 1024 * 1024, 9, 500 * 1024)
-    assert (a.envelope_sender, b.envelope_sender) == ("bounces@y.example", None)
+    assert (a.dead_letters, b.dead_letters) == ("Bounces@y.example", None)
+    assert config.policy.dead_letters == "rejected@solarmora.com"
     assert a.propagate_extension
     assert a.add_headers == (("X-Gm-Original-To", "{recipient}"), ("X-Case", "{rule}: {spam} {"))
     assert c.add_headers == ()
@@ -300,7 +307,7 @@ def test_the_example_of_the_design() -> None:
     text += "  - name: x\n    match: x@x.example\n    replase_with: y@crm.example\n"
     problem = problems_of(text)[0]
     assert problem == (
-        "/etc/crm-milter/crm-milter.yaml:22: rules[3].replase_with: unknown key"
+        "/etc/crm-milter/crm-milter.yaml:23: rules[3].replase_with: unknown key"
         ' (did you mean "replace_with"?)'
     )
 

@@ -18,7 +18,7 @@ KEYS = [
     *("filter", "headers", "no_verdict", "name", "match", "replace_with", "also_deliver_to"),
     *("address", "deliver_spam", "at_least", "value", "on_spam", "mode", "workers"),
     *("include", "known_recipients", "address_map", "senders", "except_senders", "apply_to"),
-    *("max_size", "envelope_sender", "add_headers", "propagate_extension", "automatic"),
+    *("max_size", "dead_letters", "add_headers", "propagate_extension", "automatic"),
 ]
 TEXTS = r"""
 help@x.example @x.example * case-*@x.example /a(.*)@x\.example/ /(/ a@b@c "a"@x.example é@é.é <>
@@ -49,7 +49,7 @@ RULES = st.fixed_dictionaries(
         "also_deliver_to": VALUES,
         "unrouted_to": WORDS.map(quoted),
         "senders": VALUES,
-        "envelope_sender": WORDS.map(quoted),
+        "dead_letters": WORDS.map(quoted),
         "add_headers": VALUES,
         "apply_to": st.sampled_from(["known", "unknown"]),
     },

@@ -10,7 +10,7 @@ from crm_milter.config.load import Config, load, parse
 from crm_milter.config.problems import ConfigError
 from crm_milter.rules.conditions import Occasion
 
-HEAD = "unrouted_to: it@mailboxes.example\nspam: rspamd\n"
+HEAD = "unrouted_to: it@mailboxes.example\nspam: rspamd\ndead_letters: dead@mailboxes.example\n"
 LIST = HEAD + "rules:\n  - {name: a, match: 'file:list', replace_with: a@crm.example}\n"
 MAP = HEAD + "rules:\n  - {name: a, address_map: table}\n"
 KNOWN = (
@@ -203,7 +203,7 @@ def test_accounts_that_nobody_asks_for_are_odd(tmp_path: Path) -> None:
     text = HEAD + "known_recipients: accounts\n"
     loaded = config(tmp_path, text, accounts="joe@x.example\n")
     expected = (
-        'crm-milter.yaml:3: warning: known_recipients: has no effect: no rule uses "apply_to"'
+        'crm-milter.yaml:4: warning: known_recipients: has no effect: no rule uses "apply_to"'
     )
     assert warnings(loaded, tmp_path) == [expected]
 

@@ -7,7 +7,7 @@ import pytest
 from crm_milter.config.lint.crms import crm_of
 from crm_milter.config.load import parse
 
-HEAD = "unrouted_to: it@y.example\nspam: rspamd\nrules:\n"
+HEAD = "unrouted_to: it@y.example\nspam: rspamd\ndead_letters: dead@mailboxes.example\nrules:\n"
 SALESFORCE = "support@0-abc123.1-def.eu1.case.salesforce.com"
 JIRA = "support@site.atlassian.net"
 SIZE = '25M" such mail goes to unrouted_to'

@@ -14,6 +14,7 @@ rules:
   - name: cases
     match: "case-*@solarmora.com"
     replace_with: \1@crm.example
+    dead_letters: rejected@solarmora.com
   - name: support
     match: [help@solarmora.com, support@solarmora.com]
     replace_with: support@crm.example

@@ -455,7 +455,9 @@ def test_postfix_has_to_accept_an_address_for_the_sake_of_some_of_its_mail():
 def checked(folder: Path, text: str, clock=lambda: NOON):
     """The warnings of a file with these rules, or its errors."""
     path = folder / "crm-milter.yaml"
-    path.write_text(f"unrouted_to: it@y.example\nspam: rspamd\nrules:\n{text}")
+    path.write_text(
+        f"unrouted_to: it@y.example\nspam: rspamd\nrules:\n{text}\ndead_letters: d@z.example\n"
+    )
     try:
         found = load(path, None, clock).warnings
     except ConfigError as error:

@@ -156,6 +156,7 @@ def test_the_marker_as_published():
 CONFIG = """
 unrouted_to: it@x.example
 spam: amavis
+dead_letters: d@x.example
 rules:
   - {name: a, match: h@x.example, replace_with: c@y.example}
 """

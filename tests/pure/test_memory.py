@@ -63,7 +63,7 @@ def days(draw):
         {"max_size": 100},
         {"conditions": (Senders((parse(JOE),)),)},
         {"conditions": (ExceptSenders((parse(JANE),)),)},
-        {"envelope_sender": "bounces@a.example"},
+        {"dead_letters": "bounces@a.example"},
         {"add_headers": (("X-To", "{recipient} {spam}"),)},
     ]
     rules = [replace(each, **draw(st.sampled_from(choices))) for each in rules]
@@ -216,7 +216,7 @@ PAIRS = {
         (TO, [NO, ("authentication-results", "mx; dmarc=fail")]),
     ),
     "null sender": (
-        policy(replace(HELP, envelope_sender="bounces@solarmora.com")),
+        policy(replace(HELP, dead_letters="bounces@solarmora.com")),
         (TO, [NO]),
         (TO._replace(sender=""), [NO]),
     ),

@@ -8,7 +8,7 @@ from crm_milter.config.load import parse
 from crm_milter.config.problems import ConfigError
 from crm_milter.rules.strangers import is_public
 
-HEAD = "unrouted_to: it@y.example\nspam: rspamd\n"
+HEAD = "unrouted_to: it@y.example\nspam: rspamd\ndead_letters: dead@mailboxes.example\n"
 
 
 def problems(text: str, head: str = HEAD) -> list[str]:
@@ -115,7 +115,7 @@ def test_public_providers(domain: str, public: bool) -> None:
 CRM = "match: a@x.example, replace_with: Support+x@crm.example"
 
 
-@pytest.mark.parametrize("key", ["unrouted_to", "envelope_sender"])
+@pytest.mark.parametrize("key", ["unrouted_to", "dead_letters"])
 @pytest.mark.parametrize(
     ("rule", "mailbox"),
     [
@@ -162,7 +162,10 @@ def test_what_is_kept_from_a_target_does_not_get_there(key: str, rule: str, mail
     ],
 )
 def test_another_mailbox_is_no_target(rule: str, mailbox: str) -> None:
-    assert problems(rules(rule), f"unrouted_to: {mailbox}\nspam: rspamd\n") == []
+    assert (
+        problems(rules(rule), f"unrouted_to: {mailbox}\ndead_letters: d@y.example\nspam: rspamd\n")
+        == []
+    )
 
 
 def test_a_table_of_targets_is_looked_at(tmp_path: Path) -> None:

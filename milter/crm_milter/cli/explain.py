@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crm_milter import address as addresses
 from crm_milter.cli import options
 from crm_milter.cli.terminal import EX_NO, EX_OK, load_config, read_stdin, say
 from crm_milter.dryrun.decided import DryRun, Mail
+from crm_milter.routing import dead_letters
 from crm_milter.routing.decide import Policy
 from crm_milter.routing.decision import Decision, Envelope, Recipient
 from crm_milter.routing.logline import outcome_line
@@ -39,6 +41,7 @@ class Story:
     envelope: Envelope
     looked_at: tuple[tuple[Recipient, tuple[Step, ...]], ...]
     decision: Decision | None  # None: no rule applies, the milter lets go at DATA
+    sender_parameters: str = ""  # what a new sender comes with
 
 
 def explain(
@@ -55,7 +58,9 @@ def explain(
     looked_at = tuple(
         (each, tuple(_steps(policy.table, each.address, occasion))) for each in envelope.recipients
     )
-    return Story(envelope, looked_at, decision)
+    replaced = decision is not None and decision.envelope_sender is not None
+    parameters = dead_letters.parameters(addresses.strip_path(sender)) if replaced else ""
+    return Story(envelope, looked_at, decision, parameters)
 
 
 def _steps(table: RuleTable, address: str, occasion: Occasion) -> Iterator[Step]:
@@ -121,10 +126,10 @@ def lines(story: Story) -> Iterator[str]:
         if acting_rule(recipient) is None:
             yield "  no rule applies"
     yield ""
-    yield from _end(decision)
+    yield from _end(decision, story.sender_parameters)
 
 
-def _end(decision: Decision | None) -> Iterator[str]:
+def _end(decision: Decision | None, sender_parameters: str) -> Iterator[str]:
     if decision is None:
         yield "no rule matches any recipient: accepted at DATA, message neither read nor changed"
         return
@@ -135,7 +140,7 @@ def _end(decision: Decision | None) -> Iterator[str]:
     for raw in decision.remove:
         yield f"remove <{printable(raw)}>"
     if decision.envelope_sender is not None:
-        yield f"envelope sender <{decision.envelope_sender}>"
+        yield f"envelope sender <{decision.envelope_sender}> {sender_parameters}"
     for name, value in decision.headers:
         yield f"header {name}: {value}"
     if decision.hold:
@@ -159,11 +164,11 @@ def as_json(story: Story) -> dict[str, Any]:
             }
             for recipient, steps in story.looked_at
         ],
-        "decision": _decision_json(decision) if decision else None,
+        "decision": _decision_json(decision, story.sender_parameters) if decision else None,
     }
 
 
-def _decision_json(decision: Decision) -> dict[str, Any]:
+def _decision_json(decision: Decision, sender_parameters: str) -> dict[str, Any]:
     return {
         "spam": decision.judgement.verdict.value,
         "spam_field": decision.judgement.field,
@@ -175,6 +180,7 @@ def _decision_json(decision: Decision) -> dict[str, Any]:
                 "reason": each.reason.value if each.reason else None,
                 "targets": list(each.targets),
                 "copies": [copy.address for copy in each.copies],
+                "insured": each.insured or None,
                 "test": each.test,
             }
             for each in decision.outcomes
@@ -182,6 +188,7 @@ def _decision_json(decision: Decision) -> dict[str, Any]:
         "add": [{"address": each.address, "parameters": each.parameters} for each in decision.add],
         "remove": list(decision.remove),
         "envelope_sender": decision.envelope_sender,
+        "sender_parameters": sender_parameters,
         "headers": [list(each) for each in decision.headers],
         "hold": bool(decision.hold),
         "reply": decision.reply.value,

@@ -64,7 +64,7 @@ def rule_json(rule: Rule) -> dict[str, Any]:
         "max_size": rule.max_size,
         "on_oversize": rule.on_oversize.value,
         "suppress_bounces": rule.suppress_bounces,
-        "envelope_sender": rule.envelope_sender or "keep",
+        "dead_letters": rule.dead_letters,
         "propagate_extension": rule.propagate_extension,
         "add_headers": dict(rule.add_headers),
         "unrouted_to": rule.unrouted_to,

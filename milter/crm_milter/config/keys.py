@@ -43,6 +43,7 @@ TEMPLATE = Text("an address", template, r"^[^<]*@[^@<>,; ]*$")
 PATTERN = FileText("a pattern", values.pattern, r"^(\*|/.+/|file:.+|[^<]*@[^@<>,; ]+)$")
 SENDER = FileText("a pattern", values.sender_pattern, r"^(\*|<>|/.+/|file:.+|[^<]*@[^@<>,; ]+)$")
 PRESET = Text("a preset", values.spam_filter, f"^({'|'.join(PRESETS)}|mailscanner:[!-9;-~]+)$")
+DEAD_LETTERS = Text("an address", values.dead_letters, r"^[^<]+@[^@<>,; ]+$")
 FIELD_NAME = Text("a header name", values.field_name, "^[!-9;-~]+$")
 HEADERS = Fields(
     "a mapping of header names to patterns",
@@ -50,6 +51,8 @@ HEADERS = Fields(
     Several(Text("a pattern", fieldpattern.parse, "."), least=1),
 )
 MOMENT = Text("a date and time with a time zone", moment, "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ].+$")
+
+NOT_SENDER = 'replaced by "dead_letters", the mailbox for mail that the CRM rejects'
 
 MILTER = table(
     'a mapping with the keys of the milter ("listen", ...)',
@@ -227,10 +230,10 @@ RULE = table(
         "do not send the sender a bounce if the CRM rejects the mail",
     ),
     Key(
-        "envelope_sender",
-        Text('an address or "keep"', values.envelope_sender, f"^keep$|{ADDRESS.shape}"),
-        "keep",
-        "envelope sender of rerouted mail: keep, or the address that gets bounces",
+        "dead_letters",
+        DEAD_LETTERS,
+        None,
+        "mailbox for mail that the target rejects; overrides the global one",
     ),
     Key(
         "add_headers",
@@ -251,7 +254,10 @@ RULE = table(
     Key("mode", Choice(Mode), "enforce", "test: log what would be done, change nothing"),
     needs=(("match", "address_map"),),
     apart=(("match", "address_map"), ("replace_with", "address_map")),
-    former={"auto_submitted": 'replaced by "automatic"; write "automatic: {reply: leave}"'},
+    former={
+        "auto_submitted": 'replaced by "automatic"; write "automatic: {reply: leave}"',
+        "envelope_sender": NOT_SENDER,
+    },
 )
 
 ROOT = table(
@@ -272,6 +278,7 @@ ROOT = table(
         "tables whose first column lists the addresses with an account",
     ),
     Key("unrouted_to", ADDRESS, None, "mailbox for matched mail that is not rerouted"),
+    Key("dead_letters", DEAD_LETTERS, None, "mailbox for mail that the CRM rejects"),
     Key(
         "spam",
         Either(Text("a preset", build.preset, PRESET.shape), SPAM),
@@ -292,6 +299,7 @@ ROOT = table(
     ),
     Key("include", Several(Text("a file")), (), "files with more rules, such as rules.d/*.yaml"),
     Key("rules", Several(RULE, one=False), (), "the first rule that matches a recipient applies"),
+    former={"envelope_sender": NOT_SENDER},
 )
 
 # What an included file may hold.

@@ -20,7 +20,7 @@ from crm_milter.config import document, keys
 from crm_milter.config.build import Entry, MilterSettings, SpamSettings
 from crm_milter.config.files import Files
 from crm_milter.config.kinds import Section
-from crm_milter.config.lint import rules
+from crm_milter.config.lint import nets, rules
 from crm_milter.config.listen import LONGEST_SOCKET_PATH, UnixSocket
 from crm_milter.config.problems import ConfigError, Problem, Problems
 from crm_milter.config.problems import Path as Where
@@ -136,6 +136,7 @@ def _checked(
     for live in table.live():
         live.close()
     problems.raise_errors()
+    nets.check(entries, section)
     marker_key = _marker_key(section, path, sources)
     return Config(
         milter=milter,
@@ -149,6 +150,7 @@ def _checked(
             spam.unfiltered,
             marker_key,
             frozenset(section["authentication"]),
+            section["dead_letters"],
         ),
         warnings=problems.warnings(),
     )

@@ -200,7 +200,8 @@ class Reader:
         if key is None and name in kind.former:
             return self._fail(node, path, kind.former[name])
         if key is None:
-            return self._fail(node, path, f"unknown key{self._meant(kind, name)}")
+            message = kind.former.get(name) or f"unknown key{self._meant(kind, name)}"
+            return self._fail(node, path, message)
         if key.refusal:
             return self._fail(node, path, key.refusal)
         return self.read(key.kind, node, path)

@@ -128,13 +128,15 @@ def accounts(text: str, files: Files) -> frozenset[str]:
     return files.read(text, tables.accounts)
 
 
-def envelope_sender(text: str) -> str | None:
-    """Return the address for bounces, None for that of the message."""
-    if text == "keep":
-        return None
-    if text in ("", "<>"):
-        raise ValueError('expected an address for bounces, or "keep"')
-    return mailbox(text)
+def dead_letters(text: str) -> str:
+    """Return the mailbox for what a target refuses: the envelope sender of what is rerouted."""
+    address = mailbox(text)
+    if not address.isascii():
+        raise ValueError(
+            f'"{text}" needs SMTPUTF8, which few CRMs offer: they would reject all mail from it;'
+            " use an address in ASCII"
+        )
+    return address
 
 
 def automatic(text: str) -> frozenset[AutomaticClass]:

@@ -48,6 +48,11 @@ class Message:
         return self._occasion
 
     @property
+    def typed_sender(self) -> str:
+        """The envelope sender as the client spelt it."""
+        return addresses.strip_path(text(self._argument))
+
+    @property
     def size(self) -> int:
         """Bytes: what MAIL declared (RFC 1870) or what was seen, if more."""
         declared = esmtp(self._parameters).get("SIZE", "")

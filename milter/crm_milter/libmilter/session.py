@@ -206,7 +206,7 @@ class Session:
             facts = (message.gathering or self._service.policy.gathering()).facts()
             envelope = self._envelope(ctx, message)
             resolution, headers = self._service.memory.resolve(envelope, facts)
-            answer = carry_out(ctx, resolution, headers)
+            answer = carry_out(ctx, message, resolution, headers)
             queue_id = _macro(ctx, "i") or "NOQUEUE"
             for words in resolution.words:
                 self._log(f"{queue_id}: {words}")

@@ -93,10 +93,12 @@ RECIPIENTS = RULE.add(
     "recipients",
     "counter",
     "recipients",
-    "Matched recipients by rule and outcome. In test mode they count only as test.",
+    "Matched recipients by rule and outcome. In test mode they count only as test. insured:"
+    " replaced, and dead_letters got a copy at once.",
     label="outcome",
     values=(
         "replaced",
+        "insured",
         "kept_with_copies",
         *(f"left_{reason.value}" for reason in Reason),
         "rejected",

@@ -129,6 +129,8 @@ def recipient_outcome(outcome: Outcome) -> str:
     """Return what became of a recipient."""
     if outcome.test:
         return "test"
+    if outcome.action is Action.REROUTED and outcome.insured:
+        return "insured"
     if outcome.action is Action.LEFT:
         reason = outcome.reason or Reason.NO_TARGET  # there always is one
         return f"left_{reason.value}"

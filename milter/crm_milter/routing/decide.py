@@ -67,6 +67,7 @@ class Policy:
     unfiltered: tuple[Network, ...] = ()  # clients that the filter is told not to look at
     marker_key: bytes = field(default=b"", repr=False)
     authserv_ids: frozenset[str] = frozenset()  # whose Authentication-Results count
+    dead_letters: str | None = None  # for what targets refuse, unless a rule has its own
     judge: Judge = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -167,7 +168,7 @@ def resolve(policy: Policy, envelope: Envelope, facts: Facts) -> Decision:
     if discarded == len(envelope.recipients):
         return Decision(reply=Reply.DISCARD, judgement=judgement, outcomes=outcomes)
     signature = Signature(policy.marker_key, facts.identities[0])
-    return edits(envelope, outcomes, judgement, signature)
+    return edits(envelope, outcomes, judgement, signature, policy.dead_letters)
 
 
 def _refusal(

@@ -117,6 +117,7 @@ class Outcome(NamedTuple):
     withheld: int = 0  # copies that spam does not get
     test: bool = False  # said, not done
     duplicate: bool = False  # the original may get it, too: its spelling cannot be known
+    insured: str = ""  # where dead letters go: it gets a copy at once
 
     @property
     def changes_envelope(self) -> bool:

@@ -5,9 +5,10 @@ what is added twice, so here the end is computed first and only the difference i
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 from crm_milter import address as addresses
+from crm_milter.routing import dead_letters
 from crm_milter.routing.decision import Action, Addition, Decision, Envelope, Outcome
 from crm_milter.routing.marker import UNSIGNED, Signature, stands_for
 from crm_milter.rules.rule import key
@@ -22,6 +23,7 @@ def edits(
     outcomes: tuple[Outcome, ...],
     judgement: Judgement,
     signature: Signature = UNSIGNED,
+    dead_letters_to: str | None = None,
 ) -> Decision:
     """Return the decision for outcomes that leave a message to be delivered.
 
@@ -29,24 +31,30 @@ def edits(
     """
     changing = [each for each in outcomes if each.changes_envelope]
     wanted = _wanted(changing)
+    boxes = dead_letters.mailboxes(changing, dead_letters_to)
     leaving = {
         each.recipient.raw
         for each in changing
         if each.targets or each.action is Action.DISCARDED  # else it only gets company
     }
-    leaving -= _owed_a_copy(envelope, leaving, wanted)
+    leaving -= _owed_a_copy(envelope, leaving, wanted.keys() | boxes)
     staying = [each for each in envelope.recipients if each.raw not in leaving]
     present = {each.address for each in staying}
-    add = tuple([wanted[each] for each in sorted(wanted) if each not in present])
-    if not add and not staying:
-        raise RuntimeError("the decision would leave the envelope empty")
-    kept = {each.raw for each in staying}
-    bare, doubtful = _bare_spellings(envelope, leaving, kept)
     # What all recipients see is said only where all of them are ours; the marker also to those
     # that a rule gives company.
     ours_alone = bool(wanted) and present <= wanted.keys()
     known = present - wanted.keys() <= {each.recipient.address for each in changing}
     marked = _marked(changing) if wanted and known else None
+    sender = None
+    if boxes:
+        wanted, sender, outcomes = dead_letters.caught(
+            envelope, outcomes, wanted, present, dead_letters_to
+        )
+    add = tuple([wanted[each] for each in sorted(wanted) if each not in present])
+    if not add and not staying:
+        raise RuntimeError("the decision would leave the envelope empty")
+    kept = {each.raw for each in staying}
+    bare, doubtful = _bare_spellings(envelope, leaving, kept)
     return Decision(
         add=add,
         remove=tuple(sorted(leaving | bare - kept)),
@@ -55,7 +63,7 @@ def edits(
             *(_added(changing, judgement) if ours_alone else ()),
         ),
         marked=marked,
-        envelope_sender=_sender(envelope, changing) if ours_alone else None,
+        envelope_sender=sender,
         hold=_hold(changing),
         judgement=judgement,
         outcomes=_noted(outcomes, doubtful) if doubtful else outcomes,
@@ -106,7 +114,7 @@ def _want(wanted: dict[str, Addition], addition: Addition) -> None:
         wanted[normal] = Addition(known.address, never, known.orcpt or addition.orcpt)
 
 
-def _owed_a_copy(envelope: Envelope, leaving: set[str], wanted: dict[str, Addition]) -> set[str]:
+def _owed_a_copy(envelope: Envelope, leaving: set[str], wanted: Set[str]) -> set[str]:
     """Return the spellings that stay after all, since somebody's rule sends a copy there.
 
     Adding the address and then deleting it would delete both (cleanup_milter.c), so its record
@@ -179,9 +187,3 @@ def _own_fields(outcome: Outcome, judgement: Judgement) -> list[tuple[str, str]]
         (name, _PLACEHOLDER.sub(lambda found: printable(values[found[0]]), value))
         for name, value in outcome.rule.add_headers
     ]
-
-
-def _sender(envelope: Envelope, changing: list[Outcome]) -> str | None:
-    """Return the address for bounces that all rules agree on; never in place of ``<>``."""
-    senders = {each.rule.envelope_sender for each in changing}
-    return senders.pop() if len(senders) == 1 and envelope.sender else None

@@ -28,6 +28,8 @@ def outcome_words(outcome: Outcome, judgement: Judgement) -> str:
         line += f" rule={outcome.rule.name}"
         if outcome.reason:
             line += f" reason={outcome.reason.value}"
+    if outcome.insured:
+        line += f" insured=<{outcome.insured}>"
     if outcome.duplicate:
         line += " duplicate=possible"
     return line

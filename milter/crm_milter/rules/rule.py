@@ -126,7 +126,7 @@ class Rule:
     on_unauthenticated: OnUnauthenticated = OnUnauthenticated.ROUTE
     max_size: int | None = None  # bytes
     on_oversize: OnOversize = OnOversize.LEAVE
-    envelope_sender: str | None = None  # None: kept
+    dead_letters: str | None = None  # None: the one for all rules
     propagate_extension: bool = False
     add_headers: tuple[tuple[str, str], ...] = ()
 

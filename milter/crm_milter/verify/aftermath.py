@@ -50,5 +50,5 @@ def _dsn(each: Delivery) -> Iterator[str]:
     else:
         yield (
             f"dsn       {server['name']} offers no DSN: if it accepts mail and bounces it later,"
-            " the sender gets that bounce and sees the address of the CRM; set envelope_sender"
+            " the sender gets that bounce and sees the address of the CRM; set dead_letters"
         )

@@ -68,6 +68,8 @@ def plan(config: Config, probe: Probe, relayhost: str = "") -> Plan:
     targets = tuple(addresses.normalise(each) for each in targets)
     copies = {addresses.normalise(each.address) for each in match.rule.copies}
     marks_ham = any(each.marks_ham for each in config.policy.filters)
+    # A null sender is never replaced.
+    bounces_to_us = bool(probe.sender and (match.rule.dead_letters or config.policy.dead_letters))
     expected = Expected(
         normal,
         match.rule.name,
@@ -76,7 +78,7 @@ def plan(config: Config, probe: Probe, relayhost: str = "") -> Plan:
         marks_ham,
         spam=bool(probe.spam_line),
         relayhost=relayhost,
-        keeps_sender=match.rule.suppress_bounces and not match.rule.envelope_sender,
+        keeps_sender=match.rule.suppress_bounces and not bounces_to_us,
     )
     return Plan(probe, expected, match.rule.mode, _milter_name(config))
 

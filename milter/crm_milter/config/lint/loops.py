@@ -34,12 +34,13 @@ MOST_TRIED = 100_000
 def check(entries: tuple[Entry, ...], table: RuleTable, root: Section) -> None:
     """Note every target, copy and mailbox of these rules that a rule takes."""
     loops = _Loops(entries, table)
-    loops.mailbox("unrouted_to", root["unrouted_to"], root.place)
+    for key in ("unrouted_to", "dead_letters"):
+        loops.mailbox(key, root[key], root.place)
     for entry in entries:
         loops.targets(entry)
         loops.mapped(entry)
         loops.copies(entry)
-        for key in ("unrouted_to", "envelope_sender"):
+        for key in ("unrouted_to", "dead_letters"):
             loops.mailbox(key, getattr(entry.rule, key), entry.place)
 
 
@@ -109,7 +110,7 @@ class _Loops:
                 f'"{address}" is matched by rule "{taker.name}": mail that is not rerouted'
                 " would not stay there"
             )
-            if key == "envelope_sender":
+            if key == "dead_letters":
                 message = (
                     f'"{address}" is matched by rule "{taker.name}": bounces would be rerouted'
                 )

@@ -14,7 +14,7 @@ from crm_milter.rules.pattern import Glob, InDomain, Pattern
 from crm_milter.rules.rule import Rule
 from crm_milter.rules.template import Template
 
-KEYS = ("unrouted_to", "envelope_sender", "dead_letters")
+KEYS = ("unrouted_to", "dead_letters")
 _REFERENCE = re.compile(r"\\[1-9]")
 
 
