@@ -136,13 +136,9 @@ class Planted:
         """The names of the checks that found something, sorted."""
         return sorted(each["check"] for each in self.findings())
 
-    def environment(self) -> dict[str, str]:
-        """What a shell needs to find the commands that findings name."""
-        path = f"{Path(sys.executable).parent}:/usr/sbin:{os.environ['PATH']}"
-        return {**os.environ, "PATH": path}
-
     def mend(self) -> None:
         """Do what the findings tell, without the reload of a Postfix that nobody asks."""
+        path = f"{Path(sys.executable).parent}:/usr/sbin:{os.environ['PATH']}"
         for each in self.findings():
             # "what else could be done: COMMAND"
             command = re.sub(
@@ -151,7 +147,7 @@ class Planted:
             command = re.sub(r" && (postfix -c \S+|systemctl) reload( crm-milter)?$", "", command)
             subprocess.run(
                 ["/bin/sh", "-ec", command],
-                env=self.environment(),
+                env={**os.environ, "PATH": path},
                 check=True,
                 timeout=60,
             )

@@ -222,7 +222,6 @@ BY_HAND = {
     "twice",
     "recipients are verified by a class",
     "a table that is not there",
-    "other milters for some",  # a command would take the exemptions away
 }
 
 

@@ -18,6 +18,7 @@ from crm_milter.config.reader import INVALID, Reader
 from crm_milter.config.sources import Disk
 from crm_milter.dryrun.decided import Mail
 from crm_milter.routing.decision import WOULD, Action, Reason
+from crm_milter.rules.moment import moment
 from crm_milter.wording import suggestion, why
 
 NONE = "none"  # no rule, no reason
@@ -100,6 +101,7 @@ def _case(section: Section) -> Case:
         not section["sendmail"],
         section["authenticated"],
         section["client"],
+        section["at"].seconds if section["at"] else None,
     )
     return Case(section["name"] or "", place.problems.file, place.start, mail, expected)
 
@@ -146,6 +148,7 @@ _CASE = table(
     ),
     Key("message", Text("a file"), None, "a message instead of header fields"),
     Key("size", Text("a size", values.size, number=True), None, "size of the message"),
+    Key("at", Text("a date and time", moment), None, "when it comes; else always and never"),
     Key("client", Text("an address of the network"), "", "where it came from"),
     Key("authenticated", Flag(), False, "a user of this host sent it"),
     Key("sendmail", Flag(), False, "handed in by sendmail(1) instead of SMTP"),

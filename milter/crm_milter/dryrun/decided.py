@@ -38,11 +38,20 @@ class Decided(NamedTuple):
 
 
 class DryRun:
-    """One policy, for any number of messages."""
+    """One policy, for any number of messages.
 
-    def __init__(self, policy: Policy) -> None:
+    ``also`` are names of header fields that are looked at in any case, ``without`` such that are
+    not.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        also: frozenset[str] = frozenset(),
+        without: frozenset[str] = frozenset(),
+    ) -> None:
         self._policy = policy
-        self._wanted = policy.wanted_fields()
+        self._wanted = (policy.wanted_fields() | also) - without
 
     def decided(self, mail: Mail) -> Decided:
         """Return what happens to a message."""

@@ -32,7 +32,7 @@ _LONGEST_LINE = 1 << 20
 _HEAD = 200  # lines in which the first time is looked for
 _ANY_ID = re.compile(rb"\b[0-9A-Za-z]{6,20}(?=: )")
 _ZSTANDARD = b"\x28\xb5\x2f\xfd"
-_OPENERS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
+OPENERS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
 DAMAGE = (OSError, EOFError, lzma.LZMAError, zlib.error)
 
 
@@ -173,7 +173,7 @@ def opened(path: Path, files: ExitStack) -> tuple[BinaryIO, Callable[[BinaryIO],
         raise OSError(0, f"is a file of the journal; try --log <(journalctl --file {path})")
     if magic.startswith(_ZSTANDARD):
         return stream, _zstandard(path)
-    for start, opener in _OPENERS:
+    for start, opener in OPENERS:
         if magic.startswith(start):
             return stream, cast("Callable[[BinaryIO], BinaryIO]", opener)
     return stream, _as_it_is

@@ -236,10 +236,9 @@ def by_client(site: Site) -> Iterator[Finding]:
             yield Finding(
                 "milter-maps",
                 f"smtpd_milter_maps is {maps}",
-                "smtpd_milters is ignored for clients listed there, and their mail is not rerouted"
-                " unless their entry has crm-milter, too",
-                f"add {site.socket.address} to each entry, but to none that exempts a client on"
-                " purpose, such as by DISABLE",
+                "smtpd_milters is ignored for clients listed there: add crm-milter to each"
+                " entry, or mail from those clients is not rerouted",
+                mend.setting(site, "smtpd_milter_maps", None, [service]),
                 Severity.WARNING,
             )
             return
