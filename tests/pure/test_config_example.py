@@ -15,6 +15,7 @@ from crm_milter.config.document import Mapping, Node, Sequence
 from crm_milter.config.kinds import Either, Fields, Key, Kind, Several, Table
 from crm_milter.config.load import load, parse
 from crm_milter.config.problems import Problems
+from crm_milter.spam.presets import PRESETS
 
 EXAMPLE = Path(__file__).parents[2] / "milter" / "crm-milter.yaml"
 TEXT = EXAMPLE.read_text(encoding="utf-8")
@@ -90,6 +91,16 @@ def test_it_is_valid_with_every_option_in_use(tmp_path: Path) -> None:
 
 def test_it_names_every_supported_key_and_no_other() -> None:
     assert set(lines()) == set(KEYS)
+
+
+def test_it_names_every_preset_and_no_other_and_their_fields() -> None:
+    block = re.search(r"(?s)# Presets: (.*?)# Default:", TEXT)
+    assert block
+    lists = dict(re.findall(r"(?m)^(?:  #          |)([a-z]\S*) +(.*(?:\n  # {20,}.*)*)", block[1]))
+    assert set(lists) == {*PRESETS, "mailscanner:ORG"}
+    for name in set(lists) & set(PRESETS) - {"rspamd", "rspamd-headers"}:
+        shown = set(re.findall(r"X-[A-Za-z-]+", lists[name]))
+        assert {each.lower() for each in shown} == {each.name for each in PRESETS[name].tests}
 
 
 @pytest.mark.parametrize(

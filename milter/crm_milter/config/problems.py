@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from crm_milter.wording import one_line
 
-# Enough to mend a file in one go; a generated file may have a hundred thousand.
+# Enough to fix a file in one go; a generated file may have a hundred thousand.
 SHOWN = 100
 
 Path = tuple[str | int, ...]

@@ -1,7 +1,7 @@
 """Nodes to values, by the description of the configuration.
 
 Every value that does not fit is noted with its line and what was probably meant, and left out;
-reading goes on, so that one run shows all there is to mend.
+reading goes on, so that one run shows all there is to fix.
 """
 
 import re

@@ -6,7 +6,7 @@ from crm_milter import address as addresses
 from crm_milter.config.problems import Severity
 from crm_milter.postfix import alias_file
 from crm_milter.postfix.aliases import AliasError
-from crm_milter.postfix.checks import mend
+from crm_milter.postfix.checks import fix
 from crm_milter.postfix.checks.finding import Finding, names
 from crm_milter.postfix.domains import Fate, Kind, members_of
 from crm_milter.postfix.lookup import plain
@@ -31,7 +31,7 @@ def domains(site: Site) -> Iterator[Finding]:
             f'Postfix does not accept mail for the domain "{domain}" ({names(listed)})',
             'mail is rejected with "Relay access denied"; if the domain\'s mailboxes are'
             " on another host, add it to relay_domains instead",
-            mend.setting(site, name, value),
+            fix.setting(site, name, value),
         )
 
 
@@ -45,7 +45,7 @@ def copied(site: Site) -> Iterator[Finding]:
                 "address-unknown",
                 f'the rule for "{address}" only adds copies, but Postfix knows no such mailbox',
                 "mail is rejected: user unknown",
-                f'set "unrouted_to" in that rule in {site.path}, then {mend.ours(site, "attach")}',
+                f'set "unrouted_to" in that rule in {site.path}, then {fix.ours(site, "attach")}',
             )
 
 
@@ -61,7 +61,7 @@ def accounts(site: Site) -> Iterator[Finding]:
             f"take it out of the rule in {site.path}"
             if kind == "unix"
             else f"remove it from the rule in {site.path} or, if nobody reads that mailbox: "
-            + mend.drop_entry(site, account.table, account.key)
+            + fix.drop_entry(site, account.table, account.key)
         )
         yield Finding(
             "real-account",
@@ -87,7 +87,7 @@ def members(site: Site) -> Iterator[Finding]:
                         f'the alias "{key}" in {table} expands to "{member}"',
                         f'milters see the address before alias expansion: mail for "{key}"'
                         " is never rerouted and goes to unrouted_to",
-                        _add_to_rule(site, key, member, value) + mend.drop_entry(site, table, key),
+                        _add_to_rule(site, key, member, value) + fix.drop_entry(site, table, key),
                     )
 
 
@@ -105,7 +105,7 @@ def unrouted(site: Site) -> Iterator[Finding]:
             "unrouted",
             str(site.alias_lines),
             "Postfix needs a mailbox for mail that is not rerouted (spam, a loop, milter down)",
-            f"set unrouted_to in {site.path}, then {mend.ours(site, 'attach')}",
+            f"set unrouted_to in {site.path}, then {fix.ours(site, 'attach')}",
         )
     routed = frozenset(site.routed)
     for mailbox in dict.fromkeys(site.routed.values()):
@@ -131,8 +131,8 @@ def new_mailbox(site: Site, address: str, key: str = "unrouted_to") -> str:
         return f"useradd --create-home {local}"
     values = {Kind.MAILBOX: f"{domain}/{local}/", Kind.RELAY: "OK", Kind.LOCAL: "x"}
     table = table or next(iter(tables), "")
-    if table and kind in values and not mend.is_local_aliases(site, table):
-        return mend.add_entry(site, table, address, values[kind])
+    if table and kind in values and not fix.is_local_aliases(site, table):
+        return fix.add_entry(site, table, address, values[kind])
     return other
 
 
@@ -155,7 +155,7 @@ def targets(site: Site) -> Iterator[Finding]:
                 f' "{domain}" ({kind.value}): it {fate.value}',
                 "mail for the CRM stays on this host instead of being sent to the CRM",
                 f"remove {domain} from {kind.value}: "
-                + mend.setting(site, kind.value, _without(site, kind.value, domain)),
+                + fix.setting(site, kind.value, _without(site, kind.value, domain)),
                 Severity.WARNING if fate is Fate.MAILBOX else Severity.ERROR,
             )
 
@@ -177,3 +177,6 @@ def _targets(rule: Rule) -> Iterable[str]:
 def _without(site: Site, name: str, domain: str) -> str:
     items = split_list(site.postconf.raw(name))
     return ", ".join(item for item in items if not f".{domain}".endswith(f".{item.lower()}"))
+
+
+CHECKS = (domains, copied, accounts, members, unrouted, targets)

@@ -38,3 +38,6 @@ def rejects(site: Site) -> Iterator[Finding]:
 def _is_filtered(site: Site) -> bool:
     services = site.postconf.running_as("smtpd", "pickup")
     return any(destinations(site, each).any for each in services)
+
+
+CHECKS = (rejects,)

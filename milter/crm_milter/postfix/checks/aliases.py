@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from crm_milter import address as addresses
 from crm_milter.postfix import alias_file, plan
 from crm_milter.postfix.aliases import AliasError
-from crm_milter.postfix.checks import mend
+from crm_milter.postfix.checks import fix
 from crm_milter.postfix.checks.finding import Finding, names
 from crm_milter.postfix.domains import Kind
 from crm_milter.postfix.lookup import INDEXED, plain
@@ -30,8 +30,8 @@ def attached(site: Site) -> Iterator[Finding]:
             f"virtual_alias_maps does not include {alias_file.table(site)} and has no entry"
             f" for {names(unknown)}",
             _UNROUTED,
-            f"{mend.ours(site, 'map', '--write')} && "
-            + mend.settings(site, plan.virtual_aliases(site)),
+            f"{fix.ours(site, 'map', '--write')} && "
+            + fix.settings(site, plan.virtual_aliases(site)),
         )
 
 
@@ -51,9 +51,9 @@ def current(site: Site) -> Iterator[Finding]:
         f"{alias_file.path(site)} is {what if alias_file.path(site).exists() else 'missing'}",
         f'{_UNROUTED}; "systemctl reload crm-milter" also runs this command',
         f"check that no rule is missing in {site.path}, because {lost}: "
-        + mend.ours(site, "map", "--write", "--force")
+        + fix.ours(site, "map", "--write", "--force")
         if lost
-        else mend.ours(site, "map", "--write"),
+        else fix.ours(site, "map", "--write"),
     )
 
 
@@ -65,7 +65,7 @@ def shadowed(site: Site) -> Iterator[Finding]:
             f'"{key}" is also in {table}, which sends it to "{value}"',
             f'mail that is not rerouted does not go to "{site.aliases[key]}" (unrouted_to)'
             " and may bounce",
-            mend.drop_entry(site, table, key),
+            fix.drop_entry(site, table, key),
         )
 
 
@@ -97,9 +97,9 @@ def wildcards(site: Site) -> Iterator[Finding]:
                 f'"{key}" in {table} sends all mail for the domain to "{value}"'
                 + (f", including mail for {names(victims)}" if victims else ""),
                 "a wildcard virtual alias captures the mail of every mailbox in the domain",
-                mend.ours(site, "map", "--write")
+                fix.ours(site, "map", "--write")
                 if table == own
-                else mend.drop_entry(site, table, key),
+                else fix.drop_entry(site, table, key),
             )
 
 
@@ -128,3 +128,6 @@ def _victims(site: Site, domain: str) -> list[str] | None:
         return None
     maps = split_list(site.postconf.value("virtual_alias_maps"))
     return sorted(each for each in mailboxes if site.tables.first(maps, [each]) is None)
+
+
+CHECKS = (attached, current, shadowed, wildcards)

@@ -74,3 +74,6 @@ def _opendmarc(root: Path) -> Iterator[str]:
         except OSError:
             continue
         yield from (socket.gethostname() if each == "HOSTNAME" else each for each in found)
+
+
+CHECKS = (written, identity)

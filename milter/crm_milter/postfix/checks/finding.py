@@ -1,4 +1,4 @@
-"""What a check found: how bad it is, why it matters and the command that mends it."""
+"""What a check found: how bad it is, why it matters and the command that fixes it."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Finding:
     check: str
     found: str
     why: str
-    mend: str
+    fix: str
     severity: Severity = Severity.ERROR
 
 
@@ -26,7 +26,7 @@ def lines(findings: Iterable[Finding]) -> Iterator[str]:
     for each in findings:
         yield f"{each.severity.value}: {each.check}: {one_line(each.found)}"
         yield f"  why:  {one_line(each.why)}"
-        yield f"  fix:  {each.mend}"
+        yield f"  fix:  {each.fix}"
 
 
 def as_json(finding: Finding) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def as_json(finding: Finding) -> dict[str, Any]:
         "check": finding.check,
         "found": finding.found,
         "why": finding.why,
-        "fix": finding.mend,
+        "fix": finding.fix,
     }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from crm_milter.postfix.checks import mend
+from crm_milter.postfix.checks import fix
 from crm_milter.postfix.checks.finding import Finding, names
 from crm_milter.postfix.edit import Edit
 from crm_milter.postfix.placement import is_reinjection, options, placement
@@ -52,17 +52,17 @@ def _stripped(
                 "header-checks",
                 f"{name} ({table}) removes {names(gone)}",
                 "crm-milter cannot see the filter's verdict and reroutes the mail",
-                _mend(site, service, name, table, gone[0]),
+                _fix(site, service, name, table, gone[0]),
             )
 
 
-def _mend(site: Site, service: Service, name: str, table: str, line: str) -> str:
+def _fix(site: Site, service: Service, name: str, table: str, line: str) -> str:
     if is_reinjection(service):
         value = ", ".join([*options(site.postconf, service), "no_header_body_checks"])
-        return mend.settings(site, [Edit(service.label, "receive_override_options", value)])
+        return fix.settings(site, [Edit(service.label, "receive_override_options", value)])
     query = site.postconf.command("postmap", "-q", line, table)
     others = [each for each in split_list(site.postconf.raw(name)) if each != table]
-    whole = mend.setting(site, name, ", ".join(others) if others else None)
+    whole = fix.setting(site, name, ", ".join(others) if others else None)
     return f"remove the entry that matches {query}, or the whole table: {whole}"
 
 
@@ -73,3 +73,6 @@ def _verdicts(site: Site) -> Iterator[str]:
     for each in site.config.policy.filters:
         for test in each.tests:
             yield f"{'-'.join(word.capitalize() for word in test.name.split('-'))}: {test.sample}"
+
+
+CHECKS = (verdict_headers,)

@@ -112,3 +112,6 @@ def _users() -> Iterator[str]:
     for each in pwd.getpwall():
         if each.pw_uid == 0 or (each.pw_uid >= _PEOPLE and each.pw_uid != _NOBODY):
             yield each.pw_name.lower()
+
+
+CHECKS = (accounts,)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from crm_milter.config.problems import Severity
 from crm_milter.postfix import plan
 from crm_milter.postfix import plan as eligible
-from crm_milter.postfix.checks import mend
+from crm_milter.postfix.checks import fix
 from crm_milter.postfix.checks.finding import Finding, names
 from crm_milter.postfix.edit import Edit
 from crm_milter.postfix.milters import Entry
@@ -35,7 +35,7 @@ def missing(site: Site) -> Iterator[Finding]:
                     check,
                     f"{name} of {names(each.label for each in group)} in {origin} {what}",
                     why,
-                    _mend(site, name, group),
+                    _fix(site, name, group),
                 )
 
 
@@ -46,7 +46,7 @@ def opted_out(site: Site) -> Iterator[Finding]:
             "milter-missing",
             f'smtpd_milters of "{service.label}" is empty in master.cf',
             "mail accepted there is never rerouted, which may be intended: attach leaves it so",
-            mend.settings(site, plan.opted_in(site, service)),
+            fix.settings(site, plan.opted_in(site, service)),
             Severity.WARNING,
         )
 
@@ -89,11 +89,11 @@ def _faults(
 def _by_origin(name: str, services: list[Service]) -> dict[str, list[Service]]:
     groups: dict[str, list[Service]] = {}
     for each in services:
-        groups.setdefault(mend.origin(name, each), []).append(each)
+        groups.setdefault(fix.origin(name, each), []).append(each)
     return groups
 
 
-def _mend(site: Site, name: str, services: list[Service]) -> str:
+def _fix(site: Site, name: str, services: list[Service]) -> str:
     """Return the commands that put our milter where it belongs in these services."""
     make: Callable[[Site, str], list[Edit]] = (
         plan.smtpd_milters if name == _SMTPD else plan.non_smtpd_milters
@@ -105,7 +105,7 @@ def _mend(site: Site, name: str, services: list[Service]) -> str:
     scopes = {each.label for each in services}
     if any(name not in each.overrides for each in services):
         scopes.add("")
-    return mend.settings(site, [each for each in edits if each.scope in scopes])
+    return fix.settings(site, [each for each in edits if each.scope in scopes])
 
 
 def early(site: Site) -> Iterator[Finding]:
@@ -118,7 +118,7 @@ def early(site: Site) -> Iterator[Finding]:
             f" crm-milter in {origin}",
             "mail is rerouted before the filter's verdict is known: attach crm-milter to"
             " the smtpd that takes mail back from the filter",
-            _mend(site, _SMTPD, group),
+            _fix(site, _SMTPD, group),
         )
 
 
@@ -156,7 +156,7 @@ def overrides(site: Site) -> Iterator[Finding]:
             what, check = "has no_address_mappings", "address-mappings"
             why = "virtual aliases are not expanded here: mail that is not rerouted has no mailbox"
         found = f"receive_override_options of {scope} {what}"
-        yield Finding(check, found, why, mend.settings(site, [edit]))
+        yield Finding(check, found, why, fix.settings(site, [edit]))
 
 
 def _service(site: Site, label: str) -> Service | None:
@@ -184,7 +184,7 @@ def default_action(site: Site) -> Iterator[Finding]:
         action = _setting(site, service, entry, "default_action")
         if action in ("tempfail", "shutdown") or (action == "accept" and not refusals):
             continue
-        groups.setdefault((action, name, mend.origin(name, service)), []).append(service)
+        groups.setdefault((action, name, fix.origin(name, service)), []).append(service)
     # One entry that both lists inherit is one mistake.
     actions = {action for action, _, _ in groups}
     for action in sorted(actions):
@@ -196,7 +196,7 @@ def default_action(site: Site) -> Iterator[Finding]:
             f'default_action of crm-milter is "{action}" ({where}){reason}',
             "while crm-milter is down or busy, mail is rejected, held or delivered without"
             " it, instead of being retried by the sender",
-            " && ".join(_mend(site, name, services) for (_, name, _), services in mine.items()),
+            " && ".join(_fix(site, name, services) for (_, name, _), services in mine.items()),
         )
 
 
@@ -218,7 +218,7 @@ def timeouts(site: Site) -> Iterator[Finding]:
                 f"{setting} of crm-milter is {text}, expected {least}s to {most}s",
                 "if it is too short, a busy milter looks dead; if it is too long, the"
                 " client gives up before Postfix does",
-                mend.setting(site, name, value, [service]),
+                fix.setting(site, name, value, [service]),
                 Severity.WARNING,
             )
 
@@ -238,7 +238,10 @@ def by_client(site: Site) -> Iterator[Finding]:
                 f"smtpd_milter_maps is {maps}",
                 "smtpd_milters is ignored for clients listed there: add crm-milter to each"
                 " entry, or mail from those clients is not rerouted",
-                mend.setting(site, "smtpd_milter_maps", None, [service]),
+                fix.setting(site, "smtpd_milter_maps", None, [service]),
                 Severity.WARNING,
             )
             return
+
+
+CHECKS = (missing, opted_out, early, bypassed, overrides, default_action, timeouts, by_client)

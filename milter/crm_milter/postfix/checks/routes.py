@@ -8,7 +8,7 @@ from crm_milter import address as addresses
 from crm_milter.config.lint.mailboxes import KEYS, DeadEnds
 from crm_milter.config.problems import Severity
 from crm_milter.postfix import alias_file
-from crm_milter.postfix.checks import mend
+from crm_milter.postfix.checks import fix
 from crm_milter.postfix.checks.addresses import new_mailbox
 from crm_milter.postfix.checks.finding import Finding, names
 from crm_milter.postfix.domains import Fate, Kind, members_of
@@ -53,7 +53,7 @@ def tested(site: Site) -> Iterator[Finding]:
                 f'"{address}" is only in rule "{rule.name}", which has "mode: test", and Postfix'
                 " knows no such mailbox",
                 "a test rule changes nothing, so mail for the address is rejected: user unknown",
-                mend.add_entry(site, _own_table(site), address, mailbox),
+                fix.add_entry(site, _own_table(site), address, mailbox),
                 Severity.WARNING,
             )
 
@@ -81,7 +81,7 @@ def dead_ends(site: Site) -> Iterator[Finding]:
                     f' "{ends.target_of(target)}"',
                     "spam that is kept from the CRM gets there, and a bounce shows its address",
                     f"set {key} to another mailbox in {site.path}, then run"
-                    f" {mend.ours(site, 'map', '--write')} && systemctl reload crm-milter",
+                    f" {fix.ours(site, 'map', '--write')} && systemctl reload crm-milter",
                 )
 
 
@@ -114,7 +114,7 @@ def rewritten(site: Site) -> Iterator[Finding]:
                     f'the target "{target}" is rewritten to "{found[2]}" by "{found[1]}" in'
                     f" {found[0]} ({name})",
                     "mail for the CRM goes elsewhere",
-                    mend.drop_entry(site, found[0], found[1]),
+                    fix.drop_entry(site, found[0], found[1]),
                 )
         yield from _masqueraded(site, target, addresses.domain_of(normal))
 
@@ -132,7 +132,7 @@ def _masqueraded(site: Site, target: str, domain: str) -> Iterator[Finding]:
                 "target-rewritten",
                 f'the target "{target}" is rewritten to the domain "{item}" (masquerade_domains)',
                 "mail for the CRM goes elsewhere",
-                mend.setting(site, "masquerade_classes", kept),
+                fix.setting(site, "masquerade_classes", kept),
             )
             return
 
@@ -152,7 +152,7 @@ def alias_domains(site: Site) -> Iterator[Finding]:
                         "milters see the address before it is rewritten: mail for"
                         f" {names(missed)} is never rerouted and goes to unrouted_to",
                         f"add {names(missed, len(missed))} to the rules for {names([member])} in"
-                        f" {site.path}, then run {mend.ours(site, 'map', '--write')}"
+                        f" {site.path}, then run {fix.ours(site, 'map', '--write')}"
                         " && systemctl reload crm-milter",
                     )
 
@@ -188,7 +188,7 @@ def canonical(site: Site) -> Iterator[Finding]:
                         f'milters see the address before it is rewritten: mail for "{source}" is'
                         " never rerouted and goes to unrouted_to",
                         f'add "{source}" to the rule for "{member}" in {site.path}, then run'
-                        f" {mend.ours(site, 'map', '--write')} && systemctl reload crm-milter",
+                        f" {fix.ours(site, 'map', '--write')} && systemctl reload crm-milter",
                     )
 
 
@@ -208,7 +208,7 @@ def bcc(site: Site) -> Iterator[Finding]:
                 "bcc-member",
                 f'always_bcc is "{member}", which a rule takes',
                 "Postfix adds the copy after it has asked milters: it goes to unrouted_to",
-                mend.setting(site, "always_bcc", site.routed[member]),
+                fix.setting(site, "always_bcc", site.routed[member]),
             )
     for name in _BCC_MAPS:
         for each in split_list(site.postconf.value(name)):
@@ -220,5 +220,8 @@ def bcc(site: Site) -> Iterator[Finding]:
                         f'the copy for "{key}" in {each} ({name}) goes to "{member}", which a rule'
                         " takes",
                         "Postfix adds the copy after it has asked milters: it goes to unrouted_to",
-                        mend.replace_entry(site, each, key, site.routed[member]),
+                        fix.replace_entry(site, each, key, site.routed[member]),
                     )
+
+
+CHECKS = (foreign, tested, dead_ends, copies, rewritten, alias_domains, canonical, bcc)

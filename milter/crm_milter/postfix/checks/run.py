@@ -1,6 +1,9 @@
-"""All checks of ``check --postfix``, in the order in which a person would mend what they find."""
+"""All checks of ``check --postfix``: those that each module lists at its end.
 
-from collections.abc import Callable, Iterator
+They come in the order in which a person would fix what they find.
+"""
+
+from collections.abc import Iterator
 
 from crm_milter.postfix import alias_file
 from crm_milter.postfix.checks import (
@@ -8,9 +11,9 @@ from crm_milter.postfix.checks import (
     after_queue,
     aliases,
     authentication,
+    fix,
     headers,
     known,
-    mend,
     milters,
     routes,
     settings,
@@ -21,50 +24,18 @@ from crm_milter.postfix.checks.finding import Finding
 from crm_milter.postfix.lookup import INDEXED, plain
 from crm_milter.postfix.site import Site
 
-Check = Callable[[Site], Iterator[Finding]]
-
-CHECKS: tuple[Check, ...] = (
-    addresses.domains,
-    addresses.copied,
-    addresses.accounts,
-    addresses.members,
-    routes.foreign,
-    routes.tested,
-    routes.dead_ends,
-    routes.copies,
-    routes.rewritten,
-    routes.alias_domains,
-    routes.canonical,
-    routes.bcc,
-    known.accounts,
-    addresses.unrouted,
-    addresses.targets,
-    aliases.attached,
-    aliases.current,
-    aliases.shadowed,
-    aliases.wildcards,
-    socket.listens,
-    socket.chroot,
-    milters.missing,
-    milters.opted_out,
-    milters.early,
-    milters.bypassed,
-    milters.overrides,
-    milters.default_action,
-    milters.timeouts,
-    milters.by_client,
-    settings.notify_classes,
-    settings.offered_dsn,
-    settings.original_recipient,
-    settings.delimiter,
-    settings.message_size,
-    settings.unverified,
-    headers.verdict_headers,
-    spam_filters.absent,
-    spam_filters.sometimes,
-    authentication.written,
-    authentication.identity,
-    after_queue.rejects,
+MODULES = (
+    addresses,
+    routes,
+    known,
+    aliases,
+    socket,
+    milters,
+    settings,
+    headers,
+    spam_filters,
+    authentication,
+    after_queue,
 )
 
 
@@ -73,7 +44,7 @@ def check(site: Site) -> list[Finding]:
 
     Raises PostfixError where Postfix cannot be asked.
     """
-    found = [finding for rule in CHECKS for finding in rule(site)]
+    found = [finding for module in MODULES for check in module.CHECKS for finding in check(site)]
     return [*found, *_unreadable(site)]
 
 
@@ -95,5 +66,5 @@ def _command(site: Site, table: str) -> str:
     kind, _, path = plain(table).partition(":")
     if kind not in INDEXED:
         return site.postconf.command("postmap", "-q", "postmaster", table)
-    tool = "postalias" if mend.is_local_aliases(site, table) else "postmap"
+    tool = "postalias" if fix.is_local_aliases(site, table) else "postmap"
     return site.postconf.command(tool, f"{kind}:{path}")

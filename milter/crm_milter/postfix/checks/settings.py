@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from crm_milter import address as addresses
 from crm_milter.config.problems import Severity
 from crm_milter.postfix import plan
-from crm_milter.postfix.checks import mend
+from crm_milter.postfix.checks import fix
 from crm_milter.postfix.checks.finding import Finding, names
 from crm_milter.postfix.placement import placement
 from crm_milter.postfix.postconf import Service, split_list
@@ -26,7 +26,7 @@ def notify_classes(site: Site) -> Iterator[Finding]:
             f'notify_classes ("{site.postconf.value("notify_classes")}") does not include "bounce"',
             "the sender gets no bounce (suppress_bounces), so nobody is told when the CRM"
             " rejects mail",
-            mend.settings(site, edits),
+            fix.settings(site, edits),
         )
 
 
@@ -40,7 +40,7 @@ def offered_dsn(site: Site) -> Iterator[Finding]:
             f"strangers may ask for delivery reports, and add_headers is set by {names(adding)}",
             "with NOTIFY=SUCCESS RET=HDRS Postfix returns the header as crm-milter edited it, so"
             " any sender can read the added fields",
-            mend.settings(site, edits),
+            fix.settings(site, edits),
             Severity.WARNING,
         )
 
@@ -56,7 +56,7 @@ def original_recipient(site: Site) -> Iterator[Finding]:
             "original-recipient",
             f"{name} is no",
             "removing a rerouted recipient may also remove another recipient's copy: mail is lost",
-            mend.setting(site, name, "yes", wrong),
+            fix.setting(site, name, "yes", wrong),
         )
 
 
@@ -86,7 +86,7 @@ def message_size(site: Site) -> Iterator[Finding]:
                 f'max_size of rule "{rule.name}" is {rule.max_size}, above message_size_limit'
                 f" ({limit})",
                 "Postfix rejects such mail before the rule's max_size can apply",
-                mend.setting(site, "message_size_limit", str(rule.max_size)),
+                fix.setting(site, "message_size_limit", str(rule.max_size)),
                 Severity.WARNING,
             )
 
@@ -96,7 +96,7 @@ def unverified(site: Site) -> Iterator[Finding]:
     seen: set[tuple[str, str]] = set()
     for service in placement(site).wanted:
         for name in _RESTRICTIONS:
-            where = (name, mend.origin(name, service))
+            where = (name, fix.origin(name, service))
             items = split_list(site.postconf.value(name, service))
             _prefetch(site, service, items)
             probed = [
@@ -117,10 +117,10 @@ def _probed(site: Site, service: Service, name: str, probed: list[str]) -> Findi
     right = raw.replace(check, f"{exempt}, {check}", 1)
     return Finding(
         "unverified-recipient",
-        f"{name} in {mend.origin(name, service)} verifies {names(probed)} ({check})",
+        f"{name} in {fix.origin(name, service)} verifies {names(probed)} ({check})",
         "Postfix probes unrouted_to, not the CRM: while that mailbox is unreachable, mail"
         " for the CRM is rejected",
-        mend.setting(site, name, right, [service])
+        fix.setting(site, name, right, [service])
         if check in raw
         else f"put {exempt} before {check} in {name}",
         Severity.WARNING,
@@ -180,3 +180,6 @@ def _access(site: Site, service: Service, table: str, address: str, depth: int) 
     if first == "ok" or first.isdigit():
         return "end"
     return _probes(site, service, split_list(action), address, depth - 1)
+
+
+CHECKS = (notify_classes, offered_dsn, original_recipient, delimiter, message_size, unverified)

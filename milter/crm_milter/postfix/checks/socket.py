@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crm_milter.config.listen import InetSocket, UnixSocket
-from crm_milter.postfix.checks import mend
+from crm_milter.postfix.checks import fix
 from crm_milter.postfix.checks.finding import Finding, names
 from crm_milter.postfix.placement import placement
 from crm_milter.postfix.site import Site
@@ -103,10 +103,10 @@ def chroot(site: Site) -> Iterator[Finding]:
         listen = f"unix:{queue}/crm-milter/milter.sock"
         command = (
             f"set milter.listen to {listen} in {site.path}, restart crm-milter, then "
-            + mend.ours(site, "attach")
+            + fix.ours(site, "attach")
         )
     else:
-        command = mend.ours(site, "attach")
+        command = fix.ours(site, "attach")
     yield Finding(
         "socket-path",
         f"{names(each.label for each in lost)} cannot see {site.config.milter.listen.libmilter}:"
@@ -114,3 +114,6 @@ def chroot(site: Site) -> Iterator[Finding]:
         _UNREACHED,
         command,
     )
+
+
+CHECKS = (listens, chroot)

@@ -97,3 +97,6 @@ def sometimes(site: Site) -> Iterator[Finding]:
 
 def _may(text: str, each: SpamFilter) -> bool:
     return writes(text, each) is not Writes.NO
+
+
+CHECKS = (absent, sometimes)

@@ -1,4 +1,4 @@
-"""Commands for a person's shell that mend a finding."""
+"""Commands for a person's shell that fix a finding."""
 
 import re
 import shlex
