@@ -32,7 +32,7 @@ from crm_milter.routing.decision import (
     Reply,
 )
 from crm_milter.routing.edits import edits
-from crm_milter.routing.facts import Facts, Gathering
+from crm_milter.routing.facts import Facts, Gathering, Readers
 from crm_milter.routing.headerfields import HeaderFields, chosen
 from crm_milter.routing.loopguard import LoopGuard
 from crm_milter.routing.marker import Signature
@@ -69,9 +69,12 @@ class Policy:
     authserv_ids: frozenset[str] = frozenset()  # whose Authentication-Results count
     dead_letters: str | None = None  # for what targets refuse, unless a rule has its own
     judge: Judge = field(init=False, repr=False, compare=False)
+    readers: Readers = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "judge", Judge(self.filters))
+        judge = Judge(self.filters)
+        object.__setattr__(self, "judge", judge)
+        object.__setattr__(self, "readers", gathered.readers(judge, self.table.reads))
 
     def wanted_fields(self) -> frozenset[str]:
         """Return the names, in lower case, of the header fields that ``decide`` reads."""
@@ -95,11 +98,9 @@ class Policy:
 
     def gathering(self, *, header: bool = True) -> Gathering:
         """Return what gathers the facts of one message; conditions may ask for its header."""
-        reads = self.table.reads
-        if not (header and reads):
-            return Gathering(self.judge, self.authserv_ids)
-        fields = HeaderFields(self.table.recipient_delimiter)
-        return Gathering(self.judge, self.authserv_ids, reads, fields)
+        asked = header and self.table.reads
+        fields = HeaderFields(self.table.recipient_delimiter) if asked else None
+        return Gathering(self.readers, self.judge, self.authserv_ids, fields)
 
     def facts(self, fields: Fields) -> Facts:
         """Return the facts of a message with these header fields."""

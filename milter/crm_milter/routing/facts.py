@@ -8,7 +8,7 @@ an attacker alone could make long only a beginning is looked at.
 import hashlib
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from crm_milter.routing import authentication, automatic
@@ -49,25 +49,28 @@ class Facts:
     header: HeaderFields | None = None  # where a condition asks for it
 
 
+Readers = Mapping[str, tuple[Callable[["Gathering", str, str], None], ...]]
+
+
 class Gathering:
     """The facts of one message while its header comes."""
 
     __slots__ = (
         *("_authors", "_authserv_ids", "_automatic", "_dmarc", "_header", "_hearing", "_marks"),
-        *("_naming", "_resent", "_room", "_wanted"),
+        *("_naming", "_readers", "_resent", "_room"),
     )
 
     def __init__(
         self,
+        readers: Readers,
         judge: Judge,
         authserv_ids: frozenset[str] = _NONE,
-        wanted: frozenset[str] = _NONE,
         header: HeaderFields | None = None,
     ) -> None:
+        self._readers = readers
         self._authserv_ids = authserv_ids
         self._dmarc = Dmarc.NONE
         self._hearing = Hearing(judge)
-        self._wanted = wanted  # by conditions
         self._header = header
         self._automatic = _NOT_AUTOMATIC
         self._authors: frozenset[str] = _NONE
@@ -78,36 +81,55 @@ class Gathering:
 
     def add(self, name: str, value: str) -> None:
         """Take a header field; the name is in lower case."""
-        self._hearing.add(name, value)
-        if self._header is not None and name in self._wanted:
-            self._header.add(name, value)
-        if name == MARKER:
-            mark = _MARK.fullmatch(value)
-            if mark:
-                if self._marks is None:
-                    self._marks = deque(maxlen=_MOST_MARKS)
-                self._marks.append(mark[1])
-        elif name == authentication.FIELD:
-            if self._dmarc is not Dmarc.FAIL:  # nothing more can change that
-                said = authentication.dmarc(value, self._authserv_ids)
-                self._dmarc = self._dmarc if said is Dmarc.NONE else said
-        elif name in READ or name in automatic.FIELDS:
-            room = self._room.get(name, _MOST_READ)
-            if room > 0:
-                self._room[name] = room - len(value) - 1
-                self._read(name, value[:room])
+        for read in self._readers.get(name, ()):
+            read(self, name, value)
 
-    def _read(self, name: str, value: str) -> None:
-        if name in automatic.FIELDS:
-            self._automatic |= automatic.classes(name, value)
-            return
-        if name == "from" and len(self._authors) < MOST_AUTHORS:
-            self._authors |= authors(value)
-        if name in RESENT:
+    def _hear(self, name: str, value: str) -> None:
+        self._hearing.add(name, value)
+
+    def _keep(self, name: str, value: str) -> None:
+        if self._header is not None:
+            self._header.add(name, value)
+
+    def _mark(self, _name: str, value: str) -> None:
+        mark = _MARK.fullmatch(value)
+        if mark:
+            if self._marks is None:
+                self._marks = deque(maxlen=_MOST_MARKS)
+            self._marks.append(mark[1])
+
+    def _authenticate(self, _name: str, value: str) -> None:
+        if self._dmarc is not Dmarc.FAIL:  # nothing more can change that
+            said = authentication.dmarc(value, self._authserv_ids)
+            self._dmarc = self._dmarc if said is Dmarc.NONE else said
+
+    def _classify(self, name: str, value: str) -> None:
+        part = self._beginning(name, value)
+        if part is not None:
+            self._automatic |= automatic.classes(name, part)
+
+    def _author(self, name: str, value: str) -> None:
+        part = self._beginning(name, value)
+        if part is not None and len(self._authors) < MOST_AUTHORS:
+            self._authors |= authors(part)
+
+    def _resend(self, name: str, value: str) -> None:
+        part = self._beginning(name, value)
+        if part is not None:
             self._resent = self._resent or set()
-            self._resent.add(_digest(name, value.translate(_WITHOUT_BLANKS)))
-        elif name not in self._naming:
-            self._naming[name] = value
+            self._resent.add(_digest(name, part.translate(_WITHOUT_BLANKS)))
+
+    def _name(self, name: str, value: str) -> None:
+        if name not in self._naming:
+            self._naming[name] = value[:_MOST_READ]
+
+    def _beginning(self, name: str, value: str) -> str | None:
+        """Return what of a value is read; nothing once enough of its name was."""
+        room = self._room.get(name, _MOST_READ)
+        if room <= 0:
+            return None
+        self._room[name] = room - len(value) - 1
+        return value[:room]
 
     def facts(self) -> Facts:
         """Return the facts of all that was added."""
@@ -137,3 +159,22 @@ class Gathering:
 def _digest(*parts: str) -> str:
     text = "\0".join(parts).encode("utf-8", "surrogatepass")
     return hashlib.sha256(text).hexdigest()
+
+
+_READERS: Readers = {
+    MARKER: (Gathering._mark,),
+    authentication.FIELD: (Gathering._authenticate,),
+    **dict.fromkeys(automatic.FIELDS, (Gathering._classify,)),
+    **dict.fromkeys(RESENT, (Gathering._resend,)),
+    **dict.fromkeys(NAMING, (Gathering._name,)),
+    "from": (Gathering._name, Gathering._author),
+}
+
+
+def readers(judge: Judge, conditions: frozenset[str]) -> Readers:
+    """Return who reads a field, by its name: filters and conditions name some more."""
+    found = dict(_READERS)
+    for names, read in ((judge.names, Gathering._hear), (conditions, Gathering._keep)):
+        for name in names:
+            found[name] = (*found.get(name, ()), read)
+    return found

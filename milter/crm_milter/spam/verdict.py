@@ -89,6 +89,11 @@ class Judge:
         return self._tests.get(name, _NO_TESTS)
 
     @property
+    def names(self) -> Iterable[str]:
+        """The names, in lower case, of the header fields with tests."""
+        return self._tests
+
+    @property
     def silence(self) -> Judgement:
         """What it means that no filter said anything."""
         return self._silence
