@@ -73,6 +73,7 @@ FILES = {
     "agents": "anna@solarmora.com case-7@v1su0245ewejzhe7.case.my-crm.com\n"
     "@shop.example shop@crm.example, archive@crm.example\n",
     "rules.d/more.yaml": "rules: [{name: more, match: m@x.example, also_deliver_to: a@b.example}]",
+    "tenants/acme.yaml": "rules: [{name: acme, match: '@acme.example', replace_with: a@b.example}]",
 }
 
 
@@ -85,7 +86,16 @@ def test_it_is_valid_with_every_option_in_use(tmp_path: Path) -> None:
     (tmp_path / "accounts").write_text("\n".join(accounts))
     config = parse(UNCOMMENTED, tmp_path / EXAMPLE.name)
     assert config.warnings == ()
-    names = ["support", "urgent", "cases", "agents", "old-help-desk", "everybody-else", "more"]
+    names = [
+        "support",
+        "urgent",
+        "cases",
+        "agents",
+        "old-help-desk",
+        "everybody-else",
+        "more",
+        "acme",
+    ]
     assert [rule.name for rule in config.policy.table.rules] == names
 
 

@@ -41,11 +41,16 @@ class Files:
         self._problems = problems
         self._sources = sources or Disk()
         self._folder = Path(problems.file).parent
+        self._fence: frozenset[str] | None = None
         self._results: dict[tuple[str, Read[Any]], Any] = {}
 
-    def seen_from(self, file: Path) -> "Files":
-        """Return the same files with paths that start at another file of the configuration."""
+    def seen_from(self, file: Path, domains: frozenset[str] | None = None) -> "Files":
+        """Return the same files with paths that start at another file of the configuration.
+
+        A table that is asked for each address is for these domains, if not None.
+        """
         files = Files(self._problems, self._sources)
+        files._fence = domains
         files._folder = file.parent
         files._results = self._results
         return files
@@ -86,7 +91,7 @@ class Files:
         if found.trouble:
             message = f"{found.trouble}; mail for its domains is answered with 451 meanwhile"
             self._problems.beside(str(path)).add(0, (), message, Severity.WARNING)
-        return Live(path, Domains(found.domains))
+        return Live(path, Domains(found.domains), self._fence)
 
     def _read(self, path: Path, read: Read[T]) -> T | None:
         with self._sources.open(path) as stream:

@@ -7,6 +7,7 @@ and the annotated example is tested against it.
 from dataclasses import replace
 
 from crm_milter.config import build, listen, values
+from crm_milter.config.includes import INCLUDE
 from crm_milter.config.kinds import (
     Choice,
     Decimal,
@@ -297,7 +298,7 @@ ROOT = table(
         "marker.key",
         "file with the secret key of the marker, the same on all hosts",
     ),
-    Key("include", Several(Text("a file")), (), "files with more rules, such as rules.d/*.yaml"),
+    Key("include", INCLUDE, (), "files with more rules, such as rules.d/*.yaml"),
     Key("rules", Several(RULE, one=False), (), "the first rule that matches a recipient applies"),
     former={"envelope_sender": NOT_SENDER},
 )

@@ -10,7 +10,6 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from io import BytesIO
 from pathlib import Path
 from time import time
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO
 from crm_milter.config import document, keys
 from crm_milter.config.build import Entry, MilterSettings, SpamSettings
 from crm_milter.config.files import Files
+from crm_milter.config.includes import check_fence, included
 from crm_milter.config.kinds import Section
 from crm_milter.config.lint import nets, rules
 from crm_milter.config.listen import LONGEST_SOCKET_PATH, UnixSocket
@@ -74,8 +74,12 @@ def _config(stream: BinaryIO, path: Path, sources: Sources, now: float) -> Confi
         section = _section(stream, Reader(keys.ROOT, problems, files), problems, entries)
         if section is INVALID:
             problems.raise_errors()
-        for file in included(section, path, sources):
-            _include(file, problems.beside(str(file)), files.seen_from(file), entries, sources)
+        for file, domains in included(section, path, sources):
+            inside = files.seen_from(file, domains)
+            first = len(entries)
+            _include(file, problems.beside(str(file)), inside, entries, sources)
+            if domains is not None:
+                check_fence(entries[first:], domains)
         return _checked(section, tuple(entries), path, problems, sources, now)
 
 
@@ -190,44 +194,3 @@ def _absolute(section: Section, path: Path) -> MilterSettings:
         )
         section.place.complain(("milter", "listen"), message)
     return replace(milter, listen=UnixSocket(socket))
-
-
-# Which files ``include`` means: names, or patterns of names, in the order of the names.
-#
-# Nothing that is meant may be overlooked in silence, so a folder is listed here rather than by
-# ``glob``, which takes one that it may not read for an empty one.
-
-_SPECIAL = frozenset("*?[")
-
-
-def included(section: Section, file: Path, sources: Sources) -> tuple[Path, ...]:
-    """Return the files that the configuration ``file`` includes, each once.
-
-    Notes what cannot be found.
-    """
-    found: dict[str, Path] = {}
-    for number, name in enumerate(section["include"]):
-        try:
-            for path in _meant(file.parent, name, sources):
-                real = os.path.realpath(path)
-                if real == os.path.realpath(file):
-                    raise ValueError(f'"{name}" also matches this file itself')
-                found.setdefault(real, path)
-        except OSError as error:
-            section.place.complain(("include", number), f'"{name}": {why(error)}')
-        except ValueError as error:
-            section.place.complain(("include", number), str(error))
-    return tuple(found.values())
-
-
-def _meant(folder: Path, name: str, sources: Sources) -> Iterator[Path]:
-    path = folder / name
-    if _SPECIAL & set(str(Path(name).parent)):
-        raise ValueError('"*", "?" and "[" are allowed in the file name only, not in its directory')
-    if not _SPECIAL & set(path.name):
-        sources.find(path)
-        yield path
-        return
-    for each in sources.names(path.parent):
-        if fnmatchcase(each, path.name) and not each.startswith("."):
-            yield path.parent / each

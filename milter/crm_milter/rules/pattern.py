@@ -214,18 +214,8 @@ def has_literal_domain(pattern: Pattern) -> bool:
     """
     if isinstance(pattern, Regex):
         expression = pattern.source[1:-1]
-        return bool(_LITERAL_END.search(expression)) and not _has_outer_bar(expression)
+        return bool(_LITERAL_END.search(expression)) and not regexes.has_outer_bar(expression)
     return not isinstance(pattern, Everyone)
-
-
-def _has_outer_bar(expression: str) -> bool:
-    plain = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", "x", expression)
-    depth = 0
-    for character in plain:
-        depth += (character == "(") - (character == ")")
-        if character == "|" and depth == 0:
-            return True
-    return False
 
 
 def group_count(pattern: Pattern) -> int:

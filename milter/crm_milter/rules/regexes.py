@@ -7,6 +7,7 @@ some 20 us, so a build that does not check is called directly.
 """
 
 import importlib
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,34 @@ def module() -> ModuleType | None:
         return importlib.import_module("re2")
     except ImportError:
         return None
+
+
+_CLASS = re.compile(r"\[\^?\]?(?:\[:\^?\w+:\]|\\.|[^\]\\])*\]")
+
+
+def blanked(expression: str) -> str:
+    r"""Return an expression with "x" for what is escaped or in a class: it opens and ends nothing.
+
+    Not for one with ``\\Q``, which quotes all that follows.
+    """
+    plain = re.sub(r"\\.", _blank, expression, flags=re.DOTALL)
+    return _CLASS.sub(_blank, plain)
+
+
+def has_outer_bar(expression: str) -> bool:
+    """Tell whether an expression has alternatives outside of all groups."""
+    if "\\Q" in expression:  # what is quoted is not known
+        return "|" in expression
+    depth = 0
+    for character in blanked(expression):
+        depth += (character == "(") - (character == ")")
+        if character == "|" and depth == 0:
+            return True
+    return False
+
+
+def _blank(found: re.Match[str]) -> str:
+    return "x" * len(found[0])
 
 
 def options(re2: ModuleType, **values: int) -> Any:

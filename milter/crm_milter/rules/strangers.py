@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterator
 
 from crm_milter import address as addresses
+from crm_milter.rules import regexes
 from crm_milter.rules.pattern import AddressList, Exact, Glob, InDomain, Pattern, Regex
 from crm_milter.rules.template import Template
 
 _REFERENCE = re.compile(r"\\([1-9])")
 _LITERALS = re.compile(r"(?:[a-z0-9_-]|\\[.-])+(?:\|(?:[a-z0-9_-]|\\[.-])+)*", re.IGNORECASE)
 _NAMED_DOMAIN = re.compile(r"@((?:[\w-]|\\?[.-])+)")
-_CLASS = re.compile(r"\[\^?\]?(?:\[:\^?\w+:\]|\\.|[^\]\\])*\]")
 # Providers where everybody may have an address, by the last labels of the domain.
 _PUBLIC = frozenset(
     {
@@ -102,8 +102,7 @@ def _groups(expression: str) -> Iterator[tuple[int, str]]:
     """Yield each capturing group of an expression of RE2, and its text; not those with flags."""
     if "\\Q" in expression:  # quotes parentheses as well
         return
-    # What is escaped or in a class opens no group; the length is kept.
-    plain = _CLASS.sub(_blank, re.sub(r"\\.", _blank, expression, flags=re.DOTALL))
+    plain = regexes.blanked(expression)  # of the same length
     opened: list[tuple[int, int]] = []
     count = 0
     for at, character in enumerate(plain):
@@ -117,7 +116,3 @@ def _groups(expression: str) -> Iterator[tuple[int, str]]:
             number, start = opened.pop()
             if number:
                 yield number, expression[start:at]
-
-
-def _blank(found: re.Match[str]) -> str:
-    return "x" * len(found[0])
