@@ -8,7 +8,7 @@ from pathlib import Path
 
 from crm_milter.cli import options
 from crm_milter.cli.terminal import EX_NO, EX_OK, asks, load_config, say
-from crm_milter.config import keys, listen
+from crm_milter.config import keys_of_service, listen
 from crm_milter.config.listen import Listener
 from crm_milter.config.load import load
 from crm_milter.config.problems import ConfigError
@@ -102,7 +102,7 @@ def _carry_out(action: Callable[[], bool]) -> int:
 
 def _listeners(path: Path) -> list[Listener]:
     """Return where crm-milter may listen, as far as a file says that may have errors."""
-    found = [listen.listener(str(keys.MILTER.keys["listen"].default))]
+    found = [listen.listener(str(keys_of_service.MILTER.keys["listen"].default))]
     with suppress(ConfigError, OSError, UnicodeError):
         return [*found, load(path).milter.listen]
     with suppress(ValueError, OSError):

@@ -44,8 +44,9 @@ def serve(path: Path, *, hand_over: bool, dry_run: bool) -> int:
         return EX_NO
     if given.listener and not listener.is_inherited:
         store.drop(handover.listener_name(given.listener[1]))
-    loader = Loader(path, lastgood.Store(lastgood.state_directory()), log)
-    supervisor = Supervisor(loader, loaded, listener, signals, store, given.workers, log)
+    supervisor = Supervisor(
+        loader.saying(log), loaded, listener, signals, store, given.workers, log
+    )
     del loaded  # the rules of the start are not in force forever
     return supervisor.run()
 

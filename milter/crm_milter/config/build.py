@@ -5,6 +5,7 @@ Here is checked what concerns several keys of one table; what concerns several r
 """
 
 from dataclasses import dataclass
+from enum import Enum
 
 from crm_milter.config.kinds import Place, Section
 from crm_milter.config.listen import Listener, UnixSocket
@@ -19,6 +20,13 @@ from crm_milter.rules.strangers import free_reference
 from crm_milter.rules.template import Template
 from crm_milter.spam import own_filter, verdict
 from crm_milter.wording import counted
+
+
+class Reload(Enum):
+    """When the files are read again."""
+
+    SIGNAL = "signal"
+    WATCH = "watch"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ and the annotated example is tested against it.
 
 from dataclasses import replace
 
-from crm_milter.config import build, listen, values
+from crm_milter.config import build, values
 from crm_milter.config.includes import INCLUDE
+from crm_milter.config.keys_of_service import METRICS, MILTER
 from crm_milter.config.kinds import (
     Choice,
     Decimal,
@@ -18,7 +19,6 @@ from crm_milter.config.kinds import (
     Key,
     Several,
     Text,
-    Whole,
     table,
 )
 from crm_milter.mailbox import mailbox
@@ -54,52 +54,6 @@ HEADERS = Fields(
 MOMENT = Text("a date and time with a time zone", moment, "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ].+$")
 
 NOT_SENDER = 'replaced by "dead_letters", the mailbox for mail that the CRM rejects'
-
-MILTER = table(
-    'a mapping with the keys of the milter ("listen", ...)',
-    build.milter,
-    Key(
-        "listen",
-        Text("a listener", listen.listener, "^(unix:.+|inet6?:[0-9]+@.+)$"),
-        "unix:/var/spool/postfix/crm-milter/milter.sock",
-        "socket on which the milter listens for Postfix",
-    ),
-    Key(
-        "socket_mode",
-        Text("permissions", values.socket_mode, "^(0o?[0-7]{3}|[67][0-7]0)$", number=True),
-        "0660",
-        "permissions of a Unix socket, in octal",
-    ),
-    Key(
-        "socket_group",
-        Text("a group", values.group, r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\$?$"),
-        "postfix",
-        "group of a Unix socket",
-    ),
-    Key(
-        "workers",
-        Whole('a number from 1 to 64 or "auto"', 1, 64, word="auto"),
-        "auto",
-        "number of worker processes; auto: one per usable CPU, at most 4",
-    ),
-    Key(
-        "drain_timeout",
-        Text("a time", values.drain_timeout, "^[0-9]+ ?[smhd]?$", number=True),
-        "60",
-        "seconds allowed for open sessions to finish when the milter stops",
-    ),
-)
-
-METRICS = table(
-    'a mapping with "listen"',
-    lambda section: section["listen"],
-    Key(
-        "listen",
-        Text('"HOST:PORT" or "none"', listen.exporter_address, "^(none|.+:[0-9]+)$"),
-        "127.0.0.1:9894",
-        "address of the metrics endpoint; none disables it",
-    ),
-)
 
 HEADER = table(
     'a header: "name", and "value" or "at_least"',
@@ -266,6 +220,7 @@ ROOT = table(
     build.same,
     Key("milter", MILTER, {}, "how Postfix reaches the milter"),
     Key("metrics", METRICS, {}, "metrics for Prometheus"),
+    Key("reload", Choice(build.Reload), "signal", "signal, or watch: read files that have changed"),
     Key(
         "recipient_delimiter",
         Text("characters", values.delimiters, "^[!#$%&'*+./=?^_`{|}~-]*$"),

@@ -16,7 +16,7 @@ from time import time
 from typing import Any, BinaryIO
 
 from crm_milter.config import document, keys
-from crm_milter.config.build import Entry, MilterSettings, SpamSettings
+from crm_milter.config.build import Entry, MilterSettings, Reload, SpamSettings
 from crm_milter.config.files import Files
 from crm_milter.config.includes import check_fence, included
 from crm_milter.config.kinds import Section
@@ -46,6 +46,7 @@ class Config:
     unrouted_to: str | None
     policy: Policy
     warnings: tuple[Problem, ...] = ()
+    reload: Reload = Reload.SIGNAL
 
 
 def load(path: Path, sources: Sources | None = None, clock: Callable[[], float] = time) -> Config:
@@ -157,6 +158,7 @@ def _checked(
             section["dead_letters"],
         ),
         warnings=problems.warnings(),
+        reload=section["reload"],
     )
 
 

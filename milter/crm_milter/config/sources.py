@@ -18,6 +18,14 @@ _PATIENCE = 2.0  # seconds to wait for a lock on a database
 _CHUNK = 1 << 20
 
 
+State = tuple[int, int, int, int] | None  # of a file; None: it cannot be read
+
+
+def state(status: os.stat_result) -> State:
+    """Return what tells one state of a file from another."""
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
+
 class Sources(Protocol):
     """Every method raises OSError for what is not there or cannot be read."""
 
@@ -57,6 +65,7 @@ class Disk:
 
     def __init__(self, *, keep: bool = False, before: Remembered | None = None) -> None:
         self.digests: dict[str, str] = {}
+        self.seen: dict[str, State] = {}  # what was asked for, there or not
         self.tables: dict[str, str] = {}
         self.databases: list[str] = []
         self.folders: dict[str, list[str]] = {}
@@ -66,17 +75,19 @@ class Disk:
 
     def open(self, path: Path, most: int = MOST_BYTES) -> BinaryIO:
         """Return a copy of a regular file in memory."""
+        name = key(path)
+        self.seen[name] = None
         # Without O_NONBLOCK, opening a FIFO would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as stream:
             status = os.fstat(descriptor)
+            self.seen[name] = state(status)
             if not stat.S_ISREG(status.st_mode):
                 directory = stat.S_ISDIR(status.st_mode)
                 raise OSError(0, "is a directory" if directory else "is not a regular file")
             if status.st_size > most:
                 raise OSError(0, f"larger than {most >> 20} MiB")
             copy, digest = copied(stream, most)
-        name = key(path)
         self.digests[name] = digest
         if self._keep and name not in self.copies:
             self.copies[name] = os.fdopen(os.dup(copy.fileno()), "rb")
@@ -84,12 +95,14 @@ class Disk:
 
     def names(self, folder: Path) -> list[str]:
         """Return the names of the files in a directory."""
+        self.folders[key(folder)] = []
         names = sorted(os.listdir(folder))  # noqa: PTH208 - names are what is compared
         self.folders[key(folder)] = names
         return names
 
     def find(self, path: Path) -> None:
         """Return if there is such a file."""
+        self.seen.setdefault(key(path), None)
         path.stat()
 
     def domains(self, path: Path) -> Found:

@@ -1,5 +1,6 @@
 """The rules in force, and those that are to follow them: read, refused or taken over, and told."""
 
+from crm_milter.config.build import Reload
 from crm_milter.config.load import Config
 from crm_milter.config.standing import Answers
 from crm_milter.daemon.loading import Loaded, Loader, lasting
@@ -35,6 +36,10 @@ class InForce:
         """Note that a reload was asked for so many times."""
         self._answers.ask(times)
         self._publish()
+
+    def has_changed(self) -> bool:
+        """Tell whether the files are others than those that were read, if they are watched."""
+        return self.config.reload is Reload.WATCH and self._loader.watch.has_changed()
 
     def read(self) -> Config:
         """Return what is to follow; raises RefusedError."""

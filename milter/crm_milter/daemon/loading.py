@@ -9,6 +9,7 @@ from crm_milter.config.load import Config, load
 from crm_milter.config.problems import ConfigError, Problem, Severity
 from crm_milter.config.sources import Disk, key
 from crm_milter.daemon import lastgood
+from crm_milter.daemon.watching import Watch
 from crm_milter.log import Log, fault_line
 from crm_milter.wording import why
 
@@ -43,6 +44,13 @@ class Loader:
         self.path = path
         self._store = store
         self._log = log
+        self.watch = Watch()
+
+    def saying(self, log: Log) -> "Loader":
+        """Return a loader of the same that has another log from now on."""
+        loader = Loader(self.path, self._store, log)
+        loader.watch = self.watch
+        return loader
 
     def at_start(self) -> Loaded:
         """Return what to serve, the last good one if need be; raises RefusedError."""
@@ -66,6 +74,8 @@ class Loader:
             raise RefusedError(list(map(_line, error.problems))) from error
         except Exception as fault:  # whatever it is, the mail goes on
             raise RefusedError([fault_line("configuration", fault)]) from fault
+        finally:
+            self.watch.begin(sources.seen, sources.folders)
         if had_rules and not config.policy.table.rules:
             # More likely a file that is just being written, or a full disk, than a wish.
             reason = (

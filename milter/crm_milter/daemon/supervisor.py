@@ -28,7 +28,7 @@ from crm_milter.metrics.memory import Numbers
 from crm_milter.wording import counted, why
 
 _SETTLE = 0.1  # seconds in which further SIGHUPs are part of the same reload
-_LOOK = 2.0  # seconds between two looks at the socket's file
+_LOOK = 2.0  # seconds between two looks at the socket's file, and at those of the configuration
 _PING = 10.0  # seconds between two words to each worker
 _EX_GAVE_UP = 1
 
@@ -117,6 +117,9 @@ class Supervisor:
         if now >= self._look_at and not self._stopping:
             self._look_at = now + _LOOK
             self._watch_socket(now)
+            if self._reload_at == math.inf and self._rules.has_changed():
+                self._log("the configuration has changed, reading it")
+                self._reload_at = now
         if now >= self._ping_at:
             self._ping_at = now + _PING
             self._workers.ping()
