@@ -319,6 +319,40 @@ def row_inet(bench: Bench) -> None:
         compare_load(bench, f"matching, {name}, inet against unix", servers, ["-p", "100"])
 
 
+def row_seldom(bench: Bench) -> None:
+    """More recipients in turn than are remembered: each message is decided anew."""
+    servers = {name: bench.start(name) for name in bench.commands}
+    compare_load(bench, "matching, 1,000 recipients in turn", servers, ["-p", "100"])
+    often, bench.rules = bench.rules, 5000
+    bench.commands = {
+        name: command.removesuffix(f" {often}") + " 5000" if name == FLOOR else command
+        for name, command in bench.commands.items()
+    }
+    servers = {name: bench.start(name) for name in bench.commands}
+    compare_load(bench, "matching, 5,000 recipients in turn", servers, ["-p", "100"])
+
+
+def row_reload(bench: Bench) -> None:
+    """The slowest hundredth of the messages while the rules are read again, twice a second."""
+    for name in bench.commands:
+        if name == FLOOR:
+            continue
+        server = bench.start(name)
+        runs = {
+            "calm": lambda server=server: watched(bench, server, lambda: None),
+            "reloads": lambda server=server: watched(
+                bench, server, lambda: server.process.send_signal(signal.SIGHUP)
+            ),
+        }
+        bench.compare(f"matching, {name}, reloads under load", runs)
+
+
+def watched(bench: Bench, server: Server, look: Callable[[], None]) -> dict[str, float]:
+    result = bench.watch(server, look, 0.5, "-p", "100")
+    # Not the processor time: that of workers which have ended since cannot be asked for.
+    return {"rate": result["per_second"], "p99": result["latency_us"]["whole"]["p99"], "cpu": 0.0}
+
+
 def row_quiet(bench: Bench) -> None:
     """What metrics and log cost: the exporter off and the log to nowhere, against both on."""
     for name in bench.commands:
@@ -372,7 +406,9 @@ ROWS = {
     "p99": row_p99,
     "inet": row_inet,
     "quiet": row_quiet,
+    "reload": row_reload,
     "memory": row_memory,
+    "seldom": row_seldom,  # last: with other rules
 }
 
 
