@@ -67,6 +67,7 @@ def rule_json(rule: Rule) -> dict[str, Any]:
         "dead_letters": rule.dead_letters,
         "propagate_extension": rule.propagate_extension,
         "add_headers": dict(rule.add_headers),
+        "case_group": rule.case_group,
         "unrouted_to": rule.unrouted_to,
         "mode": rule.mode.value,
     }

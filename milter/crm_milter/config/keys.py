@@ -154,6 +154,12 @@ RULE = table(
         (),
         "addresses that get a copy",
     ),
+    Key(
+        "case_group",
+        Text("a name", values.rule_name, "^[a-z0-9._-]+$", number=True),
+        None,
+        "of a message's recipients whose rules share a group only the first rule's is rerouted",
+    ),
     Key("propagate_extension", Flag(), False, "keep the extension of the recipient"),
     Key("bypass_spam_filter", Flag(), False, "reroute spam as well"),
     Key("on_spam", Choice(OnSpam), "leave", "what happens to spam"),

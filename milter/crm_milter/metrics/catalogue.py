@@ -104,6 +104,7 @@ RECIPIENTS = RULE.add(
         "rejected",
         "quarantined",
         "discarded",
+        "merged",
         "tempfailed",
         "test",
     ),

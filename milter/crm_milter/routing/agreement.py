@@ -1,5 +1,7 @@
 """What acts on a whole message, because it cannot act on one recipient: only if all agree."""
 
+from collections.abc import Iterable
+
 from crm_milter.routing.decision import Action, Envelope, Outcome, Reason
 
 Fate = tuple[Action, Reason | None]
@@ -16,7 +18,7 @@ def settled(wished: list[Outcome], envelope: Envelope) -> tuple[Outcome, ...]:
         return tuple(wished)
     number = len(envelope.recipients)
     acting = [each for each in wished if not each.test]
-    tested = _as_if_enforced(wished) if len(acting) < len(wished) else acting
+    tested = as_if_enforced(wished) if len(acting) < len(wished) else acting
     agreed = _agreement(acting, number)
     agreed_in_test = _agreement(tested, number)
     return tuple(
@@ -24,7 +26,8 @@ def settled(wished: list[Outcome], envelope: Envelope) -> tuple[Outcome, ...]:
     )
 
 
-def _as_if_enforced(wished: list[Outcome]) -> list[Outcome]:
+def as_if_enforced(wished: Iterable[Outcome]) -> list[Outcome]:
+    """Return the first outcome of each recipient, that of a test rule as well."""
     first: list[Outcome] = []
     for each in wished:
         if not first or first[-1].recipient is not each.recipient:

@@ -21,6 +21,7 @@ from crm_milter.routing import facts as gathered
 from crm_milter.routing.agreement import Fate, settled
 from crm_milter.routing.authentication import Dmarc
 from crm_milter.routing.automatic import FIELDS
+from crm_milter.routing.cases import merged
 from crm_milter.routing.clients import Network, is_local, is_within
 from crm_milter.routing.decision import (
     Action,
@@ -156,6 +157,8 @@ def resolve(policy: Policy, envelope: Envelope, facts: Facts) -> Decision:
         for match in each.match.chain()
     ]
     outcomes = settled(wished, envelope)
+    if policy.table.grouped:
+        outcomes = merged(outcomes, policy.table.grouped)
     discarded = 0
     for outcome in outcomes:
         if outcome.test:

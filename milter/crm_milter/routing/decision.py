@@ -47,6 +47,7 @@ class Action(Enum):
     REJECTED = "rejected"
     QUARANTINED = "quarantined"
     DISCARDED = "discarded"
+    MERGED = "merged"
     TEMPFAILED = "tempfailed"
 
 
@@ -59,6 +60,7 @@ WOULD = {
     Action.REJECTED: "would_reject",
     Action.QUARANTINED: "would_quarantine",
     Action.DISCARDED: "would_discard",
+    Action.MERGED: "would_merge",
     Action.TEMPFAILED: "would_tempfail",
 }
 
@@ -102,7 +104,9 @@ class Addition(NamedTuple):
 
 
 # Tuples, not sets: to hash a member of an Enum takes longer than to compare it with all of these.
-_CHANGING = (Action.REROUTED, Action.COPIED, Action.QUARANTINED, Action.DISCARDED)
+_CHANGING = (
+    *(Action.REROUTED, Action.COPIED, Action.QUARANTINED, Action.DISCARDED, Action.MERGED),
+)
 
 
 class Outcome(NamedTuple):
@@ -118,6 +122,7 @@ class Outcome(NamedTuple):
     test: bool = False  # said, not done
     duplicate: bool = False  # the original may get it, too: its spelling cannot be known
     insured: str = ""  # where dead letters go: it gets a copy at once
+    into: str = ""  # the rule that is routed instead of a merged one
 
     @property
     def changes_envelope(self) -> bool:

@@ -15,6 +15,7 @@ from crm_milter.rules.rule import key
 from crm_milter.spam.verdict import Judgement
 from crm_milter.wording import printable
 
+_GOING = (Action.DISCARDED, Action.MERGED)
 _PLACEHOLDER = re.compile(r"\{(?:recipient|rule|spam)\}")
 
 
@@ -35,7 +36,7 @@ def edits(
     leaving = {
         each.recipient.raw
         for each in changing
-        if each.targets or each.action is Action.DISCARDED  # else it only gets company
+        if each.targets or each.action in _GOING  # else it only gets company
     }
     leaving -= _owed_a_copy(envelope, leaving, wanted.keys() | boxes)
     staying = [each for each in envelope.recipients if each.raw not in leaving]
@@ -45,6 +46,8 @@ def edits(
     ours_alone = bool(wanted) and present <= wanted.keys()
     known = present - wanted.keys() <= {each.recipient.address for each in changing}
     marked = _marked(changing) if wanted and known else None
+    # Of what is merged, only those who get a copy see the header.
+    seeing = [each for each in changing if each.copies or each.action is not Action.MERGED]
     sender = None
     if boxes:
         wanted, sender, outcomes = dead_letters.caught(
@@ -60,7 +63,7 @@ def edits(
         remove=tuple(sorted(leaving | bare - kept)),
         headers=(
             *((signature.of(marked),) if marked is not None else ()),
-            *(_added(changing, judgement) if ours_alone else ()),
+            *(_added(seeing, judgement) if ours_alone else ()),
         ),
         marked=marked,
         envelope_sender=sender,

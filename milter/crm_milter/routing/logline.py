@@ -7,7 +7,7 @@ from crm_milter.routing.decision import WOULD, Action, Outcome
 from crm_milter.spam.verdict import Judgement
 from crm_milter.wording import printable
 
-_WITH_NEW_RECIPIENTS = (Action.REROUTED, Action.COPIED, Action.QUARANTINED)
+_WITH_NEW_RECIPIENTS = (Action.REROUTED, Action.COPIED, Action.QUARANTINED, Action.MERGED)
 
 
 def outcome_line(queue_id: str, outcome: Outcome, judgement: Judgement) -> str:
@@ -23,7 +23,9 @@ def outcome_words(outcome: Outcome, judgement: Judgement) -> str:
         if outcome.targets:
             line += f" new={','.join(f'<{printable(each)}>' for each in outcome.targets)}"
         copies = len(outcome.copies)
-        line += f" rule={outcome.rule.name} copies={copies} verdict={judgement.verdict.value}"
+        into = f" into={outcome.into}" if outcome.into else ""
+        line += f" rule={outcome.rule.name}{into} copies={copies}"
+        line += f" verdict={judgement.verdict.value}"
     else:
         line += f" rule={outcome.rule.name}"
         if outcome.reason:

@@ -129,6 +129,7 @@ class Rule:
     dead_letters: str | None = None  # None: the one for all rules
     propagate_extension: bool = False
     add_headers: tuple[tuple[str, str], ...] = ()
+    case_group: str | None = None  # of a message's recipients in it only one is routed
 
     @property
     def is_conditional(self) -> bool:

@@ -52,6 +52,8 @@ class RuleTable:
         self._has_wildcards = bool(wild)
         self._is_plain = not (wild or self._maps or recipient_delimiter)
         self.depends_on_message = any(rule.depends_on_message for rule in rules)
+        # The place in the file of each rule of a group.
+        self.grouped = {rule.name: n for n, rule in enumerate(rules) if rule.case_group}
         # The names, in lower case, of the header fields that conditions ask for.
         self.reads = frozenset[str]().union(*(c.reads for rule in rules for c in rule.conditions))
 

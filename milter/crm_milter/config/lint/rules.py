@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from crm_milter import address as addresses
 from crm_milter.config.build import Entry
 from crm_milter.config.kinds import Section
-from crm_milter.config.lint import conditions, crms, headers, letters, loops, mailboxes
+from crm_milter.config.lint import conditions, crms, groups, headers, letters, loops, mailboxes
 from crm_milter.config.problems import Path
 from crm_milter.rules.conditions import KEYS
 from crm_milter.rules.pattern import (
@@ -45,6 +45,7 @@ def check(entries: tuple[Entry, ...], table: RuleTable, root: Section, now: floa
     for entry in entries:
         _public_domains(entry)
     conditions.check(entries, enforced, root, now)
+    groups.check(entries)
     crms.check(entries)
     letters.check(entries, root)
 
