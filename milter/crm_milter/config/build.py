@@ -55,10 +55,9 @@ class SpamSettings:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A rule, where it stands, and its keys with problems, of which nothing can be concluded."""
+    """A rule, and where it stands."""
 
     rule: Rule
-    bad: frozenset[str]
     place: Place
 
 
@@ -84,7 +83,7 @@ def preset(text: str) -> SpamSettings:
 def spam(section: Section) -> SpamSettings:
     """Return the settings under ``spam``."""
     filters = (*section["filter"], *section["headers"])
-    if not filters and not section.bad:
+    if not filters:
         section.place.complain((), '"filter" and "headers" are both empty')
     if filters and section.states("no_verdict") and not any(each.marks_ham for each in filters):
         names = ", ".join(f'"{each.name}"' for each in filters)
@@ -95,10 +94,10 @@ def spam(section: Section) -> SpamSettings:
 
 def header(section: Section) -> verdict.SpamFilter:
     """Return the filter for one of ``spam.headers``."""
-    name = section["name"] or "?"
+    name = section["name"]
     if section["value"] is not None:
         return own_filter.by_value(name, section["value"])
-    return own_filter.by_score(name, section["at_least"] or 0.0)
+    return own_filter.by_score(name, section["at_least"])
 
 
 def plain_copy(text: str) -> Copy:
@@ -114,36 +113,32 @@ def automatic(section: Section) -> frozenset[AutomaticClass]:
 def copy(section: Section) -> Copy:
     """Return one of ``also_deliver_to``."""
     values = section.values
-    return Copy(values["address"] or "", values["deliver_spam"], values["suppress_bounces"])
+    return Copy(values["address"], values["deliver_spam"], values["suppress_bounces"])
 
 
 def rule(section: Section) -> Entry:
     """Return a rule."""
     values = section.values
-    values["name"] = values["name"] or ""
     built = Rule(copies=values.pop("also_deliver_to"), conditions=conditions.take(values), **values)
-    bad, place = section.bad, section.place
+    place = section.place
     if built.bypass_spam_filter and section.states("on_spam"):
         message = 'cannot be combined with "bypass_spam_filter: true"'
         place.complain(("on_spam",), message)
     _unsaid(built, section)
-    known = not bad & {"match", "replace_with", "address_map"}
-    if known and built.replace_with and not _is_filled(built.replace_with, built.match, place):
-        bad |= {"replace_with"}
-    if not built.replaces and not built.copies and not bad:
+    if built.replace_with is not None:
+        _fill(built.replace_with, built.match, place)
+    if not built.replaces and not built.copies:
         message = (
             'has neither "replace_with" nor "also_deliver_to": it does nothing except hide'
             " its addresses from later rules"
         )
         place.warn((), message)
-    return Entry(built, bad, place)
+    return Entry(built, place)
 
 
 def _unsaid(rule: Rule, section: Section) -> None:
     """Note what says nothing, for want of another key or of content."""
     place = section.place
-    if section.bad:
-        return
     if section.states("on_oversize") and rule.max_size is None:
         place.warn(("on_oversize",), 'has no effect without "max_size"')
     if rule.propagate_extension and not rule.replaces:
@@ -157,10 +152,9 @@ def _unsaid(rule: Rule, section: Section) -> None:
             place.warn(("senders", number), message)
 
 
-def _is_filled(template: Template, match: tuple[Pattern, ...], place: Place) -> bool:
-    """Tell whether a template fits all patterns of its rule; note where it does not."""
+def _fill(template: Template, match: tuple[Pattern, ...], place: Place) -> None:
+    """Note where a template does not fit the patterns of its rule."""
     most = 0 if template.is_constant else max(template.references(), default=0)
-    fits = True
     for pattern in match:
         if not has_literal_domain(pattern):
             message = (
@@ -178,5 +172,3 @@ def _is_filled(template: Template, match: tuple[Pattern, ...], place: Place) -> 
         else:
             continue
         place.complain(("replace_with",), message)
-        fits = False
-    return fits

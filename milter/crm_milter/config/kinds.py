@@ -153,7 +153,7 @@ def _default(key: Key) -> Any:
             return tuple(key.default)
         case Table():
             nowhere = Place(0, (0, ()), (), "", Problems(""))
-            return key.kind.build(Section(dict(key.kind.defaults), frozenset(), nowhere))
+            return key.kind.build(Section(dict(key.kind.defaults), nowhere))
     return key.default
 
 
@@ -218,10 +218,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A table as it was read: values with defaults filled in, and the keys that had problems."""
+    """A table as it was read, without problems, and with defaults filled in."""
 
     values: dict[str, Any]
-    bad: frozenset[str]
     place: Place
 
     def __getitem__(self, key: str) -> Any:

@@ -81,6 +81,7 @@ def _config(stream: BinaryIO, path: Path, sources: Sources, now: float) -> Confi
             _include(file, problems.beside(str(file)), inside, entries, sources)
             if domains is not None:
                 check_fence(entries[first:], domains)
+        problems.raise_errors()  # the rules are looked at together once each of them is whole
         return _checked(section, tuple(entries), path, problems, sources, now)
 
 

@@ -1,7 +1,7 @@
 """Nodes to values, by the description of the configuration.
 
-Every value that does not fit is noted with its line and what was probably meant, and left out;
-reading goes on, so that one run shows all there is to fix.
+Every value that does not fit is noted with its line and what was probably meant; reading goes on,
+so that one run shows them all. A table with one of them is not made.
 """
 
 import re
@@ -41,8 +41,6 @@ INVALID = _Invalid.INVALID
 
 _Single = Text | FileText | Flag | Whole | Decimal | Choice
 
-_NONE: frozenset[str] = frozenset()
-
 # YAML's own words for true, false and nothing: without quotes they are rarely meant as text.
 _WORDS = {
     **dict.fromkeys(("yes", "on", "true"), "true"),
@@ -56,7 +54,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Reader:
-    """Reads nodes by a description. A value that does not fit is noted and left out."""
+    """Reads nodes by a description. A value that does not fit is noted."""
 
     def __init__(self, root: Table, problems: Problems, files: Files) -> None:
         self.root = root
@@ -159,41 +157,32 @@ class Reader:
             node = Mapping({}, node.line)
         if not isinstance(node, Mapping):
             return self._fail(node, path, f"expected {kind.what}, not {_noun(node)}")
-        values = dict(kind.defaults)
-        bad = set()
+        before, values = self._failures, dict(kind.defaults)
         for name, child in node.entries.items():
-            before = self._failures
-            value = self._entry(kind, name, child, (*path, name))
-            if value is not INVALID:
-                values[name] = value
-            if self._failures > before:
-                bad.add(name)
-        bad |= self._relations(kind, node, path)
+            values[name] = self._entry(kind, name, child, (*path, name))
+        self._relations(kind, node, path)
+        if self._failures > before:
+            return INVALID
         shape = outline(node, node.line)
         shape = self._outlines.setdefault(shape, shape)
         above = self._paths.setdefault(path[:-1], path[:-1])
         place = Place(node.line, shape, above, path[-1] if path else "", self._problems)
-        return kind.build(Section(values, frozenset(bad) if bad else _NONE, place))
+        return kind.build(Section(values, place))
 
-    def _relations(self, kind: Table, node: Mapping, path: Path) -> set[str]:
-        """Note what is missing or too much beside another key; return the keys concerned."""
-        bad: set[str] = set()
+    def _relations(self, kind: Table, node: Mapping, path: Path) -> None:
+        """Note what is missing or too much beside another key."""
         present = node.entries.keys()
         for name in kind.required:
             if name not in present:
                 self._fail(node, path, f'required key "{name}" is missing')
-                bad.add(name)
         for names in kind.needs:
             if present.isdisjoint(names):
                 these = " or ".join(f'"{name}"' for name in names)
                 self._fail(node, path, f"{these} is required")
-                bad.update(names)
         for first, second in kind.apart:
             if second in present and first in present:
                 message = f'cannot be combined with "{first}"'
                 self._fail(node.entries[second], (*path, second), message)
-                bad.update((first, second))
-        return bad
 
     def _entry(self, kind: Table, name: str, node: Node, path: Path) -> Any:
         key = kind.keys.get(name)

@@ -72,7 +72,7 @@ def _one_of(what: str, known: tuple[str, ...]) -> Callable[[str], str]:
 def _expected(section: Section) -> Expected:
     words: dict[str, tuple[str, ...]] = {}
     for key in ("rule", "action", "reason", "targets", "copies"):
-        if section.states(key) and key not in section.bad:
+        if section.states(key):
             value = section[key]
             words[key] = value if isinstance(value, tuple) else (value,)
     to = section["to"]
@@ -89,12 +89,12 @@ def _case(section: Section) -> Case:
     expected: tuple[Expected, ...] = section["expect"]
     known = {_normal(each) for each in recipients}
     for each in expected:
-        if each.to and each.to not in known and not section.bad & {"to", "expect"}:
+        if each.to and each.to not in known:
             place.complain(("expect",), f'"{each.to}" is not one of the addresses in "to"')
     message = _message(section)
     size = section["size"] or len(message)
     mail = Mail(
-        section["from"] or "",
+        section["from"],
         recipients,
         message,
         size,
@@ -103,13 +103,13 @@ def _case(section: Section) -> Case:
         section["client"],
         section["at"].seconds if section["at"] else None,
     )
-    return Case(section["name"] or "", place.problems.file, place.start, mail, expected)
+    return Case(section["name"], place.problems.file, place.start, mail, expected)
 
 
 def _message(section: Section) -> bytes:
     """Return the message of a case, or its header alone."""
     name = section["message"]
-    if name and "message" not in section.bad:
+    if name:
         try:
             with Disk().open(Path(section.place.problems.file).parent / name) as stream:
                 return stream.read()

@@ -24,7 +24,7 @@ def check(entries: tuple[Entry, ...], table: RuleTable, root: Section, now: floa
         _unseen(entry, found)
         _contradictions(entry, found)
         _opened(entry, found)
-        if not entry.rule.is_test and not entry.bad:
+        if not entry.rule.is_test:
             _remainder(entry, table, root)
             _mailboxes(entry, table, root)
 
@@ -32,9 +32,7 @@ def check(entries: tuple[Entry, ...], table: RuleTable, root: Section, now: floa
 def check_accounts(entries: tuple[Entry, ...], table: RuleTable, root: Section) -> None:
     """Note conditions on accounts that are not known or settle the matter, and unused accounts."""
     asking = [entry for entry in entries if _asks_for_account(entry.rule)]
-    if "known_recipients" in root.bad:
-        return
-    if root["known_recipients"] and not asking and "rules" not in root.bad:
+    if root["known_recipients"] and not asking:
         message = 'has no effect: no rule uses "apply_to"'
         root.place.warn(("known_recipients",), message)
     for entry in asking:

@@ -18,8 +18,7 @@ def check(entries: tuple[Entry, ...]) -> None:
     """Note what is known to go wrong at the CRMs of these rules."""
     traps = _Traps()
     for entry in entries:
-        if not entry.bad & {"match", "replace_with", "address_map"}:
-            traps.entry(entry)
+        traps.entry(entry)
 
 
 # What is known of CRMs by the domain of the addresses that they generate.

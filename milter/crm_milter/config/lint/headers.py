@@ -32,10 +32,8 @@ def _verdicts(entries: tuple[Entry, ...], spam: SpamSettings) -> None:
 
 def _authentication(entries: tuple[Entry, ...], root: Section) -> None:
     """Note that a rule depends on what nobody says, or that nothing depends on it."""
-    if "authentication" in root.bad:
-        return
     asking = [each for each in entries if each.rule.on_unauthenticated is not _ROUTE]
-    if root["authentication"] and not asking and "rules" not in root.bad:
+    if root["authentication"] and not asking:
         message = 'has no effect: no rule uses "on_unauthenticated"'
         root.place.warn(("authentication",), message)
     for entry in asking if not root["authentication"] else ():

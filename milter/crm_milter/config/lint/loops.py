@@ -61,7 +61,7 @@ class _Loops:
     def targets(self, entry: Entry) -> None:
         """Note a target of ``replace_with`` that a rule matches."""
         template = entry.rule.replace_with
-        if template is None or entry.bad & {"match", "replace_with"}:
+        if template is None:
             return
         for recipient, target in self._samples(entry.rule, template):
             taker = self._taker(target)
@@ -91,8 +91,6 @@ class _Loops:
 
     def copies(self, entry: Entry) -> None:
         """Note a copy's address that a rule matches."""
-        if "also_deliver_to" in entry.bad:
-            return
         for number, copy in enumerate(entry.rule.copies):
             taker = self._taker(copy.address)
             if taker:

@@ -22,8 +22,7 @@ def check(entries: tuple[Entry, ...], root: Section) -> None:
     """Note every mailbox of these keys that is a target of a rule."""
     ends = DeadEnds(root["recipient_delimiter"] or "")
     for entry in entries:
-        if not entry.bad & {"match", "replace_with", "address_map"}:
-            ends.add(entry.rule)
+        ends.add(entry.rule)
     for key in KEYS:
         _mailbox(ends, key, root.values.get(key), root.place)
         for entry in entries:

@@ -14,7 +14,6 @@ from crm_milter.config.build import Entry
 from crm_milter.config.kinds import Section
 from crm_milter.config.lint import conditions, crms, groups, headers, letters, loops, mailboxes
 from crm_milter.config.problems import Path
-from crm_milter.rules.conditions import KEYS
 from crm_milter.rules.pattern import (
     AddressList,
     Everyone,
@@ -39,8 +38,7 @@ def check(entries: tuple[Entry, ...], table: RuleTable, root: Section, now: floa
         _repetitions(entry)
     enforced = table.enforced()
     _unreachable(entries, enforced)
-    if "known_recipients" not in root.bad:
-        loops.check(entries, enforced, root)
+    loops.check(entries, enforced, root)
     mailboxes.check(entries, root)
     for entry in entries:
         _public_domains(entry)
@@ -54,7 +52,7 @@ def _names(entries: tuple[Entry, ...]) -> None:
     first: dict[str, Entry] = {}
     for entry in entries:
         name = entry.rule.name
-        if name and first.setdefault(name, entry) is not entry:
+        if first.setdefault(name, entry) is not entry:
             before = first[name].place
             line = f"line {before.line('name')}"
             if before.problems is not entry.place.problems:
@@ -63,7 +61,7 @@ def _names(entries: tuple[Entry, ...]) -> None:
 
 
 def _extensions(entries: tuple[Entry, ...], root: Section) -> None:
-    if root["recipient_delimiter"] or "recipient_delimiter" in root.bad:
+    if root["recipient_delimiter"]:
         return
     for entry in entries:
         if entry.rule.propagate_extension:
@@ -91,8 +89,6 @@ def _public_domains(entry: Entry) -> None:
 
 
 def _repetitions(entry: Entry) -> None:
-    if "match" in entry.bad or len(entry.rule.match) < 2:
-        return
     seen: set[object] = set()
     for number, pattern in enumerate(entry.rule.match):
         if _key(pattern) in seen:
@@ -155,7 +151,6 @@ def _quoted(names: Iterable[str]) -> str:
 def _unreachable(entries: tuple[Entry, ...], table: RuleTable) -> None:
     wildcards: dict[object, Rule] = {}
     entries = tuple(each for each in entries if each.rule.mode is not Mode.TEST)
-    unclear = {each.rule.name for each in entries if each.bad & KEYS}
     for number, entry in enumerate(entries):
         rule = entry.rule
         parts = list(_parts(rule, table, wildcards)) if number and _is_doubtful(rule, table) else ()
@@ -163,13 +158,8 @@ def _unreachable(entries: tuple[Entry, ...], table: RuleTable) -> None:
             for pattern in rule.match:
                 if not isinstance(pattern, Exact | AddressList):
                     wildcards.setdefault(_key(pattern), rule)
-        if entry.bad & {"match", "address_map"} or not any(part.hidden for part in parts):
-            continue
-        takers = dict.fromkeys(name for part in parts for name in part.takers or ())
-        if unclear & takers.keys():
-            continue
-        if all(part.all_hidden for part in parts):
-            names = _quoted(takers)
+        if parts and all(part.all_hidden for part in parts):
+            names = _quoted(dict.fromkeys(name for part in parts for name in part.takers or ()))
             entry.place.complain(
                 (), f"can never apply: all its addresses are matched first by {names}"
             )
