@@ -32,7 +32,7 @@ def logs(lab: Lab, tmp_path: Path) -> Path:
     os.truncate(live, 0)
     lab.sink.accept()
     lab.postfix.flush()
-    lab.postfix.wait_empty_queue()
+    wait_for("the end of the message", lambda: b": removed" in live.read_bytes())
     shutil.copy(live, tmp_path / "mail.log")
     return tmp_path
 

@@ -37,6 +37,7 @@ def test_a_message_over_rotated_logs_is_found_by_itself(
     """Its beginning is in the rotated file, its end in the live one; maillog_file names that."""
     monkeypatch.setattr(logsource, "_has_journal", lambda: False)
     sent = lab.send(ANNA, ["<sales@solarmora.com>"], HAM)
+    lab.postfix.wait_log(f"{sent.queue_id}: removed")
     live = lab.postfix.maillog.path
     lines = live.read_bytes().splitlines(keepends=True)
     cut = next(n for n, line in enumerate(lines) if b"queue active" in line)
