@@ -12,7 +12,7 @@ def check(entries: tuple[Entry, ...]) -> None:
             sizes[group] = sizes.get(group, 0) + 1
     for entry in entries:
         rule = entry.rule
-        if rule.case_group is None or entry.bad:
+        if rule.case_group is None:
             continue
         if not rule.replaces:
             message = "has no effect: the rule does not replace the recipient"
