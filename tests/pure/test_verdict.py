@@ -250,3 +250,21 @@ def test_judgement_names_the_field_that_decided():
 
 def test_only_the_named_fields_are_wanted():
     assert field_names((PRESETS["amavis"],)) == {"x-spam-flag"}
+
+
+def test_the_words_of_the_log_and_the_metrics():
+    assert [each.value for each in Verdict] == ["spam", "ham", "none", "conflicting"]
+    assert {each for each in Verdict if each.is_spam} == {SPAM, CONFLICTING}
+
+
+def test_a_field_is_quoted_as_one_line_and_not_without_end():
+    judge = Judge((PRESETS["amavis"],))
+    assert judge([("x-spam-flag", " NO\r\n ")]).field == "x-spam-flag: NO"
+    assert judge([("x-spam-flag", "YES\r\n\t(" + "x" * 2000)]).field == (
+        "x-spam-flag: YES (" + "x" * 995
+    )
+
+
+@pytest.mark.parametrize("value", ["a\rb", "a\nb", "a \r\n\t b", "a\r\r\n \r\n b"])
+def test_a_bare_cr_folds_as_well(value):
+    assert verdict([by_value("X-F", "a b")], f"X-F: {value}") is SPAM
