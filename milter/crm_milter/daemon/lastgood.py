@@ -47,15 +47,34 @@ class Store:
                 each.unlink()
 
     def kept(self, path: Path) -> "Kept | None":
-        """Return what was last served from ``path``, if it is there."""
-        try:
-            text = (self._folder / _MANIFEST).read_text() if self._folder else ""
-            manifest = json.loads(text) if text else {}
-        except (OSError, ValueError):
+        """Return what was last served from ``path``, if it is there and whole."""
+        if self._folder is None:
             return None
-        if manifest.get("path") != key(path) or self._folder is None:
+        try:
+            with _opened(self._folder / _MANIFEST) as stream:
+                manifest = json.loads(stream.read(MOST_BYTES))
+        except (OSError, ValueError, RecursionError):
+            return None
+        if not _is_whole(manifest) or manifest["path"] != key(path):
             return None
         return Kept(self._folder / _OBJECTS, manifest)
+
+
+def _is_whole(manifest: Any) -> bool:
+    """Tell whether a manifest has what it had when it was written: a disk may have damaged it."""
+    try:
+        texts = [manifest["path"], manifest["digest"], *manifest["files"].values()]
+        for names in manifest["folders"].values():
+            texts += [*names]
+        time.gmtime(manifest["accepted"])
+    except (TypeError, KeyError, AttributeError, ValueError, OverflowError, OSError):
+        return False
+    return all(isinstance(each, str) and "\0" not in each for each in texts)
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a file without waiting for whoever writes to it, should it be a FIFO."""
+    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +102,7 @@ class Kept:
         """Return the bytes of a file as they were."""
         self.find(path)
         expected = self._manifest["files"][key(path)]
-        with (self._objects / expected).open("rb") as stream:
+        with _opened(self._objects / expected) as stream:
             copy, digest = copied(stream, most)
         if digest != expected:
             raise OSError(0, "the copy that was kept is damaged")
@@ -115,10 +134,17 @@ def state_directory() -> Path | None:
 
 
 def _write(path: Path, copy: BinaryIO) -> None:
-    if path.exists():
-        return
     copy.seek(0)
-    _replace(path, copy.read())
+    data = copy.read()
+    if not _has(path, data):
+        _replace(path, data)
+
+
+def _has(path: Path, data: bytes) -> bool:
+    try:
+        return path.is_file() and path.read_bytes() == data
+    except OSError:
+        return False
 
 
 def _replace(path: Path, data: bytes) -> None:
