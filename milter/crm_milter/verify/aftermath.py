@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from crm_milter import address as addresses
 from crm_milter.trace.lines import Delivery
 from crm_milter.verify.outcome import Evidence, Expected
-from crm_milter.verify.probe import offers_dsn
+from crm_milter.verify.probe import Offer, offers_dsn
 from crm_milter.wording import why
 
 _SERVER = re.compile(r"(?P<name>[^\[\]]+)\[(?P<address>[0-9a-fA-F.:]+)\]:(?P<port>\d+)")
@@ -45,10 +45,15 @@ def _dsn(each: Delivery) -> Iterator[str]:
     except OSError as error:
         yield f"dsn       unknown whether {server['name']} offers DSN: {why(error)}"
         return
-    if offers:
-        yield f"dsn       {server['name']} offers DSN: it is told not to bounce to the sender"
-    else:
-        yield (
-            f"dsn       {server['name']} offers no DSN: if it accepts mail and bounces it later,"
-            " the sender gets that bounce and sees the address of the CRM; set dead_letters"
-        )
+    yield f"dsn       {server['name']} {_told(offers)}"
+
+
+def _told(offers: Offer) -> str:
+    ways = {offers.plain, offers.encrypted} - {None}
+    if ways == {True}:
+        return "offers DSN: it is told not to bounce to the sender"
+    when = "" if ways == {False} else " without STARTTLS" if offers.encrypted else " with STARTTLS"
+    return (
+        f"offers no DSN{when}: if it accepts mail and bounces it later,"
+        " the sender gets that bounce and sees the address of the CRM; set dead_letters"
+    )

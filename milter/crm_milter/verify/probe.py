@@ -159,14 +159,28 @@ def _context() -> ssl.SSLContext:
     return context
 
 
-def offers_dsn(host: str, port: int) -> bool:
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Whether a server offers an extension in plain text, and encrypted; None if it cannot be."""
+
+    plain: bool
+    encrypted: bool | None
+
+
+def offers_dsn(host: str, port: int) -> Offer:
     """Tell whether a server offers DSN (RFC 3461); raises OSError with the reason if unknown."""
     dialogue = _Dialogue(host, port, socket.getfqdn(), with_tls=False)
     try:
         with dialogue.open(_GLIMPSE) as client:
             if dialogue.greeting.code != SERVICE_READY:
                 raise OSError(0, str(dialogue.greeting))
-            return bool(client.has_extn("dsn"))
+            plain = client.has_extn("dsn")
+            if not client.has_extn("starttls"):
+                return Offer(plain, None)
+            with suppress(_NotEncryptedError):
+                _encrypt(client)
+                return Offer(plain, client.has_extn("dsn"))
+            return Offer(plain, None)
     except smtplib.SMTPException as error:
         raise OSError(0, why(error)) from error
 
