@@ -35,7 +35,7 @@ def virtual_map(options: argparse.Namespace) -> int:
 
     Wildcards and patterns get no entry, because an entry would capture the mail of every mailbox in
     the domain. With --write, the table is written to a file next to main.cf and compiled if it has
-    changed.
+    changed; the patterns get a table of their own there, of type pcre or regexp.
     """
     if options.write and options.in_force:
         done = in_force.write(options.config, options.config_directory, print, say)
@@ -56,9 +56,8 @@ def _write(options: argparse.Namespace, config: Config) -> int:
     """Bring the table of virtual aliases up to date where it is not."""
     site = Site(config, options.config.absolute(), Postconf(options.config_directory))
     try:
-        changed = in_force.write_one(site, force=options.force)
-        state = "written" if changed else "unchanged"
-        print(f"{alias_file.table(site)}: {state}, {len(site.aliases)} entries")
+        for line in in_force.write_one(site, force=options.force):
+            print(line)
     except PostfixError as error:
         say(str(error))
         return EX_NO

@@ -40,15 +40,13 @@ def alias_lines(table: RuleTable, unrouted_to: str | None) -> list[str]:
     table = table.enforced()
     mailboxes: dict[str, str] = {}
     for rule in table.rules:
-        if not _diverts(rule):
+        if not diverts(rule):
             continue
         for address in rule.addresses():
             if address not in mailboxes:
-                first = next(
-                    filter(_diverts, (each.rule for each in table.possible(address))), None
-                )
+                first = next(filter(diverts, (each.rule for each in table.possible(address))), None)
                 if first:
-                    mailboxes[address] = _mailbox(first, unrouted_to)
+                    mailboxes[address] = mailbox_of(first, unrouted_to)
     domains = _domains(table, unrouted_to)
     for account in sorted(table.known) if domains else ():
         if addresses.domain_of(account) in domains:
@@ -63,12 +61,12 @@ def alias_lines(table: RuleTable, unrouted_to: str | None) -> list[str]:
         *(
             f"@{spelling}  {mailbox}"
             for domain, mailbox in domains.items()
-            for spelling in _scripts(domain)
+            for spelling in scripts(domain)
         ),
     ]
 
 
-def _diverts(rule: Rule) -> bool:
+def diverts(rule: Rule) -> bool:
     """Tell whether what a rule leaves goes to a mailbox other than the recipient's own."""
     return bool(rule.unrouted_to) or (rule.replaces and rule.may_apply(known=False))
 
@@ -77,14 +75,15 @@ def _domains(table: RuleTable, unrouted_to: str | None) -> dict[str, str]:
     """Return the mailbox by domain, for the rules that are for all its unknown addresses."""
     mailboxes: dict[str, str] = {}
     for rule in table.rules:
-        if not rule.may_apply(known=True) and _diverts(rule):
+        if not rule.may_apply(known=True) and diverts(rule):
             domains = [each.domain for each in rule.match if isinstance(each, InDomain)]
             for domain in (*domains, *rule.mapped_domains()):
-                mailboxes.setdefault(domain, _mailbox(rule, unrouted_to))
+                mailboxes.setdefault(domain, mailbox_of(rule, unrouted_to))
     return mailboxes
 
 
-def _mailbox(rule: Rule, unrouted_to: str | None) -> str:
+def mailbox_of(rule: Rule, unrouted_to: str | None) -> str:
+    """Return the mailbox for what a rule leaves; raises AliasError if there is none."""
     mailbox = rule.unrouted_to or unrouted_to
     if mailbox is None:
         raise AliasError(
@@ -97,11 +96,12 @@ def _mailbox(rule: Rule, unrouted_to: str | None) -> str:
 def _spellings(address: str) -> Iterator[str]:
     """Yield the keys for an address: Postfix knows A-labels and U-labels as two domains."""
     local = addresses.local_of(address)
-    for domain in _scripts(addresses.domain_of(address)):
+    for domain in scripts(addresses.domain_of(address)):
         yield addresses.written(f"{local}@{domain}")
 
 
-def _scripts(domain: str) -> Iterator[str]:
+def scripts(domain: str) -> Iterator[str]:
+    """Yield the spellings of a domain: A-labels, and U-labels if it has some."""
     yield domain
     if "xn--" in domain:
         with contextlib.suppress(idna.IDNAError):  # nobody can have registered such a domain

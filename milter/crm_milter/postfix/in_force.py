@@ -12,7 +12,7 @@ from crm_milter.config import standing
 from crm_milter.config.load import Config, load
 from crm_milter.config.problems import ConfigError
 from crm_milter.config.sources import Disk
-from crm_milter.postfix import alias_file
+from crm_milter.postfix import alias_file, patternfile
 from crm_milter.postfix.aliases import AliasError
 from crm_milter.postfix.instances import all_instances
 from crm_milter.postfix.postconf import Postconf, PostfixError
@@ -46,7 +46,7 @@ def _write_all(config: Config, path: Path, directory: Path | None, show: Say, sa
     try:
         instances = [Postconf(directory)] if directory else all_instances()
         sites = [Site(config, path.absolute(), each) for each in instances]
-        attached = [site for site in sites if alias_file.listed(site)]
+        attached = [site for site in sites if alias_file.listed(site) or patternfile.listed(site)]
     except PostfixError as error:
         show(f"no virtual alias table to write: {error}")
         return True
@@ -61,19 +61,23 @@ def _write(site: Site, show: Say, say: Say) -> bool:
         say(f"{alias_file.path(site)} stays as it is: {site.alias_lines}")
         return True
     try:
-        changed = write_one(site)
+        lines = write_one(site)
     except PostfixError as error:
         say(str(error))
         return False
-    state = "written" if changed else "unchanged"
-    show(f"{alias_file.table(site)}: {state}, {len(site.aliases)} entries")
+    for line in lines:
+        show(line)
     return True
 
 
-def write_one(site: Site, *, force: bool = False) -> bool:
-    """Write the table of one instance, which takes it up; tell whether that changed anything."""
-    changed = alias_file.write(site, force=force)
-    if changed and alias_file.compiled(site) is None and alias_file.listed(site):
-        # A running smtpd reads texthash only once.
+def write_one(site: Site, *, force: bool = False) -> list[str]:
+    """Write the tables of one instance, which takes them up; return a line about each."""
+    is_new = alias_file.write(site, force=force)
+    has_patterns = patternfile.write(site, force=force)
+    once = is_new and alias_file.compiled(site) is None and alias_file.listed(site)
+    if once or (has_patterns and patternfile.listed(site)):
+        # A running smtpd reads texthash, regexp and pcre only once.
         site.postconf.run("postfix", "reload")
-    return changed
+    state = "written" if is_new else "unchanged"
+    aliases = f"{alias_file.table(site)}: {state}, {len(site.aliases)} entries"
+    return [aliases, *([f"{patternfile.table(site)}: written"] if has_patterns else [])]

@@ -7,7 +7,7 @@ person to do. Each function looks at a site as it is and returns what is missing
 import re
 from collections.abc import Iterator, Mapping
 
-from crm_milter.postfix import alias_file
+from crm_milter.postfix import alias_file, patternfile
 from crm_milter.postfix.edit import Edit
 from crm_milter.postfix.milters import Entry, parse
 from crm_milter.postfix.placement import Placement, is_filtered, is_reinjection, options, placement
@@ -158,7 +158,17 @@ def virtual_aliases(site: Site) -> list[Edit]:
     """Return the edit that adds our table, unless Postfix knows all its entries already."""
     if not site.aliases or not alias_file.missing(site):
         return []
-    table = alias_file.table(site)
+    return _with_table(site, alias_file.table(site))
+
+
+def patterns(site: Site) -> list[Edit]:
+    """Return the edit that adds our table for patterns, unless Postfix accepts their addresses."""
+    if not patternfile.wanted(site) or not patternfile.refused(site):
+        return []
+    return _with_table(site, patternfile.table(site))
+
+
+def _with_table(site: Site, table: str) -> list[Edit]:
     raw = site.postconf.raw("virtual_alias_maps")
     items = split_list(raw) if site.postconf.value("virtual_alias_maps") else []
     if table in split_list(site.postconf.value("virtual_alias_maps")):

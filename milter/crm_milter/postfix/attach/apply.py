@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from crm_milter.postfix import alias_file
+from crm_milter.postfix import alias_file, patternfile
 from crm_milter.postfix.attach.staging import replace_text
 from crm_milter.postfix.files import (
     FILES,
@@ -49,7 +49,7 @@ def sweep(home: Path) -> None:
         process = re.sub(r"\D", "", each.name)
         if process == str(os.getpid()) or not Path("/proc", process).exists():
             remove([each])
-    names = (alias_file.NAME, *FILES)
+    names = (alias_file.NAME, patternfile.NAME, *FILES)
     remove([each for each in (home / f"{name}.tmp" for name in names) if is_abandoned(each)])
 
 
@@ -125,9 +125,9 @@ def _read(terminal: int, spoken: bytearray) -> None:
 
 
 def map_files(home: Path) -> list[Path]:
-    """Return all files that the table of virtual aliases may consist of."""
+    """Return all files that the tables of virtual aliases may consist of."""
     suffixes = ("", *sorted(set(INDEXED.values())))
-    return [home / f"{alias_file.NAME}{suffix}" for suffix in suffixes]
+    return [*(home / f"{alias_file.NAME}{suffix}" for suffix in suffixes), home / patternfile.NAME]
 
 
 def contents(paths: list[Path]) -> dict[Path, bytes | None]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from crm_milter.postfix import alias_file, instances, plan
+from crm_milter.postfix import alias_file, instances, patternfile, plan
 from crm_milter.postfix.attach import apply, precheck, record
 from crm_milter.postfix.attach import proof as probe
 from crm_milter.postfix.attach.interrupt import Interrupted, committed, uninterruptible
@@ -105,6 +105,7 @@ def attach(site: Site, wish: Wish, terminal: Terminal) -> bool:
 def _carry_out(job: _Job, then: Site, new: Record) -> bool:
     state = alias_file.state(then)
     needs_map = bool(alias_file.listed(then)) and not (state.is_current and state.is_compiled)
+    needs_map = needs_map or (bool(patternfile.listed(then)) and not patternfile.is_current(then))
     if new.after == job.current and not needs_map and (job.known is None or job.known.settled):
         return _already(job)
     if job.known and not job.known.settled:
@@ -151,6 +152,7 @@ def _apply(job: _Job, mapped: Site | None, new: Record) -> bool:
         if mapped:
             written = {}  # what it is if that is interrupted is looked up then
             alias_file.write(mapped)
+            patternfile.write(mapped)
             written = apply.contents(tables)
         apply.replace(job.home, job.current, new.after)
         is_settled = _prove(job)
@@ -278,6 +280,7 @@ def attached(
         lambda now: smtpd_milters(now, when_down),  # those that inherit non_smtpd_milters
         receive_overrides,
         virtual_aliases,
+        plan.patterns,
         notify_classes,
         original_recipient,
         *([discarded_dsn] if discard_dsn else []),

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from crm_milter import address as addresses
-from crm_milter.postfix import alias_file, plan
+from crm_milter.postfix import alias_file, patternfile, plan
 from crm_milter.postfix.aliases import AliasError
 from crm_milter.postfix.checks import fix
 from crm_milter.postfix.checks.finding import Finding, names
@@ -103,6 +103,25 @@ def wildcards(site: Site) -> Iterator[Finding]:
             )
 
 
+def patterns(site: Site) -> Iterator[Finding]:
+    """Postfix accepts the addresses of patterns, by a table of its own where it needs one."""
+    refused = patternfile.refused(site)
+    if not refused or isinstance(site.alias_lines, AliasError):
+        return
+    found = (
+        f"Postfix knows no address of {names(refused)}"
+        f" (rule {names(dict.fromkeys(refused.values()))})"
+    )
+    why = "mail for such addresses is rejected: user unknown"
+    edits = plan.patterns(site)
+    if edits or patternfile.listed(site):
+        then = fix.settings(site, edits) if edits else fix.reload(site)
+        command = f"{fix.ours(site, 'map', '--write')} && {then}"
+    else:
+        command = "add a table of type pcre or regexp with these addresses to virtual_alias_maps"
+    yield Finding("pattern-unknown", found, why, command)
+
+
 def _extra_wildcards(site: Site) -> Iterator[str]:
     own = alias_file.listed(site)
     if own:
@@ -130,4 +149,4 @@ def _victims(site: Site, domain: str) -> list[str] | None:
     return sorted(each for each in mailboxes if site.tables.first(maps, [each]) is None)
 
 
-CHECKS = (attached, current, shadowed, wildcards)
+CHECKS = (attached, current, shadowed, wildcards, patterns)
