@@ -5,7 +5,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from crm_milter.cli.terminal import EX_OK, load_config
+from crm_milter.cli import options as common
+from crm_milter.cli import running
+from crm_milter.cli.terminal import EX_OK, aligned, load_config
 from crm_milter.rules.conditions import CONDITIONS
 from crm_milter.rules.rule import AutomaticClass, OnAutomatic, Rule
 from crm_milter.wording import abridged
@@ -15,11 +17,7 @@ _HEADING = ("RULE", "MATCH", "REPLACE WITH", "COPIES", "SPAM", "CONDITIONS", "MO
 
 def table_lines(rules: tuple[Rule, ...]) -> Iterator[str]:
     """Yield a heading and a line for each rule, in order, in aligned columns."""
-    rows = [_HEADING, *(_row(rule) for rule in rules)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield "  ".join(cells).rstrip()
+    yield from aligned([_HEADING, *(_row(rule) for rule in rules)])
 
 
 def _row(rule: Rule) -> tuple[str, ...]:
@@ -81,8 +79,21 @@ def _source(rule: Rule) -> str:
     return rule.address_map.source if rule.address_map else ""
 
 
+def arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--running", action="store_true", help="show what the running daemon has in force"
+    )
+    common.json(command)
+
+
 def list_rules(options: argparse.Namespace) -> int:
-    """List the rules in the order they are tried."""
+    """List the rules in the order they are tried.
+
+    With --running, ask the daemon (metrics.listen) which rules are in force, since when, and what
+    they did; the exit status is 1 if the files differ from that.
+    """
+    if options.running:
+        return running.show(options)
     rules = load_config(options.config).policy.table.rules
     if options.json:
         print(json.dumps([rule_json(rule) for rule in rules], indent=2))

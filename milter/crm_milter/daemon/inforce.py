@@ -21,7 +21,7 @@ class InForce:
         self._numbers = numbers
         self._log = log
         self._answers = Answers()
-        numbers.loaded(loaded.file_digest, loaded.config.policy.table.rules)
+        numbers.loaded(loaded.file_digest, loaded.config.policy.table.rules, loaded.digest)
 
     @property
     def config(self) -> Config:
@@ -67,7 +67,7 @@ class InForce:
     def taken_over(self, *, is_reload: bool) -> None:
         """Take note that what was to follow is served, and alone."""
         self._loaded = loaded = self._candidate
-        self._numbers.loaded(loaded.file_digest, loaded.config.policy.table.rules)
+        self._numbers.loaded(loaded.file_digest, loaded.config.policy.table.rules, loaded.digest)
         self._numbers.serves_last_good(loaded.is_last_good)
         self._loader.keep(loaded)
         self._answers.answer()

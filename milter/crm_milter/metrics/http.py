@@ -12,7 +12,6 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from html import escape
 from http.client import LineTooLong
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -23,10 +22,10 @@ from typing import Any, BinaryIO
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 
-from crm_milter import __version__
 from crm_milter.log import Log, fault_line
-from crm_milter.metrics.catalogue import RELOAD_GOOD, RELOADED_AT, RULES, SOCKET_BOUND, WORKERS
-from crm_milter.metrics.collector import Collector
+from crm_milter.metrics import overview
+from crm_milter.metrics.catalogue import RELOAD_GOOD, RELOADED_AT, SOCKET_BOUND, WORKERS
+from crm_milter.metrics.collector import Collector, Seen
 from crm_milter.metrics.memory import Numbers, State
 from crm_milter.wording import counted, why
 
@@ -102,9 +101,14 @@ class Site:
             return self._metrics("application/openmetrics-text" in accept)
         if path == "/healthz":
             return health(self._numbers.state(), self._lost_socket())
+        if path == "/rules":
+            return Page(overview.as_json(self._seen()), "application/json")
         if path == "/":
-            return index(self._numbers.state())
+            return Page(overview.html(self._seen()), "text/html; charset=utf-8")
         return Page(b"not found\n", status=404)
+
+    def _seen(self) -> Seen:
+        return Seen(self._numbers.state(), self._numbers.totals())
 
     def _lost_socket(self) -> str:
         """Return where the milter socket should be if there is none, "" if there is."""
@@ -138,18 +142,6 @@ def health(state: State, lost_socket: str = "") -> Page:
         since = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(state[RELOADED_AT]))
         lines.append(f"last reload failed, still using the rules loaded at {since}")
     return Page("".join(f"{line}\n" for line in lines).encode())
-
-
-def index(state: State) -> Page:
-    """Return the page for a person who looks what is on this port."""
-    text = f"""<!DOCTYPE html>
-<html lang="en"><title>crm-milter</title>
-<h1>crm-milter {escape(__version__)}</h1>
-<p>{counted(int(state[RULES]), "rule")}, {counted(int(state[WORKERS]), "worker")}</p>
-<ul><li><a href="/metrics">metrics</a></li><li><a href="/healthz">health</a></li></ul>
-</html>
-"""
-    return Page(text.encode(), "text/html; charset=utf-8")
 
 
 class Server(ThreadingMixIn, HTTPServer):

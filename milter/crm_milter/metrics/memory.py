@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from crm_milter.metrics.catalogue import (
     LAST_GOOD,
@@ -47,13 +47,29 @@ MOST_ZEROS = 1000  # rules that have series before they had mail
 Cells: TypeAlias = "memoryview[float]"
 
 
+class Known(NamedTuple):
+    """What is told of a rule in use: no address."""
+
+    name: str
+    mode: str
+    conditions: tuple[str, ...]  # by their keys
+
+
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the supervisor says: ``names`` are those of the first rules, by which to show zeros."""
+    """What the supervisor says: ``rules`` are the first ones, of which zeros are shown.
+
+    ``digest`` is that of the configuration file, ``digest_of_all`` that of all its files.
+    """
 
     cells: list[float]
     digest: str
-    names: tuple[str, ...]
+    rules: tuple[Known, ...]
+    digest_of_all: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(rule.name for rule in self.rules)
 
     def __getitem__(self, metric: Metric) -> float:
         return self.cells[metric.first]
@@ -98,11 +114,12 @@ class Numbers:
         self.say(WORKERS, serving)
         self.say(RESTARTS, restarts)
 
-    def loaded(self, digest: str, rules: tuple[Rule, ...]) -> None:
-        """Say which file is in use: its SHA-256 and its rules."""
-        octets = json.dumps([digest, [rule.name for rule in rules[:MOST_ZEROS]]]).encode()
+    def loaded(self, digest: str, rules: tuple[Rule, ...], digest_of_all: str = "") -> None:
+        """Say which file is in use: its SHA-256, that of all files, and the rules."""
+        known = [_known(rule) for rule in rules[:MOST_ZEROS]]
+        octets = json.dumps([digest, digest_of_all, known]).encode()
         if len(octets) > _CATALOGUE_SIZE - _CELL:
-            octets = json.dumps([digest, []]).encode()
+            octets = json.dumps([digest, digest_of_all, []]).encode()
         version = int(self._cells[_VERSION]) + 1
         start = _CATALOGUES + version % 2 * _CATALOGUE_SIZE
         self._cells[start // _CELL] = len(octets)
@@ -159,8 +176,9 @@ class Numbers:
             octets = bytes(self._bytes[start + _CELL : start + _CELL + length])
             if self._cells[_VERSION] == version:
                 break
-        digest, names = json.loads(octets) if octets else ("", [])
-        return State(list(self._cells[: SERVICE.size]), digest, tuple(names))
+        digest, of_all, rules = json.loads(octets) if octets else ("", "", [])
+        known = tuple(Known(name, mode, tuple(keys)) for name, mode, keys in rules)
+        return State(list(self._cells[: SERVICE.size]), digest, known, of_all)
 
     def totals(self) -> Totals:
         """Add up the rows of all slots that were ever in use."""
@@ -179,6 +197,10 @@ class Numbers:
         # Read through holes of a mapping would fill them: map and read no more than is used.
         octets = memoryview(mmap.mmap(self._descriptor, length, offset=row * _STRIDE))
         return octets, octets[: length // _CELL * _CELL].cast("d")
+
+
+def _known(rule: Rule) -> Known:
+    return Known(rule.name, rule.mode.value, tuple(each.key for each in rule.conditions))
 
 
 def _name_cells(length: int) -> int:
