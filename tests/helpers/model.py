@@ -54,6 +54,16 @@ rules:
   - {name: trial, match: trial@solarmora.com, replace_with: trial@crm.example, mode: test}
   - {name: bounces, match: sales@solarmora.com, replace_with: sales@crm.example,
      dead_letters: bounces@solarmora.com, add_headers: {X-Original: "{recipient}"}}
+  - {name: topic, match: topic@solarmora.com, headers: {X-Topic: "*rechnung*"}, replace_with: topic@crm.example}
+  - {name: rest, match: topic@solarmora.com, except_headers: {X-Topic: "*"}, replace_with: rest@crm.example}
+  - {name: named, match: named@solarmora.com, addressed: to_or_cc, replace_with: named@crm.example}
+  - {name: over, match: dated@solarmora.com, until: 2020-01-01 00:00Z, replace_with: over@crm.example}
+  - {name: dated, match: dated@solarmora.com, from: 2020-01-01 00:00Z, replace_with: dated@crm.example}
+  - {name: case-a, match: ca@solarmora.com, replace_with: ca@crm.example, case_group: crm, automatic: leave}
+  - {name: case-b, match: cb@solarmora.com, replace_with: cb@crm.example, case_group: crm,
+     also_deliver_to: [archive@crm.example, {address: boss@solarmora.com, deliver_spam: true}]}
+  - {name: case-c, match: cc@solarmora.com, replace_with: cc@crm.example, case_group: crm,
+     bypass_spam_filter: true, also_deliver_to: [team@solarmora.com]}
   - {name: extend, match: ext@solarmora.com, replace_with: ext@crm.example, propagate_extension: true}
 """  # noqa: E501 - a rule a line
 FILES = {
@@ -75,6 +85,9 @@ class Clause:
     on_spam: str = "leave"
     automatic: str = "route"
     forged: str = "route"
+    topic: str | None = None  # what X-Topic must say: "rechnung", "" for nothing, None for any
+    named: bool = False  # the address must stand in To or Cc
+    case: int = 0  # of those with a number only the first opens a case
     oversize: str = ""  # what happens above LIMIT; "": there is no limit
     test: bool = False
     dead: str = "lost@solarmora.com"  # gets whole what a target refuses
@@ -94,10 +107,12 @@ class Box:
     def __repr__(self) -> str:
         return self.spellings[0]
 
-    def clause(self, sender: str) -> Clause | None:
+    def clause(self, letter: Letter) -> Clause | None:
         """The first whose conditions hold."""
         for only, never, clause in self.clauses:
-            if (only is None or sender in only) and sender not in never:
+            if clause.topic not in (None, letter.topic) or (clause.named and not letter.named):
+                continue
+            if (only is None or letter.sender in only) and letter.sender not in never:
                 return clause
         return None
 
@@ -161,6 +176,15 @@ _MATCHED = (
     _box("tiny", Clause(("tiny@crm.example",), oversize="reject")),
     _box("trial", Clause(("trial@crm.example",), test=True)),
     _box("sales", Clause(("sales@crm.example",), dead=BOUNCES)),
+    Box(("<topic@solarmora.com>", "<Topic@solarmora.com>"), "box-topic@mailbox.example", (
+        (None, (), Clause(("topic@crm.example",), topic="rechnung")),
+        (None, (), Clause(("rest@crm.example",), topic="")),
+    )),
+    _box("named", Clause(("named@crm.example",), named=True)),
+    _box("dated", Clause(("dated@crm.example",))),
+    _box("ca", Clause(("ca@crm.example",), case=1, automatic="leave")),
+    _box("cb", Clause(("cb@crm.example",), ("archive@crm.example",), BOSS, case=2)),
+    _box("cc", Clause(("cc@crm.example",), TEAM, case=3, bypass=True)),
     Box(("<ext+a@solarmora.com>",), "box-ext@mailbox.example",
         ((None, (), Clause(("ext+a@crm.example",))),)),
 )  # fmt: skip
@@ -195,6 +219,8 @@ class Letter:
     automatic: bool = False  # its header says so; the null sender does as well
     size: int = 100  # bytes of text
     forged: bool = False  # DMARC says so
+    topic: str = ""  # what a person reads in X-Topic: "rechnung", or something else
+    named: bool = False  # To or Cc has named@
 
 
 @dataclass
@@ -230,7 +256,7 @@ _REFUSALS = {"reject": 550, "refuse as forged": 550, "refuse as too large": 552}
 
 def plan(letter: Letter) -> Plan:
     """What the design says of this letter."""
-    fates = [(box, box.clause(letter.sender)) for box, _ in letter.boxes]
+    fates = [(box, box.clause(letter)) for box, _ in letter.boxes]
     wishes = [(box, clause, _fate(clause, letter) if clause else "") for box, clause in fates]
     unanimous = {wish for *_, wish in wishes}
     (only,) = unanimous if len(unanimous) == 1 else ("",)
@@ -241,6 +267,8 @@ def plan(letter: Letter) -> Plan:
     aims: set[str] = set()
     dead: set[str] = set()
     kept: set[str] = set()  # where a rule only gives company
+    sent = [clause for _, clause, wish in wishes if clause and (wish == "route" or result.held)]
+    case = min((clause.case for clause in sent if clause.case), default=0)
     for box, clause, wish in wishes:
         acts = wish in ("route", "discard") or result.held
         leaves = acts and (wish == "discard" or bool(clause and clause.targets))
@@ -250,6 +278,7 @@ def plan(letter: Letter) -> Plan:
         if clause and acts and wish != "discard":
             spam = letter.verdict == "spam" and not result.held
             targets = {*clause.targets} - {letter.sender.lower(), letter.author.lower()}
+            targets = targets if clause.case in (0, case) else set()
             aims |= targets
             dead |= {clause.dead} if targets else set()
             wanted |= {*targets, *clause.spam_copies, *(() if spam else clause.copies)}

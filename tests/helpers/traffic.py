@@ -55,6 +55,22 @@ DMARC_FIELDS = (
     ("Authentication-Results: (a) MX.solarmora.com 1;DMARC = fail\n", True),
     ("Authentication-Results: edge; dmarc=pass\nAuthentication-Results: edge; dmarc=fail\n", True),
 )
+# What a person reads in them, and whether To or Cc has named@.
+TOPIC_FIELDS = (
+    *(("", ""),) * 4,
+    ("X-Topic: Ihre RECHNUNG 7\n", "rechnung"),
+    ("X-Topic: =?utf-8?q?Rech?=\n =?iso-8859-1?b?bnVuZw==?=\n", "rechnung"),
+    ("X-Topic: hello\nx-topic:\n\t(rechnung)\n", "rechnung"),
+    ("X-Topic: =?utf-8?b?!!!?= =?x?q?=?= =?=\nX-Topic: rech nung\n", "other"),
+    ("x-topic:\n", "other"),
+)
+TO_FIELDS = (
+    *(("", False),) * 2,
+    ("To: Somebody <named@solarmora.com>\n", True),
+    ("To: a@b.example\nCc: a@c.example,\n NAMED@SolarMora.com\n", True),
+    ('To: named@solarmora.com.example, "named@solarmora.com" <a@b.example>\n', False),
+    ("To: undisclosed-recipients:;\nReply-To: named@solarmora.com\n", False),
+)
 SIZES = (0, 100, 100, 3_000, 12_000, 40_000, 120_000)
 _ASKED = ("", "", "", " NOTIFY=NEVER", " NOTIFY=FAILURE,DELAY", " NOTIFY=SUCCESS",
           " NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;x+2By@z.example")  # fmt: skip
@@ -85,10 +101,14 @@ def sending(random: Random, number: str, slow: float = 0.0) -> Sending:
         chosen.append(random.choice(chosen))  # a duplicate, perhaps in another spelling
     boxes = tuple((box, random.choice(box.spellings)) for box in chosen)
     dmarc, forged = random.choice(DMARC_FIELDS)
-    letter = Letter(number, sender, author, boxes, verdict, automatic, size, forged)
+    topics, topic = random.choice(TOPIC_FIELDS)
+    to, named = random.choice(TO_FIELDS)
+    letter = Letter(
+        number, sender, author, boxes, verdict, automatic, size, forged, topic, named
+    )  # fmt: skip
     head = f"X-Ledger: {number}\nFrom: Somebody <{author}>\n{spam}"
     head += random.choice(AUTOMATIC_FIELDS if automatic else PEOPLES_FIELDS)
-    head += dmarc
+    head += dmarc + topics + to
     rcpts = [spelling + (random.choice(_ASKED) if "@" in sender else "") for _, spelling in boxes]
     how = random.choice(("send",) * 16 + ("rset", "drop", "drop in data", "ehlo"))
     body = ("x" * 69 + "\n") * (size // 70)

@@ -46,9 +46,13 @@ rules:
   - {{name: glob, match: case-*@solarmora.com, replace_with: secret-\\1@crm.example}}
   - {{name: reject, match: reject@solarmora.com, replace_with: secret-r@crm.example, on_spam: reject}}
   - {{name: drop, match: drop@solarmora.com, replace_with: secret-d@crm.example, on_spam: discard}}
+  - {{name: topic, match: topic@solarmora.com, headers: {{Subject: "x*"}}, replace_with: secret-t@crm.example,
+     case_group: one, add_headers: {{X-Original: "{{recipient}}"}}}}
+  - {{name: second, match: second@solarmora.com, replace_with: secret-2@old.example, case_group: one,
+     also_deliver_to: [secret-copy@copies.example], add_headers: {{X-Original: "{{recipient}}"}}}}
   - {{name: loud, match: loud@solarmora.com, replace_with: loud-target@crm.example, suppress_bounces: false}}
 """  # noqa: E501 - a rule a line
-MATCHED = ("help", "sales", "open", "list", "case-1", "reject", "drop")
+MATCHED = ("help", "sales", "open", "list", "case-1", "reject", "drop", "topic", "second")
 FAR = ("crm.example", "old.example", "copies.example")
 SECRET = re.compile(rb"(?i)secret-|(crm|old|copies)\.example|X-CRM-Milter|X-Original")
 _ALONE = ("list@solarmora.com",)  # sees the marker, if a rule copies its mail and nobody else's

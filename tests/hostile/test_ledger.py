@@ -120,7 +120,7 @@ def balance(lab, book, seed, accepting=False):
         except ImbalanceError as error:
             wrong.append(f"{error}\n  {one}\n  {one.reply} {dict(got[number])}")
     assert not wrong, f"{len(wrong)} letters, --ledger-seed {seed}:\n" + "\n".join(wrong[:5])
-    askers = {one.letter.sender for one in book.sendings} | DEAD
+    askers = {one.letter.sender.lower() for one in book.sendings} | DEAD
     for entry in others:  # what Postfix wrote itself, to who asked for it
         assert (entry.sender, {entry.recipient.lower()} - askers) == ("", set())
     return results, others

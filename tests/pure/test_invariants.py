@@ -6,6 +6,15 @@ from hypothesis import strategies as st
 from crm_milter.address import normalise
 from crm_milter.routing.decide import NoVerdict, Policy, decide
 from crm_milter.routing.decision import Action, Envelope, Recipient, Reply
+from crm_milter.rules.conditions import (
+    Addressed,
+    AddressedIn,
+    ExceptHeaders,
+    Headers,
+    Occasion,
+)
+from crm_milter.rules.fieldpattern import FieldTest
+from crm_milter.rules.fieldpattern import parse as field_pattern
 from crm_milter.rules.pattern import parse
 from crm_milter.rules.rule import Copy, Mode, OnSpam, Rule
 from crm_milter.rules.table import RuleTable
@@ -19,6 +28,11 @@ OUTSIDE = ["crm1@crm.example", "CRM1@crm.example", "crm2@crm.example"]
 
 patterns = st.sampled_from([*ADDRESSES, "@a.example", "case-*@a.example"]).map(parse)
 copies = st.builds(Copy, st.sampled_from(ADDRESSES + OUTSIDE), st.booleans(), st.booleans())
+tests = st.just("Subject") | st.just("X-Topic")
+conditions = st.builds(
+    lambda kind, name, pattern: kind((FieldTest(name, (field_pattern(pattern),)),)),
+    st.sampled_from([Headers, ExceptHeaders]), tests, st.sampled_from(["*", "x*"]),
+) | st.sampled_from([AddressedIn(Addressed.TO), AddressedIn(Addressed.TO_OR_CC)])  # fmt: skip
 templates = st.sampled_from([*OUTSIDE, "@crm.example"]).map(template)
 
 
@@ -38,6 +52,8 @@ def policies(draw):
                 draw(st.booleans()),
                 None,
                 draw(st.sampled_from([Mode.ENFORCE, Mode.ENFORCE, Mode.TEST])),
+                conditions=tuple(draw(st.lists(conditions, max_size=1))),
+                case_group=draw(st.sampled_from([None, None, "g", "h"])),
             )
         )
     return Policy(
@@ -48,9 +64,27 @@ def policies(draw):
 
 
 fields = st.lists(
-    st.sampled_from([("x-spam-flag", "YES"), ("x-spam-flag", "NO"), ("from", "crm1@crm.example")]),
-    max_size=3,
+    st.sampled_from(
+        [
+            ("x-spam-flag", "YES"),
+            ("x-spam-flag", "NO"),
+            ("from", "crm1@crm.example"),
+            ("subject", "x"),
+            ("x-topic", ""),
+            ("to", ADDRESSES[0]),
+            ("cc", ADDRESSES[-1]),
+        ]
+    ),
+    max_size=4,
 ).map(tuple)
+
+
+def arrived(policy, raw, notify, by_smtp):
+    """A recipient as a session keeps it."""
+    match = policy.table.match(normalise(raw), Occasion(), raw)
+    waits = match is not None and policy.table.is_waiting(match)
+    match = match._replace(behind=None) if waits else match
+    return Recipient(raw, normalise(raw), match, notify, "", by_smtp, waits)
 
 
 @st.composite
@@ -59,18 +93,14 @@ def cases(draw):
     raws = draw(st.lists(st.sampled_from(ADDRESSES + OUTSIDE), min_size=1, max_size=6))
     by_smtp = draw(st.booleans())
     recipients = tuple(
-        Recipient(
-            raw,
-            normalise(raw),
-            policy.table.match(normalise(raw)),
-            draw(st.sampled_from(["", "NEVER", "SUCCESS,DELAY"])),
-            "",
-            by_smtp,
-        )
+        arrived(policy, raw, draw(st.sampled_from(["", "NEVER", "SUCCESS,DELAY"])), by_smtp)
         for raw in dict.fromkeys(raws)
     )
     sender = draw(st.sampled_from(["", "joe@x.example", "crm1@crm.example"]))
     return policy, Envelope(sender, recipients, by_smtp), draw(fields)
+
+
+_GOING = (Action.REROUTED, Action.QUARANTINED, Action.DISCARDED, Action.MERGED)
 
 
 def after(envelope, decision):
@@ -101,13 +131,59 @@ def test_unmatched_and_left_recipients_never_change(case):
     policy, envelope, headers = case
     decision = decide(policy, envelope, headers)
     acted = {
-        each.recipient.raw
-        for each in decision.outcomes
-        if not each.test and each.action in (Action.REROUTED, Action.QUARANTINED, Action.DISCARDED)
+        each.recipient.raw for each in decision.outcomes if not each.test and each.action in _GOING
     }
     for each in envelope.recipients:
         if each.raw not in acted:
             assert each.raw not in decision.remove
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases())
+def test_what_waits_for_the_header_comes_to_what_the_header_says(case):
+    policy, envelope, headers = case
+    table, header = policy.table, policy.facts(headers).header
+    known = Occasion(header=header) if header else Occasion()
+    matched = [
+        each._replace(match=table.match(each.address, known, each.raw), waits=False)
+        for each in envelope.recipients
+    ]
+    at_once = decide(policy, envelope._replace(recipients=tuple(matched)), headers)
+    assert simplified(decide(policy, envelope, headers)) == simplified(at_once)
+
+
+def simplified(decision):
+    outcomes = [
+        each._replace(recipient=each.recipient._replace(match=None)) for each in decision.outcomes
+    ]
+    return decision._replace(outcomes=tuple(outcomes))
+
+
+@settings(max_examples=400, deadline=None)
+@given(cases())
+def test_nothing_is_merged_but_into_what_is_sent(case):
+    policy, envelope, headers = case
+    decision = decide(policy, envelope, headers)
+    order = [rule.name for rule in policy.table.rules]
+    sent = {
+        each.rule.name: each
+        for each in decision.outcomes
+        if not each.test and each.action in (Action.REROUTED, Action.QUARANTINED)
+    }
+    for each in decision.outcomes:
+        if each.action is Action.MERGED and not each.test:
+            into = sent[each.into]
+            assert into.rule.case_group == each.rule.case_group is not None
+            assert order.index(each.into) <= order.index(each.rule.name)
+            owed = {normalise(target) for target in into.targets}
+            assert owed <= set(after(envelope, decision))
+    for group in "gh":
+        opened = {
+            (each.rule.name, tuple(sorted(map(normalise, each.targets))))
+            for each in sent.values()
+            if each.rule.case_group == group and each.targets
+        }
+        assert len(opened) <= 1
 
 
 @settings(max_examples=200, deadline=None)
