@@ -81,8 +81,10 @@ def installed() -> str:
     return f"{program} serve --config {{config}}"
 
 
-def write_config(path: Path, listen: str, workers: int | str, metrics: str, rules: int) -> None:
-    """The rules of floor.c as a configuration."""
+def write_config(
+    path: Path, listen: str, workers: int | str, metrics: str, rules: int, keys: Sequence[str] = ()
+) -> None:
+    """The rules of floor.c as a configuration; ``keys`` are lines for each of them."""
     lines = [
         "milter:",
         f'  listen: "{listen}"',
@@ -100,6 +102,7 @@ def write_config(path: Path, listen: str, workers: int | str, metrics: str, rule
             f"    match: help{number:04}@solarmora.com",
             f"    replace_with: case{number:04}@case.my-crm.example",
             f"    also_deliver_to: team{number:04}@solarmora.com",
+            *(f"    {key}" for key in keys),
         ]
     path.write_text("\n".join(lines) + "\n")
 
@@ -212,6 +215,7 @@ class Bench:
         inet: bool = False,
         workers: int | str | None = None,
         quiet: bool = False,
+        keys: Sequence[str] = (),
     ) -> Server:
         """Start the candidate; it is stopped at the end of the benchmark."""
         base = Path(tempfile.mkdtemp(dir=self.folder))
@@ -220,7 +224,7 @@ class Bench:
         config, log = base / "config.yaml", base / "log"
         workers = workers or self.workers
         metrics = "none" if quiet else f"127.0.0.1:{free_port()}"
-        write_config(config, listen, workers, metrics, self.rules)
+        write_config(config, listen, workers, metrics, self.rules, keys)
         command = [
             word.format(config=config, listen=listen, workers=workers, folder=self.folder)
             for word in shlex.split(self.commands[name])
@@ -319,6 +323,22 @@ def row_inet(bench: Bench) -> None:
         compare_load(bench, f"matching, {name}, inet against unix", servers, ["-p", "100"])
 
 
+def row_header(bench: Bench) -> None:
+    """What it costs that the header decides, and what an expression or an address in it costs."""
+    kinds = {
+        "at RCPT": (),
+        "headers": ('headers: {Subject: "*order of last week*"}',),
+        "expression": ("headers: {Subject: '/order .* week/'}",),
+        "except_headers": ('except_headers: {Subject: "*invoice*", X-Other: "*"}',),
+        "case_group": ("case_group: all",),
+        "until": ("until: 2099-01-01 00:00Z",),
+    }
+    for name in bench.commands:
+        if name != FLOOR:
+            servers = {kind: bench.start(name, keys=keys) for kind, keys in kinds.items()}
+            compare_load(bench, f"matching, {name}, conditions", servers, ["-p", "100"])
+
+
 def row_seldom(bench: Bench) -> None:
     """More recipients in turn than are remembered: each message is decided anew."""
     servers = {name: bench.start(name) for name in bench.commands}
@@ -408,6 +428,7 @@ ROWS = {
     "quiet": row_quiet,
     "reload": row_reload,
     "memory": row_memory,
+    "header": row_header,
     "seldom": row_seldom,  # last: with other rules
 }
 
