@@ -10,6 +10,7 @@ import pytest
 
 CONFIG = """
 unrouted_to: it@grüße.example
+dead_letters: letters@grüße.example
 spam: rspamd
 rules:
   - name: support
@@ -110,6 +111,13 @@ def test_stdout_takes_nothing(files: Path, words: list[str], redirection: str, r
     assert done.stdout == b""
     assert_one_line(done)
     assert f"cannot write to standard output: {reason}" in done.stderr.decode()
+
+
+def test_nothing_is_tried_again_when_python_lets_go_of_stdout(files: Path) -> None:
+    """Python 3.14 says so always, earlier ones in development mode."""
+    for redirection in (">/dev/full", "| :; exit ${PIPESTATUS[0]}"):
+        done = run(files, ["map"], redirection, PYTHONDEVMODE="1")
+        assert b"Exception ignored" not in done.stderr
 
 
 @pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&- <&-"])

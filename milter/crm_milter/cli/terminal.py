@@ -176,8 +176,10 @@ def _is_lost() -> bool:
     if error is None:
         return False
     say(f"cannot write to standard output: {why(error)}")
-    # Python would try again when it exits, and complain.
-    sys.stdout = io.TextIOWrapper(io.BytesIO(), "utf-8")
+    # Python would try again when it exits, or lets go of the stream, and complain.
+    lost, sys.stdout = sys.stdout, io.TextIOWrapper(io.BytesIO(), "utf-8")
+    with suppress(OSError):
+        lost.close()
     return True
 
 
