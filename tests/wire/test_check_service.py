@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import routes
 from serving import run
 
+from crm_milter.cli.check import _locked_out
 from crm_milter.config.load import load
 from crm_milter.config.problems import Severity
 from crm_milter.config.sources import Disk
@@ -107,3 +109,29 @@ def test_check_runs_where_there_is_no_unit(folder):
     done = run("check", "--json", "--config", folder / "crm-milter.yaml")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["errors"] == []
+
+
+def test_a_table_in_wal_mode_needs_the_right_to_write_beside_it(folder):
+    routes.database(folder / "t.db", [("t@x.example", "t@crm.example")], mode="WAL")
+    (folder / "crm-milter.yaml").write_text(
+        "spam: amavis\nrules:\n  - {name: t, address_map: 'sqlite:t.db'}\n"
+    )
+    config = load(folder / "crm-milter.yaml")
+    (problem,) = _locked_out(config, "nobody")
+    assert 'WAL mode, and the user "nobody"' in problem.message
+    folder.chmod(0o777)
+    assert list(_locked_out(config, "nobody")) == []
+    folder.chmod(0o755)
+    routes.execute(folder / "t.db", "PRAGMA journal_mode = DELETE")
+    assert list(_locked_out(config, "nobody")) == []
+
+
+def test_a_table_that_the_service_cannot_read(folder):
+    routes.database(folder / "t.db", [("t@x.example", "t@crm.example")])
+    (folder / "t.db").chmod(0o600)
+    (folder / "crm-milter.yaml").write_text(
+        "spam: amavis\nrules:\n  - {name: t, address_map: 'sqlite:t.db'}\n"
+    )
+    disk = Disk()
+    load(folder / "crm-milter.yaml", disk)
+    assert unreadable("nobody", [*disk.digests, *disk.databases]) == [str(folder / "t.db")]

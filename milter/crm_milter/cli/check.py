@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -74,7 +75,9 @@ def _rows(config: Config) -> Iterator[Problem]:
 
 def _unfit(options: argparse.Namespace, config: Config, files: Iterable[str]) -> list[Problem]:
     """Return, and say, what the service cannot do with the files; raises ConfigError."""
-    found = list(unit.problems(options.config, config, unit.unit(), files))
+    service = unit.unit()
+    found = list(unit.problems(options.config, config, service, files))
+    found += _locked_out(config, service.user)
     if any(each.severity is Severity.ERROR for each in found):
         if options.json:
             print(_as_json(options.config, None, errors=list(map(str, found))))
@@ -82,6 +85,23 @@ def _unfit(options: argparse.Namespace, config: Config, files: Iterable[str]) ->
     for problem in found:
         say(str(problem))
     return found
+
+
+def _locked_out(config: Config, user: str) -> Iterator[Problem]:
+    """Yield which tables the service cannot read because of their journal."""
+    if not config.policy.table.live() or os.geteuid() != 0:
+        return
+    from crm_milter.tables.database import is_wal  # here: SQLite takes time to load
+
+    paths = [each.path for each in config.policy.table.live() if is_wal(each.path)]
+    closed = set(unit.unwritable(user, {str(path.parent) for path in paths}))
+    for path in paths:
+        if str(path.parent) in closed:
+            message = (
+                f'is in WAL mode, and the user "{user}" of {unit.UNIT} cannot write in its'
+                " directory; run: sqlite3 FILE 'PRAGMA journal_mode = DELETE'"
+            )
+            yield Problem(str(path), 0, "", message, Severity.WARNING)
 
 
 def _check_postfix(options: argparse.Namespace, config: Config) -> int:

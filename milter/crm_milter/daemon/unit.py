@@ -31,6 +31,7 @@ _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SETTING = re.compile(
     r"(?m)^(User|TimeoutStopSec|TimeoutSec|SupplementaryGroups)[ \t]*=[ \t]*(.*)$"
 )
+_WRITABLE = 'for each; do [ -w "$each" ] || printf "%s\\n" "$each"; done'
 _READABLE = 'for each; do [ -r "$each" ] || printf "%s\\n" "$each"; done'
 
 
@@ -86,14 +87,23 @@ def problems(file: Path, config: Config, found: Unit, files: Iterable[str]) -> I
         yield Problem(path, 0, "", message, severity)
 
 
+def unwritable(user: str, folders: Iterable[str]) -> list[str]:
+    """Return the directories that a user cannot write, [] if there is no such user; needs root."""
+    return _as(user, _WRITABLE, folders)
+
+
 def unreadable(user: str, files: Iterable[str]) -> list[str]:
     """Return the files that a user cannot read, [] if there is no such user; needs root."""
+    return _as(user, _READABLE, files)
+
+
+def _as(user: str, script: str, files: Iterable[str]) -> list[str]:
     try:
         account = pwd.getpwnam(user)
     except KeyError:
         return []
     done = subprocess.run(
-        ["/bin/sh", "-c", _READABLE, "sh", *files],
+        ["/bin/sh", "-c", script, "sh", *files],
         user=account.pw_uid,
         group=account.pw_gid,
         extra_groups=os.getgrouplist(user, account.pw_gid),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from crm_milter import address as addresses
@@ -76,6 +77,10 @@ class TableError(Exception):
 
 class LiveTable(Protocol):
     """A table outside, which is asked for each address."""
+
+    @property
+    def path(self) -> Path:
+        """The file that it is in."""
 
     def get(self, key: str) -> tuple[str, ...] | None:
         """Return the targets of a key, () if they are no addresses; raises TableError."""

@@ -16,6 +16,7 @@ Version = tuple[int, int, int, int]
 
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _GLANCE = 0.01  # seconds between two looks at a lock
+_CACHE = 256  # KiB of each connection; the system keeps the file's pages as well
 _STEPS = 20_000  # of SQLite's machine between two looks at the time
 _WAL = 2  # in bytes 18 and 19 of the file (sqlite.org/fileformat2.html)
 
@@ -46,6 +47,7 @@ class Connection:
             cached_statements=8,
         )
         self._base.text_factory = _text
+        self._is_set = False
         self._base.set_progress_handler(self._is_overdue, _STEPS)
 
     def rows(self, query: str, *values: str, patience: float) -> list[tuple[object, ...]]:
@@ -53,6 +55,9 @@ class Connection:
         self._deadline = time.monotonic() + patience
         while True:
             try:
+                if not self._is_set:  # not at once: even this waits for a lock
+                    self._base.execute(f"PRAGMA cache_size = -{_CACHE}")
+                    self._is_set = True
                 return self._base.execute(query, values).fetchall()
             except sqlite3.OperationalError as error:
                 code = getattr(error, "sqlite_errorcode", 0) & 0xFF
