@@ -90,6 +90,10 @@ def test_an_account_of_the_system_and_an_alias(any_site):
 MILTER = "{ unix:crm-milter/milter.sock, default_action=%s }"
 OTHER = "inet:127.0.0.1:8891"
 MANY = RULES + "    on_spam: reject\n"
+DEAD = {
+    "head": "spam: rspamd\ndead_letters: boss@solarmora.com\n",
+    "mailboxes": f"{IT} x\nboss@solarmora.com x\n",
+}
 ADDING = RULES + "    add_headers: {X-Spam-Verdict: '{spam}'}\n"
 
 # A name, what is wrong, the check that finds it.
@@ -164,6 +168,54 @@ FAULTS = {
         "milter-maps",
     ),
     "nobody hears of bounces": ({"main": {"notify_classes": "resource"}}, "notify-classes"),
+    "reports are cut": ({**DEAD, "main": {"bounce_size_limit": "50000"}}, "bounce-size"),
+    "no report is made": ({**DEAD, "main": {"bounce_size_limit": "0"}}, "bounce-size"),
+    "a report is cut where there is no limit": (
+        {**DEAD, "main": {"message_size_limit": "0", "bounce_size_limit": "99999999"}},
+        "bounce-size",
+    ),
+    "nobody has the dead letters": (
+        {**DEAD, "mailboxes": f"{IT} x\n", "main": {"bounce_size_limit": "$message_size_limit"}},
+        "dead-letters",
+    ),
+    "dead letters leave this host": (
+        {
+            "head": "spam: rspamd\ndead_letters: boss@elsewhere.example\n",
+            "main": {"bounce_size_limit": "$message_size_limit"},
+        },
+        "dead-letters-remote",
+    ),
+    "dead letters among spam": (
+        {
+            "head": f"spam: rspamd\ndead_letters: {IT.upper()}\n",
+            "main": {"bounce_size_limit": "$message_size_limit"},
+        },
+        "dead-letters-shared",
+    ),
+    "dead letters that an alias sends to the target": (
+        {
+            **DEAD,
+            "main": {"bounce_size_limit": "$message_size_limit"},
+            "aliases": f"boss@solarmora.com {CRM}\n",
+        },
+        "dead-end-target",
+    ),
+    "reports are cut by a service": (
+        {
+            **DEAD,
+            "main": {"bounce_size_limit": "$message_size_limit"},
+            "master": ["bounce unix - - y - 0 bounce -o bounce_size_limit=50000"],
+        },
+        "bounce-size",
+    ),
+    "one service takes larger mail": (
+        {
+            **DEAD,
+            "main": {"bounce_size_limit": "$message_size_limit"},
+            "services": {"extra": {"message_size_limit": "99999999"}},
+        },
+        "bounce-size",
+    ),
     "any sender may read added fields": ({"text": ADDING}, "dsn-offered"),
     "any sender may read added fields, by one service": (
         {
@@ -217,6 +269,9 @@ FAULTS = {
 }
 # Whose mending is left to a person.
 BY_HAND = {
+    "dead letters leave this host",
+    "dead letters among spam",
+    "dead letters that an alias sends to the target",
     "unrouted_to that leads back",
     "a copy for nobody",
     "twice",

@@ -10,6 +10,7 @@ from crm_milter.cli import (
     importing,
     load,
     replaying,
+    resend,
     rules,
     testing,
     trace,
@@ -35,6 +36,7 @@ COMMANDS: tuple[tuple[str, Command, Arguments | None], ...] = (
     ("schema", check.print_schema, None),
     ("verify", verify.verify_address, verify.arguments),
     ("trace", trace.trace_mail, trace.arguments),
+    ("resend", resend.resend_mail, resend.arguments),
 )
 
 

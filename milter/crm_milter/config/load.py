@@ -48,6 +48,11 @@ class Config:
     warnings: tuple[Problem, ...] = ()
     reload: Reload = Reload.SIGNAL
 
+    @property
+    def dead_letters(self) -> str | None:
+        """The mailbox for what targets reject, unless a rule has its own."""
+        return self.policy.dead_letters
+
 
 def load(path: Path, sources: Sources | None = None, clock: Callable[[], float] = time) -> Config:
     """Return the configuration in a file; raises ConfigError, also if it cannot be read.

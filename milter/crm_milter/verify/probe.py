@@ -4,7 +4,7 @@ import secrets
 import smtplib
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.message import EmailMessage
@@ -18,7 +18,7 @@ from crm_milter.wording import why
 # What every spam filter takes for spam (https://spamassassin.apache.org/gtube/).
 GTUBE = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
 SMTP_PORT, SMTPS_PORT = 25, 465
-SERVICE_READY, OK = 220, 250
+SERVICE_READY = 220
 _GLIMPSE = 10.0  # seconds for a server's greeting
 _SECONDS = 60.0  # for the whole dialogue; Postfix may wait for its milters
 
@@ -73,36 +73,8 @@ class Probe:
 
     def send(self, host: str, port: int, *, connected: Callable[[], None] = lambda: None) -> Reply:
         """Send it; every failure is a reply. ``connected`` may raise before there is mail."""
-        dialogue = _Dialogue(host, port, self.sender.rpartition("@")[2])
-        with suppress(_NotEncryptedError):
-            return self._send(dialogue, connected)
-        dialogue.with_tls = False  # as Postfix does with smtp_tls_security_level=may
-        return self._send(dialogue, connected)
-
-    def _send(self, dialogue: "_Dialogue", connected: Callable[[], None]) -> Reply:
-        stage = "connect"
-        try:
-            with dialogue.open() as client:
-                if dialogue.greeting.code != SERVICE_READY:
-                    return dialogue.greeting
-                connected()
-                options = [] if self._is_ascii else ["SMTPUTF8", "BODY=8BITMIME"]
-                stage = "MAIL"
-                code, text = client.mail(self.sender, options)
-                if code == OK:
-                    stage = "RCPT"
-                    code, text = client.rcpt(self.recipient)
-                if code not in (250, 251):
-                    return _reply(stage, code, text)
-                stage = "message"
-                return _reply(stage, *client.data(self._octets()))
-        except _NotEncryptedError:
-            raise
-        except smtplib.SMTPResponseException as error:
-            return _reply(stage, error.smtp_code, error.smtp_error)
-        except (OSError, smtplib.SMTPException) as error:
-            where = f"{dialogue.host}:{dialogue.port}"
-            return Reply(stage, 0, f"no answer from {where}: {why(error)}")
+        name = self.sender.rpartition("@")[2]
+        return hand_in((host, port), self.sender, [self.recipient], self._octets(), name, connected)
 
     @property
     def _is_ascii(self) -> bool:
@@ -111,6 +83,59 @@ class Probe:
     def _octets(self) -> bytes:
         message = self.message()
         return message.as_bytes(policy=SMTP if self._is_ascii else SMTPUTF8)
+
+
+def hand_in(
+    server: tuple[str, int],
+    sender: str,
+    recipients: Sequence[str],
+    octets: bytes,
+    own_name: str = "",
+    connected: Callable[[], None] = lambda: None,
+) -> Reply:
+    """Send a message, lines ending with CRLF; every failure is a reply.
+
+    ``connected`` may raise before there is mail.
+    """
+    dialogue = _Dialogue(*server, own_name or socket.getfqdn())
+    with suppress(_NotEncryptedError):
+        return _transaction(dialogue, sender, recipients, octets, connected)
+    dialogue.with_tls = False  # as Postfix does with smtp_tls_security_level=may
+    return _transaction(dialogue, sender, recipients, octets, connected)
+
+
+def _transaction(
+    dialogue: "_Dialogue",
+    sender: str,
+    recipients: Sequence[str],
+    octets: bytes,
+    connected: Callable[[], None],
+) -> Reply:
+    stage = "connect"
+    try:
+        with dialogue.open() as client:
+            if dialogue.greeting.code != SERVICE_READY:
+                return dialogue.greeting
+            connected()
+            options = [] if "".join([sender, *recipients]).isascii() else ["SMTPUTF8"]
+            options += [] if octets.isascii() and not options else ["BODY=8BITMIME"]
+            stage = "MAIL"
+            code, text = client.mail(sender, options)
+            for each in recipients:
+                if code in (250, 251):
+                    stage = "RCPT"
+                    code, text = client.rcpt(each)
+            if code not in (250, 251):
+                return _reply(stage, code, text)
+            stage = "message"
+            return _reply(stage, *client.data(octets))
+    except _NotEncryptedError:
+        raise
+    except smtplib.SMTPResponseException as error:
+        return _reply(stage, error.smtp_code, error.smtp_error)
+    except (OSError, smtplib.SMTPException) as error:
+        where = f"{dialogue.host}:{dialogue.port}"
+        return Reply(stage, 0, f"no answer from {where}: {why(error)}")
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ from crm_milter.postfix.attach.staging import Staging
 from crm_milter.postfix.edit import Edit
 from crm_milter.postfix.files import FILES, Texts, read_texts
 from crm_milter.postfix.plan import (
+    bounce_size,
     discarded_dsn,
     non_smtpd_milters,
     notify_classes,
@@ -282,6 +283,7 @@ def attached(
         virtual_aliases,
         plan.patterns,
         notify_classes,
+        bounce_size,
         original_recipient,
         *([discarded_dsn] if discard_dsn else []),
     )

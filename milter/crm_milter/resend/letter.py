@@ -1,0 +1,151 @@
+"""A rejected message as it was sent, without what delivery and we have added; from and to whom."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from email.utils import getaddresses, parseaddr
+from typing import NamedTuple
+
+from crm_milter import address as addresses
+from crm_milter.libmilter import header as fields
+from crm_milter.resend import report
+from crm_milter.resend.report import NotOursError, Report
+from crm_milter.routing.decide import Policy
+from crm_milter.routing.marker import ALL_RULES, DIGITS, MARKER_FIELD, marker
+
+# What the delivery to a mailbox puts before a message, mbox's line included.
+_DELIVERED = re.compile(
+    rb"(?:From [^\n]*\n)?"
+    rb"(?:(?:Return-Path|Delivered-To|X-Original-To|Envelope-To):[^\n]*\n(?:[ \t][^\n]*\n)*)*",
+    re.IGNORECASE,
+)
+_RETURN_PATH = re.compile(rb"^Return-Path:[ \t]*<([^\n>]*)>", re.IGNORECASE | re.MULTILINE)
+_EMPTY_LINE = re.compile(rb"(?:\A|\n)\r?\n")
+_MARK = re.compile(
+    rb"^%b:[ \t]*([0-9a-f]{%d})[ \t]*\r?\n(?![ \t])" % (MARKER_FIELD.encode(), DIGITS),
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+class Letter(NamedTuple):
+    """A message to hand in; ``known_as`` tells it from every other one."""
+
+    message: bytes  # lines end with CRLF
+    sender: str  # "" is the null sender
+    recipients: tuple[str, ...]
+    known_as: str
+    queue_id: str = ""  # under which it was rejected
+
+
+class Letters:
+    """Makes letters of messages, by one configuration."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        boxes = [policy.dead_letters, *(each.dead_letters for each in policy.table.rules)]
+        self._boxes = {addresses.normalise(each) for each in boxes if each}
+
+    def letter(self, octets: bytes, to: str = "") -> Letter:
+        """Return the letter in a report or a message; raises NotOursError."""
+        delivered = _DELIVERED.match(octets)
+        before, rest = octets[: delivered.end()], octets[delivered.end() :]  # type: ignore[union-attr]
+        head = report.header(rest)
+        if not report.is_report(head):
+            recipients = (to,) if to else self._one_of(_addressed(rest))
+            sender = self._sender(before, rest, "")
+            return self._made(rest, sender, recipients, hashlib.sha256(octets).hexdigest())
+        found = report.take_apart(rest, head)
+        inside = _DELIVERED.match(found.message).end()  # type: ignore[union-attr]
+        before, rest = found.message[:inside], found.message[inside:]
+        recipients = (to,) if to else self._recipients(found, rest)
+        envelope_id = report.unescaped(found.about.get("original-envelope-id", ""))
+        sender = self._sender(before, rest, envelope_id)
+        queue_id = found.about.get("x-postfix-queue-id", "")
+        names = [found.about.get(each, "") for each in ("reporting-mta", "arrival-date")]
+        known_as = "\0".join([queue_id, *names]) if queue_id else octets.decode("latin-1")
+        digest = hashlib.sha256(known_as.encode()).hexdigest()
+        return self._made(rest, sender, recipients, digest)._replace(queue_id=queue_id)
+
+    def _made(
+        self, octets: bytes, sender: str, recipients: tuple[str, ...], known_as: str
+    ) -> Letter:
+        message = re.sub(rb"\r?\n", b"\r\n", self._without_marker(octets))
+        return Letter(message, sender, recipients, known_as)
+
+    def _recipients(self, found: Report, message: bytes) -> tuple[str, ...]:
+        """Return the recipients that a report names, or else that the message itself does."""
+        named = found.said("original-recipient")
+        ours = tuple(each for each in named if self._is_routed(each))
+        if ours:
+            return ours
+        if named and not any(map(self._is_target, named)):
+            raise NotOursError(
+                f"no rule replaces <{named[0]}>, which it was sent to: use --to ADDRESS"
+            )
+        return self._one_of(_addressed(message))
+
+    def _one_of(self, named: Iterator[str]) -> tuple[str, ...]:
+        ours = list(
+            {addresses.normalise(each): each for each in named if self._is_routed(each)}.values()
+        )
+        if len(ours) == 1:
+            return tuple(ours)
+        if not ours:
+            raise NotOursError("To and Cc name no address that a rule replaces: use --to ADDRESS")
+        several = " and ".join(f"<{each}>" for each in ours)
+        raise NotOursError(f"To and Cc name {several}: choose one with --to ADDRESS")
+
+    def _is_routed(self, address: str) -> bool:
+        normal = addresses.normalise(address)
+        return any(match.rule.replaces for match in self._policy.table.possible(normal))
+
+    def _is_target(self, address: str) -> bool:
+        normal = addresses.normalise(address)
+        rules = self._policy.table.rules
+        return any(
+            addresses.normalise(each) == normal for rule in rules for each in rule.known_targets()
+        )
+
+    def _sender(self, before: bytes, message: bytes, envelope_id: str) -> str:
+        """Return who sent it: by ENVID, by Return-Path if that is not ours, or else by From."""
+        if _is_address(envelope_id):
+            return envelope_id
+        path = _RETURN_PATH.search(before)
+        if path:
+            sender = path[1].decode("utf-8", "replace")
+            if not sender or (
+                _is_address(sender) and addresses.normalise(sender) not in self._boxes
+            ):
+                return sender
+        author = parseaddr(report.text(report.header(message).get("From", "")))[1]
+        return author if _is_address(author) else ""
+
+    def _without_marker(self, message: bytes) -> bytes:
+        """Return a message without our own marker; what others have written there stays."""
+        end = _EMPTY_LINE.search(message)
+        head = message[: end.end()] if end else message
+        marks = _MARK.findall(head)
+        if not marks:
+            return message
+        wanted = self._policy.wanted_fields()
+        facts = self._policy.facts(each for each in fields.fields(head) if each[0] in wanted)
+        names = [ALL_RULES, *(rule.name for rule in self._policy.table.rules)]
+        ours = {
+            marker(self._policy.marker_key, name, identity).encode()
+            for name in names
+            for identity in facts.identities
+        }
+        kept = _MARK.sub(lambda found: b"" if found[1].lower() in ours else found[0], head)
+        return kept + message[len(head) :]
+
+
+def _addressed(message: bytes) -> Iterator[str]:
+    head = report.header(message)
+    listed = [report.text(each) for name in ("To", "Cc") for each in head.get_all(name, [])]
+    for _, address in getaddresses(listed):
+        if _is_address(address):
+            yield address
+
+
+def _is_address(text: str) -> bool:
+    return "@" in text.strip("@") and text.isprintable() and not re.search(r"[<>\r\n]", text)

@@ -1,0 +1,47 @@
+"""What was handed in again so far, so that nothing is handed in twice."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+STATE = Path("/var/lib/crm-milter")
+_NAME = "resent"
+
+
+class Record:
+    """A file with a line for each message: by what it is known, its new queue id, the time."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            words = (line.split() for line in file.read().decode("ascii", "replace").splitlines())
+            self._known = {each[0]: each[1] for each in words if len(each) == 3}
+
+    def queue_id(self, known_as: str) -> str:
+        """Return under which queue id a message was handed in, "" if it was not."""
+        return self._known.get(known_as, "")
+
+    def add(self, known_as: str, queue_id: str) -> None:
+        """Take down that a message was handed in; raises OSError."""
+        self._known[known_as] = queue_id or "-"
+        line = f"{known_as} {queue_id or '-'} {time.time():.0f}\n"
+        os.lseek(self._descriptor, 0, os.SEEK_END)
+        os.write(self._descriptor, line.encode())
+        os.fsync(self._descriptor)
+
+
+@contextmanager
+def opened() -> Iterator[Record]:
+    """Open the record in the state directory, for one process at a time; raises OSError."""
+    name = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    folder = Path(name) if name else STATE
+    folder.mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(folder / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield Record(descriptor)
+    finally:
+        os.close(descriptor)

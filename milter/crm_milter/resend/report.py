@@ -1,0 +1,123 @@
+"""A delivery report taken apart (RFC 3464): its fields, and the message in it to the byte."""
+
+import base64
+import quopri
+import re
+from collections.abc import Iterator
+from email.message import Message
+from email.parser import BytesHeaderParser
+from typing import NamedTuple
+
+_STATUS = ("message/delivery-status", "message/global-delivery-status")
+_WHOLE = ("message/rfc822", "message/global")
+_HEADER = ("text/rfc822-headers", "message/global-headers")
+_BLANK_LINE = re.compile(rb"\r?\n[ \t]*\r?\n")
+_EMPTY_LINE = re.compile(rb"(?:\A|\n)\r?\n")
+_ESCAPED = re.compile(r"\\x\{([0-9A-Fa-f]{2,6})\}")
+
+Fields = dict[str, str]  # by name, in lower case
+
+
+class NotOursError(Exception):
+    """The message cannot be handed in again; the text says why."""
+
+
+class Report(NamedTuple):
+    """What a report says of the whole message and of each recipient, and the message itself."""
+
+    about: Fields
+    recipients: tuple[Fields, ...]
+    message: bytes  # as it was returned
+
+    def said(self, name: str) -> tuple[str, ...]:
+        """Return the addresses in a field of those recipients that it failed for."""
+        failed = [each for each in self.recipients if each.get("action", "").lower() == "failed"]
+        return tuple(dict.fromkeys(address(each[name]) for each in failed if name in each))
+
+
+def header(octets: bytes) -> "Message[str, str]":
+    """Return the header fields of a message or a part."""
+    return BytesHeaderParser().parsebytes(octets)
+
+
+def text(field: object) -> str:
+    """Return the value of a field; octets beyond ASCII are UTF-8."""
+    return str(field).encode("ascii", "surrogateescape").decode("utf-8", "replace").strip()
+
+
+def address(field: str) -> str:
+    """Return the address in "rfc822; address", and what RFC 6533 has embedded in it."""
+    plain = field.partition(";")[2].strip().removeprefix("<").removesuffix(">")
+    return unescaped(plain)
+
+
+def unescaped(plain: str) -> str:
+    r"""Return text with the characters that ``\x{...}`` stands for (RFC 6533 section 3)."""
+
+    def character(found: re.Match[str]) -> str:
+        code = int(found[1], 16)
+        return chr(code) if 0x80 <= code <= 0x10FFFF else found[0]
+
+    return _ESCAPED.sub(character, plain)
+
+
+def is_report(head: "Message[str, str]") -> bool:
+    """Tell whether a message is a report on deliveries."""
+    kind = str(head.get_param("report-type") or "").lower()
+    return head.get_content_type() == "multipart/report" and kind.endswith("delivery-status")
+
+
+def take_apart(octets: bytes, head: "Message[str, str]") -> Report:
+    """Return what a report says; raises NotOursError if it holds no message that was rejected."""
+    status: tuple[Fields, ...] = ()
+    message = cut = None
+    for part in _parts(octets, head.get_boundary() or ""):
+        fields = header(part)
+        kind = fields.get_content_type()
+        if kind in _STATUS and not status:
+            status = tuple(_blocks(_content(part, fields)))
+        elif kind in _WHOLE and message is None:
+            message = _content(part, fields)
+        elif kind in _HEADER:
+            cut = True
+    report = Report(status[0] if status else {}, status[1:], message or b"")
+    actions = sorted({each.get("action", "?").lower() for each in report.recipients})
+    if "failed" not in actions:
+        raise NotOursError(f"it reports {', '.join(actions) or 'nothing'}, and no failure")
+    if message is None:
+        why = "it holds only the header of the message: raise bounce_size_limit in main.cf"
+        raise NotOursError(why if cut else "it does not hold the message")
+    return report
+
+
+def _parts(octets: bytes, boundary: str) -> Iterator[bytes]:
+    """Yield the parts of a multipart message; the line end before a delimiter belongs to it."""
+    mark = re.escape(boundary.encode("ascii", "surrogateescape"))
+    delimiter = re.compile(rb"(?:\A|(?<=\n))--" + mark + rb"(--)?[ \t]*(?:\r?\n|\Z)")
+    start = None
+    for found in delimiter.finditer(octets) if boundary else ():
+        if start is not None:
+            part = octets[start : found.start()]
+            yield part.removesuffix(b"\n").removesuffix(b"\r")
+        start = found.end()
+        if found[1]:
+            return
+    if start is not None:
+        yield octets[start:]
+
+
+def _content(part: bytes, fields: "Message[str, str]") -> bytes:
+    end = _EMPTY_LINE.search(part)
+    content = part[end.end() :] if end else b""
+    encoding = str(fields.get("Content-Transfer-Encoding", "")).strip().lower()
+    if encoding == "base64":
+        return base64.b64decode(content)
+    return quopri.decodestring(content) if encoding == "quoted-printable" else content
+
+
+def _blocks(octets: bytes) -> Iterator[Fields]:
+    for block in _BLANK_LINE.split(octets.strip()):
+        fields: Fields = {}
+        for name, value in header(block + b"\n\n").raw_items():
+            fields.setdefault(name.lower(), " ".join(text(value).split()))
+        yield fields
