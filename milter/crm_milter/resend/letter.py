@@ -53,7 +53,7 @@ class Letters:
         if not report.is_report(head):
             recipients = (to,) if to else self._one_of(_addressed(rest))
             sender = self._sender(before, rest, "")
-            return self._made(rest, sender, recipients, hashlib.sha256(octets).hexdigest())
+            return self._made(rest, sender, recipients, rest)
         found = report.take_apart(rest, head)
         inside = _DELIVERED.match(found.message).end()  # type: ignore[union-attr]
         before, rest = found.message[:inside], found.message[inside:]
@@ -62,13 +62,15 @@ class Letters:
         sender = self._sender(before, rest, envelope_id)
         queue_id = found.about.get("x-postfix-queue-id", "")
         names = [found.about.get(each, "") for each in ("reporting-mta", "arrival-date")]
-        known_as = "\0".join([queue_id, *names]) if queue_id else octets.decode("latin-1")
-        digest = hashlib.sha256(known_as.encode()).hexdigest()
-        return self._made(rest, sender, recipients, digest)._replace(queue_id=queue_id)
+        origin = "\0".join([queue_id, *names]).encode() if queue_id else octets
+        return self._made(rest, sender, recipients, origin)._replace(queue_id=queue_id)
 
     def _made(
-        self, octets: bytes, sender: str, recipients: tuple[str, ...], known_as: str
+        self, octets: bytes, sender: str, recipients: tuple[str, ...], origin: bytes
     ) -> Letter:
+        # A message that two targets reject one after the other gives two reports.
+        to = sorted(map(addresses.normalise, recipients))
+        known_as = hashlib.sha256("\0".join(to).encode() + b"\0" + origin).hexdigest()
         message = re.sub(rb"\r?\n", b"\r\n", self._without_marker(octets))
         return Letter(message, sender, recipients, known_as)
 
@@ -78,11 +80,15 @@ class Letters:
         ours = tuple(each for each in named if self._is_routed(each))
         if ours:
             return ours
-        if named and not any(map(self._is_target, named)):
+        # A server without DSN knows the target alone.
+        rejecting = {addresses.normalise(each) for each in (*named, *found.said("final-recipient"))}
+        addressed = list(_addressed(message))
+        aimed = [each for each in addressed if not rejecting.isdisjoint(self._targets(each))]
+        if named and not aimed:
             raise NotOursError(
                 f"no rule replaces <{named[0]}>, which it was sent to: use --to ADDRESS"
             )
-        return self._one_of(_addressed(message))
+        return self._one_of(iter(aimed or addressed))
 
     def _one_of(self, named: Iterator[str]) -> tuple[str, ...]:
         ours = list(
@@ -99,12 +105,10 @@ class Letters:
         normal = addresses.normalise(address)
         return any(match.rule.replaces for match in self._policy.table.possible(normal))
 
-    def _is_target(self, address: str) -> bool:
-        normal = addresses.normalise(address)
-        rules = self._policy.table.rules
-        return any(
-            addresses.normalise(each) == normal for rule in rules for each in rule.known_targets()
-        )
+    def _targets(self, address: str) -> set[str]:
+        """Return what an address may be replaced with, in normal form."""
+        matches = self._policy.table.possible(addresses.normalise(address))
+        return {addresses.normalise(each) for match in matches for each in match.targets() or ()}
 
     def _sender(self, before: bytes, message: bytes, envelope_id: str) -> str:
         """Return who sent it: by ENVID, by Return-Path if that is not ours, or else by From."""
