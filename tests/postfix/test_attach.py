@@ -33,6 +33,18 @@ def test_attach_then_detach_leaves_both_files_byte_identical(site):
     assert site.arrives() == [HELP]
 
 
+@pytest.mark.parametrize("main", ["", "bounce_size_limit = 0 ", "bounce_size_limit = 20480000"])
+def test_reports_will_hold_whole_messages_and_the_limit_comes_back(site, main):
+    before = site.restore(CONFIG + f"dead_letters: {IT}\n", main)
+    done = attach(site)
+    assert done.returncode == 0, done
+    is_enough = "20480000" in main
+    assert ("+bounce_size_limit = 10240000\n" in done.stdout) is not is_enough
+    assert [each for each in site.checks() if each != "dead-letters-shared"] == []
+    assert site.run("detach", "--yes").returncode == 0
+    assert site.texts() == before
+
+
 @pytest.mark.parametrize("main", [FOLDED, FOLDED.replace("# the end", ""), "smtpd_milters ="])
 def test_existing_milters_stay_first_and_come_back_as_they_were(site, main):
     before = site.restore(main=main)

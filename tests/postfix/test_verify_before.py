@@ -177,10 +177,18 @@ def test_a_server_without_dsn(verify: Verify) -> None:
     assert "\ndsn       127.0.0.1 offers no DSN: if it accepts mail and bounces it later" in text
 
 
-def test_bounces_to_a_mailbox_of_ours(verify: Verify) -> None:
+def test_bounces_to_a_mailbox_of_ours(verify: Verify, silent_sink: Sink) -> None:
     status, text = verify("own@solarmora.com")
     assert status == 0
     assert "\ndsn " not in text
+    assert "\nbounce " not in text
+    silent_sink.refuse("*", "551 5.1.6 no such case")
+    try:
+        status, text = verify("own@solarmora.com")
+    finally:
+        silent_sink.accept()
+    assert status == 1
+    assert "\nbounce    <bounces@solarmora.com> (dead_letters) gets the whole message\n" in text
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ def consequences(expected: Expected, evidence: Evidence) -> Iterator[str]:
         elif decided and decided.reason != "spam" and decided.verdict != "spam":
             yield "spam      it did not arrive at the CRM"
         return
+    if expected.dead_letters and any(each.status in ("bounced", "expired") for each in got):
+        yield f"bounce    <{expected.dead_letters}> (dead_letters) gets the whole message"
     if expected.keeps_sender:
         for each in sent:
             yield from _dsn(each)

@@ -64,6 +64,7 @@ class Expected:
     marks_ham: bool  # whether a filter that looked always says so
     spam: bool = False  # the probe is spam
     relayhost: str = ""  # the host that Postfix sends through
+    dead_letters: str = ""  # the mailbox for what the CRM rejects
     keeps_sender: bool = False  # whether the sender of the mail gets what the CRM's server bounces
 
 

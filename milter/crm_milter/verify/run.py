@@ -14,7 +14,7 @@ from crm_milter import address as addresses
 from crm_milter.config.listen import UnixSocket
 from crm_milter.config.load import Config
 from crm_milter.rules.conditions import Occasion
-from crm_milter.rules.rule import Match, Mode
+from crm_milter.rules.rule import Match, Mode, Rule
 from crm_milter.trace.history import journeys
 from crm_milter.trace.report import delivery_words
 from crm_milter.trace.sources import Source
@@ -68,8 +68,7 @@ def plan(config: Config, probe: Probe, relayhost: str = "") -> Plan:
     targets = tuple(addresses.normalise(each) for each in targets)
     copies = {addresses.normalise(each.address) for each in match.rule.copies}
     marks_ham = any(each.marks_ham for each in config.policy.filters)
-    # A null sender is never replaced.
-    bounces_to_us = bool(probe.sender and (match.rule.dead_letters or config.policy.dead_letters))
+    box = match.rule.dead_letters or config.dead_letters or ""
     expected = Expected(
         normal,
         match.rule.name,
@@ -78,9 +77,15 @@ def plan(config: Config, probe: Probe, relayhost: str = "") -> Plan:
         marks_ham,
         spam=bool(probe.spam_line),
         relayhost=relayhost,
-        keeps_sender=match.rule.suppress_bounces and not bounces_to_us,
+        keeps_sender=match.rule.suppress_bounces and not _becomes_sender(probe, match.rule, box),
+        dead_letters=box,
     )
     return Plan(probe, expected, match.rule.mode, _milter_name(config))
+
+
+def _becomes_sender(probe: Probe, rule: Rule, box: str) -> bool:
+    """Tell whether the mailbox for dead letters takes the place of the sender of a probe."""
+    return bool(probe.sender and box) and all(each.suppress_bounces for each in rule.copies)
 
 
 def _check_spam(config: Config, match: Match) -> None:
