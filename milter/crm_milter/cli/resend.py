@@ -51,7 +51,7 @@ def resend_mail(options: argparse.Namespace) -> int:
     nothing is left to do.
     """
     letters = Letters(load_config(options.config).policy)
-    server = options.via or mailserver.smtpd(options.config_directory)
+    server = options.via or _server(options)
     try:
         paths = list(_paths(options.messages))
         with nullcontext() if options.dry_run else record.opened() as known:
@@ -62,6 +62,10 @@ def resend_mail(options: argparse.Namespace) -> int:
     if len(paths) != 1:
         print(f"{counted(len(paths), 'message')}, {len(left)} left")
     return EX_NO if left else EX_OK
+
+
+def _server(options: argparse.Namespace) -> tuple[str, int]:
+    return ("", 0) if options.dry_run else mailserver.smtpd(options.config_directory)
 
 
 def _paths(name: str) -> Iterator[Path]:
