@@ -23,8 +23,6 @@ _NON_SMTPD = re.compile(r"\$[({]?non_smtpd_milters\b")
 _FOR_ACCOUNTS = frozenset({"submission", "submissions", "smtps", "587", "465"})
 _DISCARDED = "smtpd_discard_ehlo_keywords"
 _ORIGINAL = "enable_original_recipient"
-_MESSAGE_SIZE, _BOUNCE_SIZE = "message_size_limit", "bounce_size_limit"
-_LARGEST = 2**31 - 1  # what bounce_size_limit can be
 
 
 def smtpd_milters(site: Site, when_down: str) -> list[Edit]:
@@ -195,49 +193,6 @@ def suppresses_bounces(site: Site) -> bool:
         (rule.replaces and rule.suppress_bounces) or any(c.suppress_bounces for c in rule.copies)
         for rule in site.rules
     )
-
-
-def dead_letters(site: Site) -> list[str]:
-    """Return the mailboxes for what targets reject, each once."""
-    boxes = (rule.dead_letters or site.config.dead_letters for rule in site.rules if rule.replaces)
-    return list(dict.fromkeys(filter(None, boxes)))
-
-
-def bounce_size(site: Site) -> list[Edit]:
-    """Return the edits that let a report hold the largest message that Postfix accepts."""
-    if not dead_letters(site):
-        return []
-    limits = [site.postconf.value(_MESSAGE_SIZE, each) for each in _limiting(site)]
-    sizes = [int(each) for each in limits if each.isdigit()]
-    wanted = _LARGEST if 0 in sizes else min(max(sizes, default=0), _LARGEST)
-    scopes = [
-        each.label
-        for each in site.postconf.running_as("bounce")
-        if _BOUNCE_SIZE in each.overrides
-        and not 0 < wanted <= _number(site.postconf.value(_BOUNCE_SIZE, each))
-    ]
-    enough = wanted <= _number(site.postconf.value(_BOUNCE_SIZE))
-    return [
-        Edit(each, _BOUNCE_SIZE, str(wanted))
-        for each in (
-            []
-            if enough
-            else [
-                "",
-            ]
-        )
-        + scopes
-    ]
-
-
-def _limiting(site: Site) -> list[Service | None]:
-    """Return the services whose own limit of the size of a message counts, None for main.cf."""
-    services = site.postconf.running_as("smtpd", "cleanup")
-    return [None, *(each for each in services if _MESSAGE_SIZE in each.overrides)]
-
-
-def _number(value: str) -> int:
-    return int(value) if value.isdigit() else 0
 
 
 def original_recipient(site: Site) -> list[Edit]:

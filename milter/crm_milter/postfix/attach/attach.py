@@ -22,7 +22,6 @@ from crm_milter.postfix.attach.staging import Staging
 from crm_milter.postfix.edit import Edit
 from crm_milter.postfix.files import FILES, Texts, read_texts
 from crm_milter.postfix.plan import (
-    bounce_size,
     discarded_dsn,
     non_smtpd_milters,
     notify_classes,
@@ -33,6 +32,7 @@ from crm_milter.postfix.plan import (
 )
 from crm_milter.postfix.postconf import PostfixError
 from crm_milter.postfix.site import Site
+from crm_milter.postfix.whole_reports import bounce_size
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from crm_milter import address as addresses
 from crm_milter.config.problems import Severity
-from crm_milter.postfix import plan
+from crm_milter.postfix import whole_reports
 from crm_milter.postfix.checks import fix
 from crm_milter.postfix.checks.addresses import new_mailbox
 from crm_milter.postfix.checks.finding import Finding
@@ -16,7 +16,7 @@ _SIZE = "bounce_size_limit"
 
 def bounce_size(site: Site) -> Iterator[Finding]:
     """Postfix returns each message that it accepts whole."""
-    edits = plan.bounce_size(site)
+    edits = whole_reports.bounce_size(site)
     if not edits:
         return
     now = site.postconf.value(_SIZE)
@@ -34,7 +34,7 @@ def bounce_size(site: Site) -> Iterator[Finding]:
 def mailbox(site: Site) -> Iterator[Finding]:
     """The mailbox is there, is on this host, and has nothing else in it."""
     unrouted = {addresses.normalise(each) for each in site.routed.values()}
-    for box in plan.dead_letters(site):
+    for box in whole_reports.dead_letters(site):
         normal = addresses.normalise(box)
         fate = site.domains.fate(normal, frozenset(site.routed))
         if fate in (Fate.UNKNOWN, Fate.LOOP):
