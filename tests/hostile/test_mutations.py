@@ -81,7 +81,7 @@ DEFECTS = {
         (("                message.fault = True\n", ""),),
     ),
     "a drain without grace": Defect(
-        "tests/wire/test_serve.py::test_open_sessions_may_finish",
+        "tests/processes/test_stop.py::test_a_second_signal_ends_it_at_once",
         (("    while not is_idle(ours):", "    while False:"),),
     ),
     "the marker is not looked for": Defect(

@@ -90,7 +90,7 @@ def test_faults_do_not_hurt_other_sessions(faulty, mta):
 def test_a_log_line_holds_no_line_break_of_the_client(faulty, mta):
     mta.mail("<raise@x.example>")
     mta.rcpt('<"boom\\\nforged: rerouted"@solarmora.com>', normal="boom@x\nforged: rerouted")
-    assert mta.finish(HAM).answer[:3] in ("451", "acc")
+    assert mta.finish(HAM).answer[:3] == "451"
     assert not [line for line in faulty.log().splitlines() if line.startswith("forged")]
 
 
