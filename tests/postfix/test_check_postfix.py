@@ -1,34 +1,15 @@
 """`check --postfix` against real instances: a right one, one mistake each, twelve at once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import planted
 import pytest
 from planted import CRM, HELP, IT, RULES, Planted
 
-from lab.sink import Sink
-
-
-@pytest.fixture(scope="module")
-def _sink() -> Iterator[Sink]:
-    with Sink() as sink:
-        yield sink
-
-
-@pytest.fixture(scope="module")
-def site(_sink: Sink) -> Iterator[Planted]:
-    made = planted.make(_sink)
-    yield made
-    made.postfix.stop()
-    made.listener.close()
-
 
 @pytest.fixture(scope="module", params=planted.CLASSES)
-def any_site(request: pytest.FixtureRequest, _sink: Sink) -> Iterator[Planted]:
-    made = planted.make(_sink, request.param)
-    yield made
-    made.postfix.stop()
-    made.listener.close()
+def any_site(request: pytest.FixtureRequest, plant: Callable[..., Planted]) -> Planted:
+    return plant(request.param)
 
 
 def test_a_right_postfix_has_no_findings(any_site):

@@ -1,12 +1,7 @@
 """`check --postfix` beside content filters: where our milter belongs, and what must not be."""
 
-from collections.abc import Iterator
-
-import planted
 import pytest
 from planted import Planted
-
-from lab.sink import Sink
 
 SPAM_MILTER = "inet:127.0.0.1:11332"
 BACK = {"content_filter": "", "receive_override_options": "no_unknown_recipient_checks"}
@@ -16,15 +11,6 @@ AMAVIS = {
     "smtpd_milters": "",
     "non_smtpd_milters": "",
 }
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Planted]:
-    with Sink() as sink:
-        made = planted.make(sink)
-        yield made
-        made.postfix.stop()
-        made.listener.close()
 
 
 def amavis(site: Planted, main: dict[str, str] | None = None, **back: str) -> None:

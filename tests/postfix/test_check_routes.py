@@ -1,35 +1,17 @@
 """`check --postfix` on the ways around crm-milter, and on mail that a rule must not take."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import planted
 import pytest
 from planted import CRM, HELP, IT, RULES, Planted
 
 from crm_milter.postfix.postconf import Postconf
-from lab.sink import Sink
 
 
 @pytest.fixture(scope="module")
-def _sink() -> Iterator[Sink]:
-    with Sink() as sink:
-        yield sink
-
-
-@pytest.fixture(scope="module")
-def site(_sink: Sink) -> Iterator[Planted]:
-    made = planted.make(_sink)
-    yield made
-    made.postfix.stop()
-    made.listener.close()
-
-
-@pytest.fixture(scope="module")
-def local(_sink: Sink) -> Iterator[Planted]:
-    made = planted.make(_sink, "local")
-    yield made
-    made.postfix.stop()
-    made.listener.close()
+def local(plant: Callable[..., Planted]) -> Planted:
+    return plant("local")
 
 
 def edit(old: str, new: str) -> Callable[[Planted], None]:

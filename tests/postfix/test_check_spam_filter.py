@@ -1,24 +1,10 @@
 """`check --postfix` finds the spam filter itself: which milter or content filter can be it."""
 
-from collections.abc import Iterator
-
-import planted
 import pytest
 from planted import Planted
 
-from lab.sink import Sink
-
 DKIM = "inet:127.0.0.1:8891"
 PIPE = "{} unix - n n - - pipe\n  flags=Rq user=nobody argv={} -e /usr/sbin/sendmail"
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Planted]:
-    with Sink() as sink:
-        made = planted.make(sink)
-        yield made
-        made.postfix.stop()
-        made.listener.close()
 
 
 def reset(site: Planted, spam: str, milters: list[str], main: dict[str, str], *master: str) -> None:

@@ -1,13 +1,8 @@
 """What DMARC says decides, on the way through Postfix; and the checks of what says it."""
 
-from collections.abc import Iterator
-
-import planted
 import pytest
 from letter import HAM, JOE, SPAM, letter
 from planted import HELP, RULES, Planted
-
-from lab.sink import Sink
 
 RULE = "match: {0}@solarmora.com, replace_with: {0}@crm.example, on_unauthenticated: {0}"
 CONFIG = "unrouted_to: it@solarmora.com\nspam: amavis\nauthentication: [mx.solarmora.com]\nrules:\n"
@@ -81,15 +76,6 @@ def test_spam_that_is_forged_is_told_as_forged(lab):
 
 STRICT = RULES.rstrip() + "\n    on_unauthenticated: leave\n"
 OPENDMARC = "inet:127.0.0.1:8893"
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Planted]:
-    with Sink() as sink:
-        made = planted.make(sink)
-        yield made
-        made.postfix.stop()
-        made.listener.close()
 
 
 def reset(site: Planted, authserv_id: str = "", **main: str) -> None:

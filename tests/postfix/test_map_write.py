@@ -1,24 +1,11 @@
 """`map --write`: the table on disk, compiled, replaced in one step, and only where it changed."""
 
-from collections.abc import Iterator
-
-import planted
 import pytest
 from planted import CRM, HELP, IT, RULES, Planted
 
 from lab import smtp
-from lab.sink import Sink
 
 BOSS = "boss@elsewhere.example"
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Planted]:
-    with Sink() as sink:
-        made = planted.make(sink)
-        yield made
-        made.postfix.stop()
-        made.listener.close()
 
 
 def query(site: Planted, kind: str = "hash") -> str:

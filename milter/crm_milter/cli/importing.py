@@ -24,7 +24,6 @@ _SHOWN_DOMAINS = 5
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``import``."""
     command.add_argument(
         "files",
         nargs="+",

@@ -18,7 +18,6 @@ _SHOWN = 20  # bad rows
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``load``."""
     command.add_argument(
         "table",
         metavar="TABLE.csv",

@@ -13,7 +13,6 @@ from crm_milter.wording import why
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``test``."""
     command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="test cases (YAML)")
     command.add_argument("--tap", action="store_true", help="print TAP instead of the differences")
     command.add_argument("--junit", type=Path, metavar="FILE", help="also write JUnit XML there")

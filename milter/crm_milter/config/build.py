@@ -117,7 +117,6 @@ def copy(section: Section) -> Copy:
 
 
 def rule(section: Section) -> Entry:
-    """Return a rule."""
     values = section.values
     built = Rule(copies=values.pop("also_deliver_to"), conditions=conditions.take(values), **values)
     place = section.place

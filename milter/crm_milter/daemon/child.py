@@ -200,6 +200,11 @@ class Signals:
         os.close(self._sender)
 
 
+def backoff(failures: int, most: float = 60.0) -> float:
+    """Return the seconds to wait after so many failures: 0, then 0.1, 0.2, 0.4 and so on."""
+    return min(most, 0.1 * 2 ** min(failures - 1, 30)) if failures > 0 else 0.0
+
+
 class Deaths:
     """The deaths of late, which tell how long to wait before the next try, and when to give up."""
 
@@ -210,10 +215,10 @@ class Deaths:
         self._times: deque[float] = deque(maxlen=self.LIMIT)
 
     def note(self, now: float) -> float:
-        """Count one and return the seconds to wait: 0, then 0.1, 0.2, 0.4, 0.8."""
+        """Count one and return the seconds to wait: none after the first."""
         self._times.append(now)
         recent = sum(now - time < self.WINDOW for time in self._times)
-        return 0.1 * 2 ** (recent - 2) if recent > 1 else 0.0
+        return backoff(recent - 1)
 
     def too_many(self, now: float) -> bool:
         """Tell whether trying again is in vain."""

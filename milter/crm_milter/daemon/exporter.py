@@ -8,12 +8,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from socket import socket
 
-from crm_milter.daemon.child import fork
+from crm_milter.daemon.child import backoff, fork
 from crm_milter.log import Log
 from crm_milter.metrics.memory import Numbers
 from crm_milter.wording import why
 
-_SHORTEST, _LONGEST = 0.1, 60.0  # seconds to wait after a death, doubled each time
 _LONG_LIFE = 60.0  # seconds after which a death is a first one again
 
 
@@ -30,6 +29,7 @@ class Keeper:
         self._pid = 0
         self._channel: socket | None = None
         self._started = 0.0
+        self._failures = 0
         self._wait = 0.0
         self.due = math.inf if address is None else 0.0
 
@@ -82,5 +82,6 @@ class Keeper:
     def _try_later(self) -> None:
         now = time.monotonic()
         lived_long = now - self._started > _LONG_LIFE
-        self._wait = min(_LONGEST, _SHORTEST if lived_long else max(2 * self._wait, _SHORTEST))
+        self._failures = 1 if lived_long else self._failures + 1
+        self._wait = backoff(self._failures)
         self.due = now + self._wait

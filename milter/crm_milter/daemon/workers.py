@@ -13,7 +13,7 @@ from socket import socket
 
 from crm_milter.config.load import Config
 from crm_milter.daemon import worker
-from crm_milter.daemon.child import Child, Deaths, State, fork
+from crm_milter.daemon.child import Child, Deaths, State, backoff, fork
 from crm_milter.daemon.handover import Store, worker_name
 from crm_milter.daemon.processors import settle, worker_count
 from crm_milter.libmilter.listener import Listener
@@ -184,7 +184,7 @@ class Workers:
         """Count a worker of a reload that could not start: it is no reason to end the others."""
         self.trouble = trouble
         self._failures += 1
-        self._fork_at = now + 0.1 * 2**self._failures
+        self._fork_at = now + backoff(self._failures + 1)
 
     def forget(self) -> None:
         """Let go of all rules, in a child that needs none."""

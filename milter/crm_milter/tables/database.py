@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+from crm_milter.wording import why
+
 Version = tuple[int, int, int, int]
 
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -113,7 +115,7 @@ def domains(path: Path, patience: float) -> list[str]:
 def trouble(path: Path, error: Exception) -> str:
     """Return what is wrong with a file, in words."""
     if isinstance(error, OSError):
-        return (error.strerror or str(error)).lower()
+        return why(error)
     reason = str(error)
     if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
         return "took too long"
