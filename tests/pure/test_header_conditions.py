@@ -10,6 +10,7 @@ from rows import CRM, HELP, NO, applying, fates, policy, recipient, rule, run, t
 from crm_milter.cli.explain import as_json, explain, lines
 from crm_milter.cli.rules import rule_json, table_lines
 from crm_milter.config.load import load
+from crm_milter.config.load import parse as parse_file
 from crm_milter.config.problems import ConfigError
 from crm_milter.postfix.aliases import alias_lines
 from crm_milter.routing.decide import decide
@@ -20,6 +21,8 @@ from crm_milter.rules.fieldpattern import parse
 from crm_milter.rules.moment import moment
 from crm_milter.rules.pattern import PatternError
 from crm_milter.rules.rule import Copy, Mode, OnSpam
+from crm_milter.verify.probe import Probe
+from crm_milter.verify.run import NothingToVerifyError, plan
 
 OTHER = "other@crm.example"
 
@@ -523,3 +526,23 @@ REST = "  - {name: rest, match: a@x.example, replace_with: b@crm.example}\n"
 )  # fmt: skip
 def test_check_says_what_is_odd(tmp_path, text, expected):
     assert checked(tmp_path, text) == expected
+
+
+PROBED = """
+unrouted_to: it@y.example
+rules:
+  - {name: bills, match: a@x.example, replace_with: b@crm.example, headers: {Subject: "*invoice*"}}
+  - name: mine
+    match: a@x.example
+    replace_with: m@crm.example
+    headers: {Subject: "test message *"}
+    addressed: to
+  - {name: later, match: a@x.example, replace_with: l@crm.example, from: 2099-01-01 00:00Z}
+"""
+
+
+def test_verify_expects_what_the_header_of_its_message_leads_to():
+    path, probe = Path("/nowhere/x.yaml"), Probe("t", "joe@z.example", "a@x.example")
+    assert plan(parse_file(PROBED, path), probe).expected.rule == "mine"
+    with pytest.raises(NothingToVerifyError, match="no rule matches"):
+        plan(parse_file(PROBED.replace("test message *", "x"), path), probe)
