@@ -157,11 +157,14 @@ class Prometheus:
         return wait_for(f"{expression}\n{self.log.text()[-2000:]}", look, timeout)
 
 
-def with_metrics(config: str, workers: int = 2, port: int = 0) -> tuple[str, int]:
+def with_metrics(
+    config: str, workers: int = 2, port: int = 0, deliveries: str = "none"
+) -> tuple[str, int]:
     """The configuration with an exporter on this or a free port, and that port."""
     port = port or free_port()
     head = f'milter:\n  listen: LISTEN\n  socket_mode: "0666"\n  workers: {workers}\n'
-    return f"{head}metrics:\n  listen: 127.0.0.1:{port}\n{config}", port
+    metrics = f"metrics:\n  listen: 127.0.0.1:{port}\n  deliveries: {deliveries}\n"
+    return head + metrics + config, port
 
 
 def children_of(milter: Milter) -> list[int]:

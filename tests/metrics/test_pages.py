@@ -13,6 +13,7 @@ from scraping import ROOT, promtool
 from crm_milter.metrics import http as exporter
 from crm_milter.metrics.collector import METRICS
 from crm_milter.metrics.counting import Tally
+from crm_milter.metrics.deliveries import Deliveries
 from crm_milter.metrics.http import Site
 from crm_milter.metrics.memory import Numbers
 from crm_milter.routing.decision import Action, Decision, Outcome, Recipient
@@ -35,6 +36,8 @@ def numbers(*names: str, mail: bool = True) -> Numbers:
         recipient = Recipient("a@b.example", "a@b.example")
         outcome = Outcome(recipient, rule, Action.REROUTED, targets=("case@crm.example",))
         tally.decided(Decision(outcomes=(outcome,)), True, 0.01)
+    followed = Deliveries([(each, "copy", "sent", 2) for each in names if mail], is_readable=True)
+    made.deliveries.write(followed.word())
     return made
 
 
@@ -60,6 +63,8 @@ def test_every_metric_has_help_and_where_it_is_a_number_of_something_a_unit():
             "config_last_reload_successful",
             "config_last_good",
             "socket_bound",
+            "delivery_log_readable",
+            "deliveries_dropped",
             "config",
             "build",
         )
@@ -72,7 +77,7 @@ def test_the_documentation_names_every_metric_and_value_of_a_label():
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
         assert f"`{family.name}{suffix}" in text, family.name
         for sample in family.samples:
-            for label in ("outcome", "verdict", "stage"):
+            for label in ("outcome", "verdict", "stage", "kind"):
                 value = sample.labels.get(label)
                 assert value is None or f"`{value}`" in text, sample
 

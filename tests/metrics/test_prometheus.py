@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import signal
 import time
 from collections.abc import Iterator
 
@@ -24,6 +25,10 @@ def scene(make_module_lab) -> Iterator[tuple[Lab, Exporter, Prometheus]]:
     text, port = with_metrics(CONFIG)
     lab = make_module_lab(text)
     exporter = Exporter(port).wait()
+    logs = f"[{lab.postfix.maillog.path}, {lab.milter.logfile.path}]"
+    lab.milter.configure(text.replace("deliveries: none", f"deliveries: {logs}"))
+    lab.milter.signal(signal.SIGHUP)
+    lab.milter.wait_log("reloaded, serving")
     prometheus = Prometheus(port, free_port())
     try:
         prometheus.wait_for(f'crm_milter_workers{{instance="127.0.0.1:{port}"}} == 2')

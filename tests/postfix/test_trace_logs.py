@@ -35,7 +35,7 @@ def test_a_message_over_rotated_logs_is_found_by_itself(
     packed: Callable[[bytes], bytes],
 ) -> None:
     """Its beginning is in the rotated file, its end in the live one; maillog_file names that."""
-    monkeypatch.setattr(logsource, "_has_journal", lambda: False)
+    monkeypatch.setattr(logsource, "has_journal", lambda: False)
     sent = lab.send(ANNA, ["<sales@solarmora.com>"], HAM)
     lab.postfix.wait_log(f"{sent.queue_id}: removed")
     live = lab.postfix.maillog.path
@@ -127,7 +127,7 @@ def test_the_journal(
     command.write_text(JOURNALCTL.format(asked=asked, lines=lines))
     command.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(logsource, "_has_journal", lambda: True)
+    monkeypatch.setattr(logsource, "has_journal", lambda: True)
     monkeypatch.setattr(logsource, "_own_file", lambda _directory: None)
     monkeypatch.setattr(logsource, "PLACES", ())
     for what in (sent.queue_id, "Sales@solarmora.com"):
@@ -148,7 +148,7 @@ def test_a_journal_that_does_not_answer(
     command.write_text("#!/bin/sh\necho Failed to search journal: no PCRE2 >&2\nexit 1\n")
     command.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(logsource, "_has_journal", lambda: True)
+    monkeypatch.setattr(logsource, "has_journal", lambda: True)
     monkeypatch.setattr(logsource, "_own_file", lambda _directory: None)
     monkeypatch.setattr(logsource, "PLACES", ())
     assert cli.main(["trace", "171EB2103A4"]) == 2
@@ -157,7 +157,7 @@ def test_a_journal_that_does_not_answer(
 
 
 def test_no_log_at_all(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(logsource, "_has_journal", lambda: False)
+    monkeypatch.setattr(logsource, "has_journal", lambda: False)
     monkeypatch.setattr(logsource, "_own_file", lambda _directory: None)
     monkeypatch.setattr(logsource, "PLACES", ("/nonexistent",))
     assert cli.main(["trace", "171EB2103A4"]) == 2

@@ -8,11 +8,13 @@ from collections import Counter
 import pytest
 
 from crm_milter.trace import deliveries
-from crm_milter.trace.deliveries import Tracker
+from crm_milter.trace.deliveries import Ours, Tracker
 
 ID = "4bXq1Z0abc"
 CRM = "support@crm.example"
-COPIES = {"support": frozenset(["team@solarmora.com"])}
+BOUNDS = (0.1, 0.5)
+LOST = "lost@solarmora.com"
+COPIES = {"support": Ours(frozenset(["team@solarmora.com"]), LOST)}
 STAMPS = ("Nov 28 17:00:00 mx ", "2026-11-28T17:00:00.123456+00:00 mx ")
 
 
@@ -57,7 +59,7 @@ def removed(queue_id=ID, program="postfix/qmgr"):
 
 
 def tracked(*lines, tracker=None):
-    tracker = tracker or Tracker(COPIES)
+    tracker = tracker or Tracker(COPIES, BOUNDS)
     for each in lines:
         tracker.take(each)
     return tracker
@@ -75,8 +77,7 @@ def test_a_message_that_is_delivered():
     tracker = tracked(*MESSAGE)
     assert dict(tracker.counts) == SENT
     assert tracker.oldest() == {}
-    assert sum(tracker.seconds.buckets) == 1
-    assert tracker.seconds.total == pytest.approx(0.42)
+    assert tracker.seconds == [0, 1, 0, 0.42]
 
 
 def test_deferred_many_times_and_then_sent():
@@ -187,7 +188,7 @@ def test_two_lines_of_ours_and_one_delivery():
 
 
 def test_a_target_is_no_copy_of_another_rule():
-    both = Tracker({"support": {"two@crm.example"}})
+    both = Tracker({"support": Ours(frozenset(["two@crm.example"]))}, BOUNDS)
     lines = [ours(copies=1), ours(rule="vip", new="two@crm.example", to="vip"), active()]
     tracked(begin(), *lines, attempt("sent", "two@crm.example"), tracker=both)
     assert dict(both.counts) == {("vip", "target", "sent"): 1}
@@ -226,6 +227,49 @@ def test_a_copy_that_is_forwarded_on_this_host():
     gone = {"queue_id": "4bFWD00000", "original": "team@solarmora.com"}
     lines += [attempt("bounced", "eve@elsewhere.example", **gone), removed("4bFWD00000")]
     assert counts(*lines) == {("support", "copy", "bounced"): 1}
+
+
+REPORT = "4bREPORT00"
+
+
+def notification(kind="non-delivery"):
+    return line("postfix/bounce", f"{ID}: sender {kind} notification: {REPORT}")
+
+
+def report():
+    sender = active(REPORT).replace(b"a@x.example", b"")
+    return [sender, attempt("sent", LOST, REPORT), removed(REPORT)]
+
+
+@pytest.mark.parametrize("end", [attempt("bounced"), [attempt("deferred"), expired()]])
+@pytest.mark.parametrize("place", range(4))
+def test_a_dead_letter(end, place):
+    story = [begin(), ours(), active(), *([end] if isinstance(end, bytes) else end)]
+    later = report()
+    later.insert(place, notification())
+    found = counts(*story, *later, removed())
+    assert found["support", "dead_letter", "sent"] == 1
+    assert sum(found.values()) == len(story) - 2
+
+
+def test_reports_that_are_no_dead_letters():
+    story = [begin(), ours(), active(), attempt("bounced")]
+    assert ("support", "dead_letter", "sent") not in counts(*story, *report())
+    later = [notification("delivery status"), *report(), removed()]
+    assert ("support", "dead_letter", "sent") not in counts(*story, *later)
+
+
+def test_a_report_that_comes_later_from_the_servers_of_the_crm():
+    assert counts(begin(REPORT), *report()) == {("support", "dead_letter", "sent"): 1}
+    # Other mail to that mailbox is none.
+    letter = [begin(REPORT), active(REPORT), attempt("sent", LOST, REPORT), removed(REPORT)]
+    assert counts(*letter) == {}
+
+
+def test_what_is_insured_by_a_copy_at_once():
+    insured = ours() + b" insured=<Lost@solarmora.com>"
+    lines = [begin(), insured, active(), attempt("sent"), attempt("sent", LOST), removed()]
+    assert counts(*lines) == {**SENT, ("support", "insured", "sent"): 1}
 
 
 def test_requeued_by_an_administrator():
@@ -297,7 +341,7 @@ def test_lines_that_are_cut_or_not_utf_8():
 def test_rubbish_counts_nothing():
     chance = random.Random(7)
     words = [*MESSAGE, b"status=", b": to=<", b"removed", b"\0", b"\xff", b"{", b"(queue active)"]
-    tracker = Tracker(COPIES)
+    tracker = Tracker(COPIES, BOUNDS)
     for _ in range(3000):
         parts = [chance.choice(words)[: chance.randrange(90)] for _ in range(3)]
         tracker.take(b"".join([*parts, chance.randbytes(chance.randrange(9))]))
@@ -308,7 +352,7 @@ def test_memory_is_bounded_and_what_is_dropped_is_counted(monkeypatch):
     monkeypatch.setattr(deliveries, "MOST_RECIPIENTS", 100)
     monkeypatch.setattr(deliveries, "MOST_RECENT", 50)
     monkeypatch.setattr(deliveries, "MOST_OVER", 10)
-    tracker = Tracker(COPIES)
+    tracker = Tracker(COPIES, BOUNDS)
     ids = [f"4bXq1Z{number:06d}" for number in range(500)]
     for each in ids:
         tracked(begin(each), ours(each, copies=1), active(each), tracker=tracker)
@@ -336,12 +380,12 @@ def test_a_state_at_any_moment_changes_nothing(seed):
     """Random mail of a busy host, interrupted: the counts are those of an uninterrupted reader."""
     chance = random.Random(seed)
     lines, expected = traffic(chance)
-    tracker = Tracker(COPIES)
+    tracker = Tracker(COPIES, BOUNDS)
     for each in lines:
         tracker.take(each)
         if chance.random() < 0.05:
             state = json.loads(json.dumps(tracker.state()))
-            tracker = Tracker(COPIES)
+            tracker = Tracker(COPIES, BOUNDS)
             tracker.restore(state)
     assert tracker.counts == expected
     assert tracker.oldest() == {}

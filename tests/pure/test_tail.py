@@ -41,8 +41,8 @@ class Log:
         """Rotate as logrotate does without copytruncate; ``told``: the writer reopens."""
         self._shift()
         self.path.rename(self.path.with_name("mail.log.1"))
-        self._age()
         if told:
+            self._age()
             self.reopen()
 
     def reopen(self):
@@ -154,8 +154,13 @@ def test_a_writer_that_goes_on_with_the_renamed_file(log):
     log.read()
     log.write(b"two")
     log.read()
-    log.reopen()
-    log.write(b"three")
+    with log.path.open("ab", buffering=0) as new:  # two processes of the writer, for a moment
+        new.write(b"three\n")
+        log.read()
+        log.write(b"two and a half")
+    log.written.append(b"three")
+    log.read()
+    log._age()
     log.read()
     assert log.seen == log.written
 

@@ -75,6 +75,17 @@ def milter(section: Section) -> MilterSettings:
     return MilterSettings(**section.values)
 
 
+def metrics(section: Section) -> Section:
+    """Return the settings under ``metrics``, of the logs none for ``none``."""
+    logs: tuple[str, ...] = section["deliveries"]
+    alone = next((each for each in ("auto", "none") if each in logs and len(logs) > 1), "")
+    if alone:
+        section.place.complain(("deliveries",), f'"{alone}" cannot be combined with other logs')
+    if "none" in logs:
+        section.values["deliveries"] = ()
+    return section
+
+
 def preset(text: str) -> SpamSettings:
     """Return the settings for ``spam: PRESET``."""
     return SpamSettings((spam_filter(text),))

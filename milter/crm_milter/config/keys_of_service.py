@@ -1,7 +1,7 @@
 """The keys of the sections ``milter`` and ``metrics``: how the service is reached, and watched."""
 
 from crm_milter.config import build, listen, values
-from crm_milter.config.kinds import Key, Text, Whole, table
+from crm_milter.config.kinds import Key, Several, Text, Whole, table
 
 MILTER = table(
     'a mapping with the keys of the milter ("listen", ...)',
@@ -40,11 +40,17 @@ MILTER = table(
 
 METRICS = table(
     'a mapping with "listen"',
-    lambda section: section["listen"],
+    build.metrics,
     Key(
         "listen",
         Text('"HOST:PORT" or "none"', listen.exporter_address, "^(none|.+:[0-9]+)$"),
         "127.0.0.1:9894",
         "address of the metrics endpoint; none disables it",
+    ),
+    Key(
+        "deliveries",
+        Several(Text("a log", listen.delivery_log, "^(auto|journal|none|/.+)$"), least=1),
+        "auto",
+        "where Postfix logs: auto, journal, none, or files",
     ),
 )

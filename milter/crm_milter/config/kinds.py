@@ -149,6 +149,8 @@ def _default(key: Key) -> Any:
             return key.kind.values(key.default)
         case Whole() if key.default == key.kind.word:
             return None
+        case Several(item=Text(parse=parse)) if isinstance(key.default, str):
+            return (parse(key.default),)
         case Several() | Fields():
             return tuple(key.default)
         case Table():

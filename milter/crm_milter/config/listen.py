@@ -110,3 +110,10 @@ def exporter_address(text: str) -> tuple[str, int] | None:
     except ValueError as error:
         without_port = str(error).startswith("expected")
         raise ValueError(f'{error}, or "none"' if without_port else str(error)) from None
+
+
+def delivery_log(text: str) -> str:
+    """Return one of the words of ``metrics.deliveries``, or the path of a file."""
+    if text in ("auto", "journal", "none") or text.startswith("/"):
+        return text
+    raise ValueError('expected "auto", "journal", "none" or the absolute path of a log file')

@@ -38,10 +38,15 @@ _LONGEST_KEY = 4096
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A valid configuration; ``metrics_listen`` is host and port, None for no exporter."""
+    """A valid configuration.
+
+    ``metrics_listen`` is host and port, None for no exporter; ``deliveries`` are the logs that
+    deliveries are read from: ``auto``, or each ``journal`` or a file.
+    """
 
     milter: MilterSettings
     metrics_listen: tuple[str, int] | None
+    deliveries: tuple[str, ...]
     recipient_delimiter: str
     unrouted_to: str | None
     policy: Policy
@@ -151,7 +156,8 @@ def _checked(
     marker_key = _marker_key(section, path, sources)
     return Config(
         milter=milter,
-        metrics_listen=section["metrics"],
+        metrics_listen=section["metrics"]["listen"],
+        deliveries=section["metrics"]["deliveries"],
         recipient_delimiter=delimiter,
         unrouted_to=section["unrouted_to"],
         policy=Policy(

@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Iterable
 
 from crm_milter.daemon import handover
+from crm_milter.daemon.beside import Beside
 from crm_milter.daemon.child import REPLACE_SIGNAL, STOP_SIGNALS, Child, Signals, ended
-from crm_milter.daemon.exporter import Keeper
 from crm_milter.daemon.handover import Store, listener_name, worker_name
 from crm_milter.daemon.inforce import InForce
 from crm_milter.daemon.loading import Loaded, Loader, RefusedError, freeze
@@ -34,7 +34,7 @@ _EX_GAVE_UP = 1
 
 
 class Supervisor:
-    """The loop of the parent. Its children are the workers, and the exporter beside them.
+    """The loop of the parent. Its children are the workers, and what runs beside them.
 
     ``adopted`` are workers of an earlier supervisor, by process id. With a store that is used,
     the workers go on when this process ends.
@@ -58,7 +58,7 @@ class Supervisor:
         config = loaded.config
         self._rules = InForce(loader, loaded, self._numbers, log)
         self._workers = Workers(config, listener, self._numbers, self._let_go, log, store, adopted)
-        self._exporter = Keeper(config.metrics_listen, listener.path, self._numbers, log)
+        self._beside = Beside(lambda: self._rules.config, listener.path, self._numbers, log)
         self._trial = 0  # the process that tries whether this one can be replaced
         self._stopping = False
         self._status = 0
@@ -82,7 +82,7 @@ class Supervisor:
             if self._workers.hopeless and not self._stopping:
                 self._status = _EX_GAVE_UP
                 self._stop()
-        self._exporter.end()
+        self._beside.end()
         self._log("stopped")
         return self._status
 
@@ -93,7 +93,7 @@ class Supervisor:
         """Close, in a new child, what belongs to the supervisor alone."""
         for child in self._children():
             child.channel.close()
-        self._exporter.hang_up()
+        self._beside.hang_up()
         self._signals.close()
         self._listener.give_up_lock()
 
@@ -127,11 +127,13 @@ class Supervisor:
             self._reload(now)
         step = self._workers.tend(now)
         if step is Step.TAKEN_OVER:
-            self._rules.taken_over(is_reload=self._workers.generation > 1)
+            is_reload = self._workers.generation > 1
+            self._rules.taken_over(is_reload=is_reload)
+            if is_reload:
+                self._beside.reloaded()
         elif step is Step.GAVE_UP:
             self._rules.refuse([], f": {self._workers.trouble}")
-        if now >= self._exporter.due:
-            self._exporter.start(self._let_go_of_mail)
+        self._beside.start(now, self._let_go_of_mail)
 
     def _feed_watchdog(self, now: float) -> None:
         notify("WATCHDOG=1")
@@ -146,7 +148,7 @@ class Supervisor:
         for descriptor in speakers:
             poll.register(descriptor, select.POLLIN)
         now = time.monotonic()
-        due = min(self._watchdog_at, self._cut_off_at, self._ping_at, self._exporter.due)
+        due = min(self._watchdog_at, self._cut_off_at, self._ping_at, self._beside.due)
         due = min(due, self._workers.due(now), math.inf if self._stopping else self._look_at)
         due = min(due, self._reload_due())
         for descriptor, _ in poll.poll(max(0, math.ceil((due - now) * 1000))):
@@ -156,7 +158,7 @@ class Supervisor:
     def _bury(self) -> None:
         now = time.monotonic()
         for pid, trouble in ended():
-            self._exporter.bury(pid, trouble)
+            self._beside.bury(pid, trouble)
             if pid == self._trial:
                 self._tried(trouble)
             # As process 1 of a container we inherit the children of others as well.
@@ -239,7 +241,7 @@ class Supervisor:
             self._log(f"error: the program cannot replace itself, it {trouble}")
             return
         self._log("replacing this process, open sessions go on")
-        self._exporter.end()
+        self._beside.end()
         self._listener.give_up_lock()
         descriptors = {each.channel.fileno(): worker_name(each.pid) for each in self._children()}
         descriptors[self._listener.descriptor] = listener_name(self._listener.identity)
@@ -247,7 +249,7 @@ class Supervisor:
             handover.become(descriptors)
         except OSError as error:
             self._log(f"error: cannot replace this process: {why(error)}")
-            self._exporter.due = 0.0
+            self._beside.revive()
 
     def _stop(self) -> None:
         """Accept no more, and give the open sessions their time; or leave both to the next."""

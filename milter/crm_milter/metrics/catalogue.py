@@ -66,6 +66,7 @@ class Part:
 WORKER = Part(1)  # a row for each worker
 RULE = Part()  # a block for each rule, in the row of each worker
 SERVICE = Part(2)  # what the supervisor says
+LOG = Part()  # what the follower of Postfix's log has counted, see memory.Board
 EXPORTER = Part()  # worked out when the page is asked for, see collector
 
 # For a message with several outcomes the first that applies: one that could be said of the whole
@@ -179,6 +180,40 @@ SOCKET_BOUND = SERVICE.add(
     "1 if the path of the milter socket leads to this instance, 0 if the socket is gone.",
 )
 RULES = SERVICE.add("rules", "gauge", "rules", "Rules in use.")
+DELIVERIES = LOG.add(
+    "deliveries",
+    "counter",
+    "deliveries",
+    "Attempts to deliver rerouted mail by rule, kind of recipient and outcome, as Postfix logs"
+    " them. A message that is deferred twice and then sent counts two deferred and one sent.",
+    label="outcome",
+    values=("sent", "deferred", "bounced", "expired"),
+)
+DELIVERY_SECONDS = LOG.add(
+    "delivery_seconds",
+    "histogram",
+    "seconds",
+    "Time from Postfix's receipt of a message until the server of the target accepted it.",
+    bounds=(0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0, 432000.0),
+)
+UNDELIVERED = LOG.add(
+    "undelivered_oldest_seconds",
+    "gauge",
+    "seconds",
+    "Age of the oldest message of the rule that is queued and not delivered; 0 if there is none.",
+)
+LOG_READABLE = LOG.add(
+    "delivery_log_readable",
+    "gauge",
+    "",
+    "1 if Postfix's log is being read, 0 if it cannot be. Absent with metrics.deliveries none.",
+)
+DROPPED = LOG.add(
+    "deliveries_dropped",
+    "counter",
+    "",
+    "Messages that are no longer followed because too many are under way, or whose line was cut.",
+)
 CONFIG = EXPORTER.add(
     "config",
     "info",

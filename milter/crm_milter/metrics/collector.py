@@ -11,13 +11,28 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.samples import Sample
 
 from crm_milter import __version__
-from crm_milter.metrics.catalogue import BUILD, CONFIG, EXPORTER, RULE, SERVICE, WORKER, Metric
+from crm_milter.metrics import catalogue
+from crm_milter.metrics.catalogue import (
+    BUILD,
+    CONFIG,
+    DELIVERIES,
+    DELIVERY_SECONDS,
+    EXPORTER,
+    LOG,
+    RULE,
+    SERVICE,
+    WORKER,
+    Metric,
+)
+from crm_milter.metrics.deliveries import Deliveries
 from crm_milter.metrics.memory import Numbers, State, Totals
 
 Labels = dict[str, str]
 Samples = Iterator[tuple[str, Labels, float]]  # suffix of the name, labels, value
 
-METRICS = (*WORKER.metrics, *RULE.metrics, *SERVICE.metrics, *EXPORTER.metrics)
+METRICS = tuple(
+    metric for part in (WORKER, RULE, LOG, SERVICE, EXPORTER) for metric in part.metrics
+)
 _SUFFIXES = {"counter": "_total", "info": "_info"}
 
 
@@ -27,6 +42,7 @@ class Seen:
 
     state: State
     totals: Totals
+    deliveries: Deliveries | None = None  # None if no log is followed
 
     def rules(self) -> Iterator[tuple[str, list[float]]]:
         """Yield the first rules of the file, and whichever had mail since the start."""
@@ -42,6 +58,8 @@ class Seen:
         elif metric in RULE.metrics:
             for rule, cells in self.rules():
                 yield from _samples(metric, cells, {"rule": rule})
+        elif metric in LOG.metrics and self.deliveries:
+            yield from _of_log(metric, self.deliveries, self.state.names)
         else:
             yield "_info", _WORKED_OUT[metric.name](self), 1
 
@@ -54,8 +72,12 @@ class Collector:
 
     def collect(self) -> Iterator[Family]:
         """Yield each metric with its samples."""
-        seen = Seen(self._numbers.state(), self._numbers.totals())
+        word = self._numbers.deliveries.read()
+        deliveries = Deliveries(**word) if word else None
+        seen = Seen(self._numbers.state(), self._numbers.totals(), deliveries)
         for metric in METRICS:
+            if metric in LOG.metrics and not deliveries:
+                continue
             name = f"crm_milter_{metric.name}"
             family = Family(name, metric.help, metric.kind, metric.unit)
             # Never a list: that of a thousand rules would take ten megabytes.
@@ -76,13 +98,32 @@ def _samples(metric: Metric, cells: list[float], labels: Labels) -> Samples:
         yield suffix, {**labels, metric.label: value} if metric.label else labels, cells[cell]
 
 
-def _histogram(metric: Metric, cells: list[float], labels: Labels) -> Samples:
+def _histogram(metric: Metric, cells: list[float] | dict[int, float], labels: Labels) -> Samples:
     *buckets, total = (cells[cell] for cell in metric.cells)
     counts = list(accumulate(buckets))
     for bound, count in zip((*metric.bounds, math.inf), counts, strict=True):
         yield "_bucket", {**labels, "le": "+Inf" if bound == math.inf else str(bound)}, count
     yield "_count", labels, counts[-1]
     yield "_sum", labels, total
+
+
+def _of_log(metric: Metric, seen: Deliveries, rules: tuple[str, ...]) -> Samples:
+    """Yield samples; the first rules have theirs before there was mail, as others are too many."""
+    if metric is DELIVERIES:
+        counts = {(rule, "target", outcome): 0 for rule in rules for outcome in metric.values}
+        counts.update(((rule, "dead_letter", "sent"), 0) for rule in rules)
+        counts.update(((rule, kind, outcome), count) for rule, kind, outcome, count in seen.counts)
+        for (rule, kind, outcome), count in counts.items():
+            yield "_total", {"rule": rule, "kind": kind, "outcome": outcome}, count
+    elif metric is DELIVERY_SECONDS:
+        yield from _histogram(metric, dict(zip(metric.cells, seen.seconds, strict=True)), {})
+    elif metric is catalogue.UNDELIVERED:
+        for rule, age in {**dict.fromkeys(rules, 0.0), **seen.ages()}.items():
+            yield "", {"rule": rule}, age
+    elif metric is catalogue.DROPPED:
+        yield "_total", {}, seen.dropped
+    else:
+        yield "", {}, seen.is_readable
 
 
 def _config(seen: Seen) -> Labels:

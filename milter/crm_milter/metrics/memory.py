@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from crm_milter.metrics.catalogue import (
     LAST_GOOD,
@@ -83,10 +83,49 @@ class Totals:
     rules: dict[str, list[float]] = field(default_factory=dict)
 
 
+class Board:
+    """Memory for the last word of one process, as JSON, which all others can read."""
+
+    def __init__(self, name: str) -> None:
+        self._descriptor = os.memfd_create(name)
+        os.ftruncate(self._descriptor, 2 * _STRIDE)
+
+    def write(self, word: Any) -> None:
+        """Replace the word before."""
+        octets = json.dumps(word).encode()
+        version = self._number(0) + 1
+        os.pwrite(self._descriptor, octets, version % 2 * _STRIDE + 3 * _CELL)
+        self._set(1 + version % 2, len(octets))
+        self._set(0, version)  # from here on it is the one to read
+
+    def read(self) -> Any:
+        """Return the last word, None if there is none yet."""
+        while version := self._number(0):
+            length = self._number(1 + version % 2)
+            octets = os.pread(self._descriptor, length, version % 2 * _STRIDE + 3 * _CELL)
+            if self._number(0) == version:
+                return json.loads(octets)
+        return None
+
+    def clear(self) -> None:
+        """Have no word."""
+        self._set(0, 0)
+
+    def _number(self, cell: int) -> int:
+        return int.from_bytes(os.pread(self._descriptor, _CELL, cell * _CELL), "little")
+
+    def _set(self, cell: int, number: int) -> None:
+        os.pwrite(self._descriptor, number.to_bytes(_CELL, "little"), cell * _CELL)
+
+
 class Numbers:
-    """The shared memory: made by the supervisor before it forks, and inherited by all."""
+    """The shared memory: made by the supervisor before it forks, and inherited by all.
+
+    ``deliveries`` is what the follower of Postfix's log has counted.
+    """
 
     def __init__(self) -> None:
+        self.deliveries = Board("crm-milter-deliveries")
         self._descriptor = os.memfd_create("crm-milter")
         os.ftruncate(self._descriptor, _STRIDE)
         self._bytes, self._cells = self._map(0, _CATALOGUES + 2 * _CATALOGUE_SIZE)

@@ -7,20 +7,21 @@ comes. A message that another one becomes (a content filter, a forward, a requeu
 
 import re
 import time
+from bisect import bisect_left
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from crm_milter.rules.rule import key
-from crm_milter.trace.frame import QUEUE_ID, unframed
+from crm_milter.trace.followed import Message, Part, all_read, all_written
+from crm_milter.trace.frame import QUEUE_ID, Frame, unframed
 from crm_milter.trace.lines import Decided, Delivery, Line, decided, delivery
-from crm_milter.trace.seconds import Seconds
 from crm_milter.trace.stamps import Clock
 
 OUTCOMES = ("sent", "deferred", "bounced", "expired")
-TARGET, COPY = "target", "copy"
+TARGET, COPY, INSURED, DEAD_LETTER = "target", "copy", "insured", "dead_letter"
 MOST_RECIPIENTS = 50_000  # that are followed; beyond, the oldest message is dropped
 MOST_RECENT = 4000  # lines of Postfix that a line of ours may be behind
 MOST_OVER = 2000  # messages that Postfix has removed, for lines of ours that come late
@@ -31,35 +32,44 @@ _CANDIDATE = re.compile(
 ).search
 _ENTRY = re.compile(rf"(?P<id>{QUEUE_ID}): ")
 _OURS = ("rerouted: to=<", "copied: to=<", "quarantined: to=<")
-_BEGINNING = ("client=", "uid=")
+_CLIENT = "client="
+_BEGINNING = (_CLIENT, "uid=")
 _EXPIRED = re.compile(r"from=<.*?>, status=(?:force-)?expired")
 _REQUEUED = re.compile(r"uid=.* orig_id=(?P<id>[0-9A-Za-z]{6,20})\b")
+_SILENCE = 86400.0  # seconds; Postfix tries more often, so a silent message is gone
+_DELETED = b"]: Deleted: "  # what postsuper says of many messages, none of which it names
+_INSURED = re.compile(r" insured=<(?P<box>.*?)>")
+_NOTIFICATION = re.compile(r"sender non-delivery notification: (?P<id>[0-9A-Za-z]{6,20})$")
 _CLOCK_LASTS = 3600.0  # seconds; it tells the years of time stamps by the day that it began
 
-Part = tuple[str, str]  # the rule, and what the recipient is to it
 
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """Addresses of a rule in normal form: of its copies, and for its dead letters."""
 
-@dataclass(slots=True)
-class _Message:
-    """What is followed of one; ``due`` is not delivered yet, once Postfix has it in its queue."""
-
-    arrived: float  # Unix time
-    parts: dict[str, Part] = field(default_factory=dict)
-    due: dict[str, Part] = field(default_factory=dict)
-    is_active: bool = False
+    copies: frozenset[str] = frozenset()
+    dead_letters: str = ""
 
 
 class Tracker:
-    """Counts deliveries; ``copies`` are the addresses that each rule copies to, in normal form."""
+    """Counts deliveries; ``ours`` are the addresses of each rule that our lines do not name.
 
-    def __init__(self, copies: Mapping[str, Iterable[str]]) -> None:
-        self._copies = copies
+    ``seconds`` is a histogram of targets reached: one more than ``bounds``, and the sum.
+    """
+
+    def __init__(self, ours: Mapping[str, Ours], bounds: tuple[float, ...]) -> None:
+        self._ours = ours
+        # Of several rules with one mailbox for dead letters the first.
+        boxes = {each.dead_letters: rule for rule, each in reversed(list(ours.items()))}
+        boxes.pop("", None)
+        self._boxes = {box: (rule, DEAD_LETTER) for box, rule in boxes.items()}
+        self._bounds = bounds
         self.counts: Counter[tuple[str, str, str]] = Counter()
-        self.seconds = Seconds()
+        self.seconds = [0.0] * (len(bounds) + 2)
         self.dropped = 0
-        self._messages: OrderedDict[str, _Message] = OrderedDict()
+        self._messages: OrderedDict[str, Message] = OrderedDict()
         self._size = 0  # the recipients of all of these
-        self._over: OrderedDict[str, _Message] = OrderedDict()
+        self._over: OrderedDict[str, Message] = OrderedDict()
         self._recent: OrderedDict[str, list[str]] = OrderedDict()
         self._kept = 0  # the lines of all of these
         self._clock, self._clock_ends = Clock(datetime.now(UTC)), 0.0
@@ -67,6 +77,8 @@ class Tracker:
     def take(self, octets: bytes) -> None:
         """Count what a line says; a line of something else says nothing."""
         if not _CANDIDATE(octets):
+            if _DELETED in octets:
+                self._doubt(unframed(octets.decode("utf-8", "replace")))
             return
         frame = unframed(octets.decode("utf-8", "replace"))
         entry = _ENTRY.match(frame.text)
@@ -80,13 +92,26 @@ class Tracker:
             self._begin(queue_id, text)
         else:
             self._remember(queue_id, text)
+            if text.startswith("from=<>, size=") and self._boxes:
+                self._report(queue_id)
             if message := self._messages.get(queue_id):
+                message.spoken_of = time.time()
                 self._act(queue_id, message, text, message.parts)
+
+    def _doubt(self, frame: Frame) -> None:
+        """Take no message for one that waits until something is said of it again."""
+        if frame.program != "postsuper":
+            return
+        for message in self._messages.values():
+            message.spoken_of = 0.0
 
     def oldest(self) -> dict[str, float]:
         """Return for each rule when the oldest message came in that is not delivered."""
         found: dict[str, float] = {}
+        since = time.time() - _SILENCE
         for message in self._messages.values():
+            if message.spoken_of < since:
+                continue
             for rule, _ in message.due.values():
                 found[rule] = min(found.get(rule, message.arrived), message.arrived)
         return found
@@ -109,14 +134,16 @@ class Tracker:
             return
         parts = {key(each): (what.rule, TARGET) for each in what.new}
         if " copies=0 " not in what.text:
-            for each in self._copies.get(what.rule, ()):
+            for each in self._ours.get(what.rule, Ours()).copies:
                 parts.setdefault(each, (what.rule, COPY))
+        if insured := _INSURED.search(what.text):
+            parts.setdefault(key(insured["box"]), (what.rule, INSURED))
         self._follow(queue_id, parts, arrived)
 
     def _follow(self, queue_id: str, parts: dict[str, Part], arrived: float) -> None:
         """Follow recipients of a message, those that are not yet, from what was said of it on."""
         late = self._over.pop(queue_id, None)
-        message = self._messages.get(queue_id) or late or _Message(arrived)
+        message = self._messages.get(queue_id) or late or Message(arrived)
         known = message.parts
         new = {
             address: part
@@ -128,6 +155,7 @@ class Tracker:
             self._size += len(known)
             self._messages[queue_id] = message
         known.update(new)
+        message.spoken_of = time.time()
         if message.is_active:
             message.due.update(_targets(new))
         for text in list(self._recent.get(queue_id, ())):
@@ -147,10 +175,16 @@ class Tracker:
             self._drop(queue_id)
         self._over.pop(queue_id, None)
         self._kept -= len(self._recent.pop(queue_id, ()))
-        self._remember(queue_id)
+        self._remember(queue_id, _CLIENT if text.startswith(_CLIENT) else "")
         requeued = _REQUEUED.match(text)  # by postsuper -r
         if requeued and (before := self._drop(requeued["id"])):
             self._follow(queue_id, before.parts, before.arrived)
+
+    def _report(self, queue_id: str) -> None:
+        """A delivery report of another server: what it returns may be ours."""
+        from_outside = self._recent[queue_id][0] == _CLIENT
+        if from_outside and queue_id not in self._messages:
+            self._follow(queue_id, dict(self._boxes), time.time())
 
     def _remember(self, queue_id: str, *texts: str) -> None:
         self._recent.setdefault(queue_id, []).extend(texts)
@@ -158,7 +192,7 @@ class Tracker:
         while self._kept > MOST_RECENT or len(self._recent) > MOST_RECENT:
             self._kept -= len(self._recent.popitem(last=False)[1])
 
-    def _act(self, queue_id: str, message: _Message, text: str, parts: dict[str, Part]) -> None:
+    def _act(self, queue_id: str, message: Message, text: str, parts: dict[str, Part]) -> None:
         """Do what a line of Postfix says about some recipients of a message."""
         if text.startswith("to=<"):
             if attempt := delivery(Line(None, "", queue_id, text)):
@@ -168,15 +202,22 @@ class Tracker:
                 message.due.update(_targets(message.parts))
             message.is_active = True
         elif _EXPIRED.match(text):
-            for rule, kind in message.due.values():
-                self.counts[rule, kind, "expired"] += 1
+            for part in message.due.values():
+                self._count(message, part, "expired")
             message.due.clear()
+        elif notification := _NOTIFICATION.match(text):
+            self._returned(message, notification["id"])
         elif text == "removed":
             self._end(queue_id, message)
         elif text.startswith("milter-reject: END-OF"):
             self._drop(queue_id)
 
-    def _attempt(self, message: _Message, attempt: Delivery, parts: dict[str, Part]) -> None:
+    def _returned(self, message: Message, queue_id: str) -> None:
+        """A message comes back in a report, to dead_letters if its sender became that."""
+        if box := self._ours.get(message.refused, Ours()).dead_letters:
+            self._follow(queue_id, {box: (message.refused, DEAD_LETTER)}, message.arrived)
+
+    def _attempt(self, message: Message, attempt: Delivery, parts: dict[str, Part]) -> None:
         if attempt.status not in OUTCOMES:
             return
         to = key(attempt.to)
@@ -188,13 +229,19 @@ class Tracker:
         message.due.pop(to, None)
         if self._goes_on(message, attempt, address, part):
             return
-        self.counts[(*part, attempt.status)] += 1
+        self._count(message, part, attempt.status)
         if attempt.status == "deferred":
             message.due[to] = part
         elif attempt.status == "sent" and part[1] == TARGET and attempt.delay is not None:
-            self.seconds.add(attempt.delay)
+            self.seconds[bisect_left(self._bounds, attempt.delay)] += 1
+            self.seconds[-1] += attempt.delay
 
-    def _goes_on(self, message: _Message, attempt: Delivery, address: str, part: Part) -> bool:
+    def _count(self, message: Message, part: Part, outcome: str) -> None:
+        self.counts[(*part, outcome)] += 1
+        if part[1] == TARGET and outcome in ("bounced", "expired"):
+            message.refused = message.refused or part[0]
+
+    def _goes_on(self, message: Message, attempt: Delivery, address: str, part: Part) -> bool:
         """Tell whether the message was only handed on within this host, and follow it."""
         if attempt.status != "sent":
             return False
@@ -204,7 +251,7 @@ class Tracker:
                 return True
         return False
 
-    def _end(self, queue_id: str, message: _Message) -> None:
+    def _end(self, queue_id: str, message: Message) -> None:
         """Postfix is done with a message."""
         self._drop(queue_id)
         message.due.clear()
@@ -212,7 +259,7 @@ class Tracker:
         if len(self._over) > MOST_OVER:
             self._over.popitem(last=False)
 
-    def _drop(self, queue_id: str) -> _Message | None:
+    def _drop(self, queue_id: str) -> Message | None:
         message = self._messages.pop(queue_id, None)
         if message:
             self._size -= len(message.parts)
@@ -220,25 +267,30 @@ class Tracker:
 
     # What outlives the process
 
+    def forget_all_but(self, rules: Collection[str]) -> None:
+        """Forget the counts of rules that are gone."""
+        self.counts = Counter({what: n for what, n in self.counts.items() if what[0] in rules})
+
     def state(self) -> dict[str, Any]:
         """Return all of it as JSON has it."""
         return {
             "counts": [[*what, number] for what, number in self.counts.items()],
-            "seconds": self.seconds.state(),
+            "seconds": self.seconds,
             "dropped": self.dropped,
-            "messages": _written(self._messages),
-            "over": _written(self._over),
+            "messages": all_written(self._messages),
+            "over": all_written(self._over),
             "recent": list(self._recent.items()),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state; raises LookupError, TypeError or ValueError if it is not one."""
         self.counts = Counter({(str(r), str(k), str(o)): int(n) for r, k, o, n in state["counts"]})
-        self.seconds = Seconds.restored(state["seconds"])
+        if len(state["seconds"]) == len(self.seconds):  # otherwise of other bounds
+            self.seconds = list(map(float, state["seconds"]))
         self.dropped = int(state["dropped"])
-        self._messages = _read(state["messages"])
+        self._messages = all_read(state["messages"])
         self._size = sum(len(each.parts) for each in self._messages.values())
-        self._over = _read(state["over"])
+        self._over = all_read(state["over"])
         self._recent = OrderedDict((queue_id, list(lines)) for queue_id, lines in state["recent"])
         self._kept = sum(map(len, self._recent.values()))
 
@@ -246,21 +298,3 @@ class Tracker:
 def _targets(parts: dict[str, Part]) -> dict[str, Part]:
     """Return the recipients that Postfix is sure to try: a copy may be withheld."""
     return {address: part for address, part in parts.items() if part[1] == TARGET}
-
-
-def _written(messages: Mapping[str, _Message]) -> list[Any]:
-    return [
-        [queue_id, each.arrived, each.is_active, each.parts, each.due]
-        for queue_id, each in messages.items()
-    ]
-
-
-def _read(entries: list[Any]) -> OrderedDict[str, _Message]:
-    found: OrderedDict[str, _Message] = OrderedDict()
-    for queue_id, arrived, is_active, parts, due in entries:
-        found[queue_id] = _Message(float(arrived), _parts(parts), _parts(due), bool(is_active))
-    return found
-
-
-def _parts(entries: dict[str, Any]) -> dict[str, Part]:
-    return {address: (str(rule), str(kind)) for address, (rule, kind) in entries.items()}

@@ -38,6 +38,17 @@ class JournalTail:
         self._process: subprocess.Popen[bytes] | None = None
         self._rest = b""
 
+    @staticmethod
+    def is_readable() -> bool:
+        """Tell whether journalctl finds a journal that this user may read."""
+        command = ["journalctl", "--quiet", "--no-pager", "--lines=1", "--output=cat"]
+        with suppress(OSError, subprocess.TimeoutExpired):
+            return (
+                subprocess.run(command, capture_output=True, timeout=10, check=False).returncode
+                == 0
+            )
+        return False
+
     def lines(self) -> list[bytes]:
         """Return the next lines, none if there are no more for now; raises LogError."""
         process = self._process or self._started()

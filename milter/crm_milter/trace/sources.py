@@ -166,11 +166,11 @@ def found(
     What Postfix writes itself (``maillog_file``), or the file of syslog unless the journal is
     ahead of it, or the journal. Ours may be in the journal alone, so that is asked in any case.
     """
-    live = _own_file(maillog_file) or _syslog_file()
+    live = live_file(maillog_file)
     with ExitStack() as opened:
         paths = with_rotated(live, since) if live else []
         sources, errors = _files(paths, since, warn, opened)
-        if _has_journal():
+        if has_journal():
             sources.append(Journal(since, ours_alone=bool(live)))
         for each in errors:
             warn(f"{each}, skipped")
@@ -205,6 +205,11 @@ def _is_of_mail(line: Line) -> bool:
     return line.is_of_mail
 
 
+def live_file(maillog_file: str) -> Path | None:
+    """Return the file that Postfix's lines are written to now, None if it is not a file."""
+    return _own_file(maillog_file) or _syslog_file()
+
+
 def _own_file(name: str) -> Path | None:
     return Path(name) if name and not name.startswith("/dev/") else None
 
@@ -234,7 +239,8 @@ def _newest_in_journal() -> float:
     return 0.0
 
 
-def _has_journal() -> bool:
+def has_journal() -> bool:
+    """Tell whether there is a journal and what reads it."""
     stored = Path("/run/log/journal").is_dir() or Path("/var/log/journal").is_dir()
     return stored and shutil.which("journalctl") is not None
 

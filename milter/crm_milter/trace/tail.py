@@ -8,6 +8,7 @@ So a place is found again after a restart: in the file itself, in one that it wa
 import hashlib
 import os
 import stat
+import time
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from crm_milter.wording import why
 _CHUNK = 1 << 18
 _LONGEST = 1 << 16  # a longer line is no line of a mail log, and skipped
 _PRINT = 256  # bytes before the offset by which a place is known again
+_QUIET = 2.0  # seconds
 _EVER = datetime.fromtimestamp(0, UTC)
 
 Position = dict[str, Any]  # as JSON has it
@@ -75,8 +77,7 @@ class Tail:
 
     def _found(self, place: Position) -> "_File":
         """Open the file with a place; what was written later is to come."""
-        paths = [each for each in with_rotated(self._path, _EVER) if each != self._path]
-        paths.append(self._path)
+        paths = self._paths()
         for path in sorted(paths, key=lambda each: _is_another(each, place)):
             with suppress(*DAMAGE):
                 file = _File(path, place["offset"], place["length"])
@@ -97,10 +98,24 @@ class Tail:
         if len(self._to_come) > 1:
             return self._use(_File(self._to_come[0]), *self._to_come[1:])
         with suppress(FileNotFoundError):
-            # A writer goes on with the old file until it is told of the new one.
-            if self._path.stat().st_size and _is_another(self._path, file.position):
-                return file if file.has_more() else self._use(_File(self._path))
+            # A writer goes on with the old file until it is told of the new one, and postlogd(8)
+            # with both for a moment.
+            new = self._path.stat().st_size and _is_another(self._path, file.position)
+            if new and file.is_quiet():
+                return file if file.has_more() else self._after(file)
         return None
+
+    def _after(self, file: "_File") -> "_File":
+        """Open the file that was written next: the live one, or one that was rotated since."""
+        paths = self._paths()
+        mine = [each for each in paths if not _is_another(each, file.position)]
+        following = paths[paths.index(mine[0]) + 1 :] if mine else [self._path]
+        return self._use(_File(following[0]), *following[1:])
+
+    def _paths(self) -> list[Path]:
+        """Return the files of the log in the order in which they were written."""
+        rotated = [each for each in with_rotated(self._path, _EVER) if each != self._path]
+        return [*rotated, self._path]
 
 
 class _File:
@@ -152,6 +167,10 @@ class _File:
             return False
         self._stream.seek(-1, os.SEEK_CUR)
         return True
+
+    def is_quiet(self) -> bool:
+        """Tell whether nothing was written to it lately."""
+        return abs(time.time() - os.fstat(self._raw.fileno()).st_mtime) > _QUIET
 
     def was_rewritten(self) -> bool:
         """Tell whether it was truncated, whatever was written to it since."""

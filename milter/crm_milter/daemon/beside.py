@@ -1,0 +1,175 @@
+"""Keeps the processes beside the workers running, whatever becomes of them, and ends them.
+
+One serves the metrics, one follows Postfix's log. Neither has any part in the mail.
+"""
+
+import math
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from socket import socket
+
+from crm_milter.config.load import Config
+from crm_milter.daemon.child import backoff, fork
+from crm_milter.daemon.lastgood import state_directory
+from crm_milter.log import Log
+from crm_milter.metrics.memory import Board, Numbers
+from crm_milter.wording import why
+
+_LONG_LIFE = 60.0  # seconds after which a death is a first one again
+
+
+Run = Callable[[socket], int]
+
+
+class Keeper:
+    """A process as the supervisor sees it; ``due`` is when to start one (time.monotonic()).
+
+    ``make`` takes what it needs, and returns what it does until it is hung up on.
+    """
+
+    def __init__(self, name: str, make: Callable[[], Run], log: Log, is_wanted: bool) -> None:
+        self._name = name
+        self._make = make
+        self._log = log
+        self._pid = 0
+        self._channel: socket | None = None
+        self._started = 0.0
+        self._failures = 0
+        self._wait = 0.0
+        self._is_renewed = False
+        self._is_wanted = is_wanted
+        self.due = 0.0 if is_wanted else math.inf
+
+    def start(self, let_go: Callable[[], None]) -> None:
+        """Start one; ``let_go`` closes there what belongs to the supervisor and the workers."""
+        self._started, self._is_renewed = time.monotonic(), False
+
+        def body(channel: socket) -> int:
+            run = self._make()
+            let_go()
+            return run(channel)
+
+        try:
+            self._pid, self._channel = fork(body, self._log)
+        except OSError as error:
+            self._log(f"error: cannot start the {self._name}: {why(error)}")
+            self._try_later()
+        else:
+            self.due = math.inf
+
+    def renew(self, is_wanted: bool) -> None:
+        """Have the next one take over, if one is wanted, when this one has ended."""
+        self._is_renewed = self._pid != 0
+        self.hang_up()
+        self.due = 0.0 if is_wanted and not self._pid else math.inf
+        self._is_wanted = is_wanted
+
+    def bury(self, pid: int, trouble: str) -> None:
+        """Take note that a process has ended, if it was ours, and when to start the next."""
+        if pid == self._pid:
+            self._pid = 0
+            self.hang_up()
+            if self._is_renewed:
+                self.due = 0.0 if self._is_wanted else math.inf
+                return
+            self._try_later()
+            what = f"warning: {self._name} {trouble or 'exited unexpectedly'}"
+            self._log(f"{what}, restarting it in {self._wait:g} seconds")
+
+    def hang_up(self) -> None:
+        """Close our end of the channel: a child of ours must, or the exporter would not end."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    def end(self) -> None:
+        """End it at once, and have no other."""
+        self.due = math.inf
+        self.hang_up()
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(self._pid, 0)
+            self._pid = 0
+
+    def _try_later(self) -> None:
+        now = time.monotonic()
+        lived_long = now - self._started > _LONG_LIFE
+        self._failures = 1 if lived_long else self._failures + 1
+        self._wait = backoff(self._failures)
+        self.due = now + self._wait
+
+
+class Beside:
+    """Both of them, as far as they are wanted."""
+
+    def __init__(
+        self, config: Callable[[], Config], socket_path: str, numbers: Numbers, log: Log
+    ) -> None:
+        self._config = config
+        self._numbers = numbers
+        address = config().metrics_listen
+        memory = Board("crm-milter-followed")
+
+        # Imported there and not above: it takes ten megabytes that nothing else needs.
+        def exporting() -> Run:
+            from crm_milter.metrics import http
+
+            return lambda channel: http.run(address, socket_path, numbers, channel, log)  # type: ignore[arg-type]
+
+        def following() -> Run:
+            from crm_milter.daemon import deliveries
+
+            wanted = deliveries.wanted(config())
+            boards = (numbers.deliveries, memory)
+            return lambda channel: deliveries.run(wanted, state_directory(), boards, channel, log)
+
+        self._exporter = Keeper("metrics exporter", exporting, log, address is not None)
+        self._follower = Keeper("follower of the mail log", following, log, self._is_followed)
+        self._all = (self._exporter, self._follower)
+
+    @property
+    def due(self) -> float:
+        """Return when to start one (time.monotonic())."""
+        return min(each.due for each in self._all)
+
+    def start(self, now: float, let_go: Callable[[], None]) -> None:
+        """Start what is due; ``let_go`` as for one."""
+        for each in self._all:
+            if now >= each.due:
+                each.start(let_go)
+
+    def bury(self, pid: int, trouble: str) -> None:
+        """Take note that a process has ended, which may be one of these."""
+        for each in self._all:
+            each.bury(pid, trouble)
+
+    def hang_up(self) -> None:
+        """Close our ends of the channels, as a child must."""
+        for each in self._all:
+            each.hang_up()
+
+    def reloaded(self) -> None:
+        """Have the log followed by the rules that are in force now."""
+        if not self._is_followed:
+            self._numbers.deliveries.clear()
+        self._follower.renew(self._is_followed)
+
+    def end(self) -> None:
+        """End them at once, and have no others."""
+        for each in self._all:
+            each.end()
+
+    def revive(self) -> None:
+        """Have them again."""
+        self._exporter.renew(is_wanted=self._config().metrics_listen is not None)
+        self._follower.renew(self._is_followed)
+
+    @property
+    def _is_followed(self) -> bool:
+        """Tell whether the log is followed: not without an exporter to show what is counted."""
+        config = self._config()
+        return bool(config.metrics_listen and config.deliveries)
