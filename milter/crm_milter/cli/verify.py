@@ -1,6 +1,7 @@
 """The command ``verify``: a real message, followed to the CRM's server."""
 
 import argparse
+import re
 import socket
 import sys
 
@@ -14,6 +15,7 @@ from crm_milter.postfix import mailserver
 from crm_milter.trace import sources as logsource
 from crm_milter.trace.file import LogError
 from crm_milter.verify import probe, run
+from crm_milter.verify.acknowledgement import marked
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -49,6 +51,13 @@ def arguments(command: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds to wait for the result in the log (default: 60)",
     )
+    command.add_argument(
+        "--until-case",
+        type=kind(_span),
+        default=0.0,
+        metavar="TIME",
+        help="then wait up to this long (30s, 5m, 1h) for the CRM's acknowledgement to the sender",
+    )
     options.yes(command)
     options.logs(command)
 
@@ -64,17 +73,32 @@ def _seconds(text: str) -> float:
         raise ValueError(f'expected seconds, not "{text}"') from None
 
 
+def _span(text: str) -> float:
+    found = re.fullmatch(r"(\d{1,6}) ?([smh]?)", text, re.ASCII)
+    if not found or not int(found[1]):
+        raise ValueError(f'expected a time such as "90s" or "5m", not "{text}"')
+    return float(int(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]])
+
+
 def verify_address(options: argparse.Namespace) -> int:
     """Send a real message to an address and follow it to the CRM's server.
 
     The CRM will open a case. With --spam, the message must not reach the CRM. The exit status is 0
     only if the log proves the expected result.
+
+    With --until-case the sender is an address that no other mail has; mail to it is the CRM's
+    acknowledgement, or, with a null sender, the message that the CRM returned.
     """
+    if options.until_case and options.spam:
+        say("--until-case has no effect with --spam: spam opens no case")
+        return EX_USAGE
     config = load_config(options.config)
     sender = options.sender or _default_sender(options)
     server = options.via or mailserver.smtpd(options.config_directory)
+    if options.until_case:
+        sender = marked(sender, config.recipient_delimiter)
     spam_line = options.spam_line if options.spam else ""
-    sent = probe.Probe(probe.new_token(), sender, options.address, spam_line)
+    sent = probe.Probe(probe.new_token(), sender, options.address, spam_line, options.until_case)
     try:
         planned = run.plan(config, sent, mailserver.host_of(of_postfix(options, "relayhost")))
         with sources(options, run.started()) as read:

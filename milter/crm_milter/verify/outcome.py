@@ -31,6 +31,9 @@ class Outcome(Enum):
     """What became of the probe; the word that the last line of the screen begins with."""
 
     ARRIVED = "arrived"
+    CASE_OPENED = "case opened"
+    CASE_BOUNCED = "bounced later"
+    NO_CASE = "no acknowledgement"
     STAYED = "kept from the CRM"
     WOULD_ARRIVE = "test mode"
     DEFERRED = "deferred"
@@ -50,7 +53,7 @@ class Outcome(Enum):
     @property
     def is_good(self) -> bool:
         """Tell whether the exit status is 0."""
-        return self in (Outcome.ARRIVED, Outcome.STAYED)
+        return self in (Outcome.ARRIVED, Outcome.CASE_OPENED, Outcome.STAYED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,12 +48,16 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A mail to ``recipient``; the token stands in its subject and message id, and nowhere else."""
+    """A mail to ``recipient``; the token stands in its subject and message id, and nowhere else.
+
+    ``until_case`` is how many seconds to wait for an answer to its sender, 0 for none.
+    """
 
     token: str
     sender: str
     recipient: str
     spam_line: str = ""
+    until_case: float = 0.0
 
     def message(self) -> EmailMessage:
         """Return the mail."""

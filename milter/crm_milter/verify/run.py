@@ -18,6 +18,7 @@ from crm_milter.rules.rule import Match, Mode, Rule
 from crm_milter.trace.history import journeys
 from crm_milter.trace.report import delivery_words
 from crm_milter.trace.sources import Source
+from crm_milter.verify import acknowledgement
 from crm_milter.verify.aftermath import consequences
 from crm_milter.verify.outcome import Evidence, Expected, Outcome, Result, judge
 from crm_milter.verify.probe import Probe, Reply
@@ -56,6 +57,9 @@ def plan(config: Config, probe: Probe, relayhost: str = "") -> Plan:
         message = (
             f'no rule matches <{normal}> from <{probe.sender}>; "crm-milter explain" shows why'
         )
+        raise NothingToVerifyError(message)
+    if probe.until_case and (name := acknowledgement.rerouted_by(config, probe.sender)):
+        message = f'rule "{name}" would reroute the acknowledgement to <{probe.sender}>; use --from'
         raise NothingToVerifyError(message)
     *_, match = match.chain()  # behind rules in mode test, the one that acts
     if probe.spam_line:
@@ -127,6 +131,9 @@ def announcement(planned: Plan) -> Iterator[str]:
         )
     else:
         yield f"this sends a real message: {targets or copies} will open a case"
+    if planned.probe.until_case:
+        seconds = planned.probe.until_case
+        yield f"the log can be read: this waits up to {seconds:g} s for the CRM's acknowledgement"
 
 
 def run(
@@ -139,7 +146,7 @@ def run(
     """Send the probe, say what the log shows, and return the outcome."""
     for source in sources:
         source.forget()
-    probe = planned.probe
+    probe, sent_at = planned.probe, time.monotonic()
     host, port = server
     reply = probe.send(host, port, connected=lambda: look_for_session(server, sources))
     say(f"sent      to {host}:{port} as {probe.token}")
@@ -153,7 +160,22 @@ def run(
     say(printable(f"{result.outcome.value}: {result.why}"))
     for advice in result.advice:
         say(f"  {advice}")
+    if probe.until_case and result.outcome is Outcome.ARRIVED:
+        return _case(probe, sources, sent_at, say)
     return result.outcome
+
+
+def _case(
+    probe: Probe, sources: list[Source], sent_at: float, say: Callable[[str], None]
+) -> Outcome:
+    """Wait for the CRM's acknowledgement, say what is known, and return the outcome."""
+    say(f"case      waiting for mail to <{probe.sender}>")
+    found = acknowledgement.wait(probe.sender, sources, probe.until_case, sent_at)
+    say(printable(acknowledgement.shown(found, probe.sender, probe.until_case)))
+    acknowledgement.advice(found, probe.sender, say)
+    if found is None:
+        return Outcome.NO_CASE
+    return Outcome.CASE_OPENED if found.sender else Outcome.CASE_BOUNCED
 
 
 def _watch(
