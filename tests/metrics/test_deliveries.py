@@ -154,7 +154,7 @@ class Followed:
     def settle(self) -> None:
         """Return when the exporter has what the log has; what it has then must stay."""
         with suppress(LabError):
-            wait_for("the same counts", self._is_settled, timeout=20)
+            wait_for("the same counts", self._is_settled, timeout=40)
         assert self.counts() == self.logged()
 
     def _is_settled(self) -> bool:

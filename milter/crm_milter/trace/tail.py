@@ -22,7 +22,7 @@ from crm_milter.wording import why
 _CHUNK = 1 << 18
 _LONGEST = 1 << 16  # a longer line is no line of a mail log, and skipped
 _PRINT = 256  # bytes before the offset by which a place is known again
-_QUIET = 2.0  # seconds
+_QUIET = 5.0  # seconds
 _EVER = datetime.fromtimestamp(0, UTC)
 
 Position = dict[str, Any]  # as JSON has it
