@@ -135,10 +135,12 @@ FAULTS = {
     "bounces go to an alias of the target": (
         {
             "text": RULES + "    dead_letters: boss@solarmora.com\n",
+            "mailboxes": f"{IT} x\nlost@solarmora.com x\n",
+            "main": {"bounce_size_limit": "$message_size_limit"},
             "aliases": f"boss@solarmora.com {CRM}\n",
         },
         "dead-end-target",
-        edit("boss@solarmora.com", IT),
+        edit("boss@solarmora.com", "lost@solarmora.com"),
     ),
     "a copy for nobody": (
         {"text": RULES + "    also_deliver_to: [gone@solarmora.com, it@solarmora.com]\n"},
