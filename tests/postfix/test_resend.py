@@ -198,7 +198,8 @@ def test_a_report_of_success_is_refused(lab, sinks, tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ((b"-Recipient: rfc822;refuse@solarmora.com", b"-Recipient: rfc822; x@elsewhere.example"),
+        ((b"secret@refuse.example\nOriginal-Recipient: rfc822;refuse@solarmora.com",
+          b"x@elsewhere.example\nOriginal-Recipient: rfc822; x@elsewhere.example"),
          "no rule replaces <x@elsewhere.example>, which it was sent to: use --to ADDRESS"),
         ((b"Action: failed", b"Action: delayed"), "it reports delayed, and no failure"),
         ((b": message/rfc822", b": text/plain"), "it does not hold the message"),
