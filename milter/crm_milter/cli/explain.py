@@ -3,7 +3,7 @@
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ from typing import Any
 from crm_milter import address as addresses
 from crm_milter.cli import options
 from crm_milter.cli.terminal import EX_NO, EX_OK, load_config, read_stdin, say
+from crm_milter.config.paused import paused_now
 from crm_milter.dryrun.decided import DryRun, Mail
 from crm_milter.routing import dead_letters
 from crm_milter.routing.decide import Policy
-from crm_milter.routing.decision import Decision, Envelope, Recipient
+from crm_milter.routing.decision import NONE_PAUSED, Decision, Envelope, Recipient
 from crm_milter.routing.logline import outcome_line
 from crm_milter.rules.conditions import Occasion
 from crm_milter.rules.table import Considered, RuleTable
@@ -50,9 +51,10 @@ def explain(
     recipients: list[str],
     message: bytes,
     now: float | None = None,
+    paused: Mapping[str, bool] = NONE_PAUSED,
 ) -> Story:
     """Return the story of a message; addresses are as a client would send them."""
-    envelope, occasion, _, decision = DryRun(policy).decided(
+    envelope, occasion, _, decision = DryRun(policy, paused=paused).decided(
         Mail(sender, recipients, message, len(message), now=now)
     )
     looked_at = tuple(
@@ -99,6 +101,8 @@ def _not_taken(spared: bool) -> str:
 def _why(considered: Considered) -> str:
     if considered.failing is not None:
         return considered.failing.refusal(considered.occasion)
+    if considered.match.trouble:
+        return "its table cannot be read: in mode test this changes nothing"
     if considered.match.rule.is_test:
         return "applies in mode test: logged, not done"
     return "applies"
@@ -220,7 +224,7 @@ def explain_message(options: argparse.Namespace) -> int:
     except OSError as error:
         say(f"{options.message}: {why(error)}")
         return EX_NO
-    story = explain(config.policy, options.sender, options.to, message, time.time())
+    story = explain(config.policy, options.sender, options.to, message, time.time(), paused_now())
     if options.json:
         print(json.dumps(as_json(story), indent=2))
     else:

@@ -20,6 +20,7 @@ from crm_milter.cli.terminal import (
     written,
 )
 from crm_milter.config.problems import ConfigError
+from crm_milter.rules.rule import TableError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,6 +42,9 @@ def _run(words: Sequence[str]) -> int:
         for problem in error.problems:
             say(str(problem))
         return EX_CONFIG
+    except TableError as error:
+        say(str(error))
+        return EX_NO
 
 
 def _parser(command: str = "") -> argparse.ArgumentParser:

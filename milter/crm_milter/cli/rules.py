@@ -2,12 +2,15 @@
 
 import argparse
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from crm_milter.cli import options as common
 from crm_milter.cli import running
 from crm_milter.cli.terminal import EX_OK, aligned, load_config
+from crm_milter.config import paused
 from crm_milter.rules.conditions import CONDITIONS
 from crm_milter.rules.rule import AutomaticClass, OnAutomatic, Rule
 from crm_milter.wording import abridged
@@ -15,12 +18,14 @@ from crm_milter.wording import abridged
 _HEADING = ("RULE", "MATCH", "REPLACE WITH", "COPIES", "SPAM", "CONDITIONS", "MODE")
 
 
-def table_lines(rules: tuple[Rule, ...]) -> Iterator[str]:
+def table_lines(
+    rules: tuple[Rule, ...], paused_until: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[str]:
     """Yield a heading and a line for each rule, in order, in aligned columns."""
-    yield from aligned([_HEADING, *(_row(rule) for rule in rules)])
+    yield from aligned([_HEADING, *(_row(rule, paused_until.get(rule.name)) for rule in rules)])
 
 
-def _row(rule: Rule) -> tuple[str, ...]:
+def _row(rule: Rule, paused_until: str | None) -> tuple[str, ...]:
     data = rule_json(rule)
     return (
         rule.name,
@@ -29,7 +34,7 @@ def _row(rule: Rule) -> tuple[str, ...]:
         abridged([copy["address"] for copy in data["also_deliver_to"]]),
         "routed" if rule.bypass_spam_filter else rule.on_spam.value,
         _conditions(rule),
-        rule.mode.value,
+        f"paused until {paused_until}" if paused_until else rule.mode.value,
     )
 
 
@@ -95,8 +100,14 @@ def list_rules(options: argparse.Namespace) -> int:
     if options.running:
         return running.show(options)
     rules = load_config(options.config).policy.table.rules
+    until = {
+        rule: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(pause.until))
+        for rule, pause in paused.current(paused.folder()).items()
+        if time.time() < pause.until
+    }
     if options.json:
-        print(json.dumps([rule_json(rule) for rule in rules], indent=2))
+        listed = [{**rule_json(each), "paused_until": until.get(each.name)} for each in rules]
+        print(json.dumps(listed, indent=2))
     else:
-        print("\n".join(table_lines(rules)))
+        print("\n".join(table_lines(rules, until)))
     return EX_OK

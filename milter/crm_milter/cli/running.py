@@ -75,7 +75,7 @@ def _row(rule: dict[str, Any]) -> tuple[str, ...]:
     left = sum(count for name, count in counts.items() if name.startswith("left_"))
     return (
         rule["name"],
-        rule["mode"],
+        f"paused until {rule['paused_until']}" if rule["paused_until"] else rule["mode"],
         ", ".join(rule["conditions"]) or "-",
         str(counts.get("replaced", 0)),
         str(left),

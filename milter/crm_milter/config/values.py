@@ -172,6 +172,18 @@ def size(text: str) -> int:
     return int(found[1]) << _SHIFTS[(found[2] or "").upper()]
 
 
+def span(text: str, most: int, words: str) -> int:
+    """Return a time in seconds, at least one and up to ``most``, which is written in ``words``."""
+    found = _DURATION.fullmatch(text)
+    seconds = int(found[1]) * _SECONDS[found[2]] if found else 0
+    if not 0 < seconds <= most:
+        raise ValueError(
+            f'expected a number of seconds, or one with s, m, h or d, such as "90m" or "2h", up to'
+            f' {words}, not "{text}"{_foreign(text)}'
+        )
+    return seconds
+
+
 def drain_timeout(text: str) -> int:
     """Return a time in seconds, up to a day."""
     found = _DURATION.fullmatch(text)

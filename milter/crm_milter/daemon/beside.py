@@ -118,7 +118,8 @@ class Beside:
         def exporting() -> Run:
             from crm_milter.metrics import http
 
-            return lambda channel: http.run(address, socket_path, numbers, channel, log)  # type: ignore[arg-type]
+            folder = state_directory()
+            return lambda channel: http.run(address, socket_path, numbers, channel, log, folder)  # type: ignore[arg-type]
 
         def following() -> Run:
             from crm_milter.daemon import deliveries

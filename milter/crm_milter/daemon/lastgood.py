@@ -7,12 +7,12 @@ always one that is complete.
 
 import json
 import os
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from crm_milter.config.atomic import replace
 from crm_milter.config.sources import MOST_BYTES, Disk, Found, copied, domains_key, key
 
 _MANIFEST = "last-good.json"
@@ -41,7 +41,7 @@ class Store:
             "files": {name: digests[name] for name in sources.copies},
             "folders": sources.folders,
         }
-        _replace(self._folder / _MANIFEST, json.dumps(manifest, indent=1).encode())
+        replace(self._folder / _MANIFEST, json.dumps(manifest, indent=1).encode())
         for each in objects.iterdir():
             if each.name not in manifest["files"].values():  # type: ignore[attr-defined]
                 each.unlink()
@@ -137,7 +137,7 @@ def _write(path: Path, copy: BinaryIO) -> None:
     copy.seek(0)
     data = copy.read()
     if not _has(path, data):
-        _replace(path, data)
+        replace(path, data)
 
 
 def _has(path: Path, data: bytes) -> bool:
@@ -145,17 +145,3 @@ def _has(path: Path, data: bytes) -> bool:
         return path.is_file() and path.read_bytes() == data
     except OSError:
         return False
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file such that there is the old one or the new one, even after a power cut."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(descriptor)
-        Path(name).rename(path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -18,7 +18,9 @@ from crm_milter.daemon.beside import Beside
 from crm_milter.daemon.child import REPLACE_SIGNAL, STOP_SIGNALS, Child, Signals, ended
 from crm_milter.daemon.handover import Store, listener_name, worker_name
 from crm_milter.daemon.inforce import InForce
+from crm_milter.daemon.lastgood import state_directory
 from crm_milter.daemon.loading import Loaded, Loader, RefusedError, freeze
+from crm_milter.daemon.pausing import PauseLog
 from crm_milter.daemon.systemd import notify, watchdog_interval
 from crm_milter.daemon.workers import Step, Workers
 from crm_milter.libmilter.listener import Listener
@@ -59,6 +61,7 @@ class Supervisor:
         self._rules = InForce(loader, loaded, self._numbers, log)
         self._workers = Workers(config, listener, self._numbers, self._let_go, log, store, adopted)
         self._beside = Beside(lambda: self._rules.config, listener.path, self._numbers, log)
+        self._pauses = PauseLog(state_directory(), log)
         self._trial = 0  # the process that tries whether this one can be replaced
         self._stopping = False
         self._status = 0
@@ -117,6 +120,7 @@ class Supervisor:
         if now >= self._look_at and not self._stopping:
             self._look_at = now + _LOOK
             self._watch_socket(now)
+            self._pauses.look()
             if self._reload_at == math.inf and self._rules.has_changed():
                 self._log("the configuration has changed, reading it")
                 self._reload_at = now

@@ -23,7 +23,8 @@ from crm_milter.libmilter.mainloop import (
     stop_accepting,
     wait_for_any,
 )
-from crm_milter.libmilter.session import Service, register
+from crm_milter.libmilter.service import Service
+from crm_milter.libmilter.session import register
 from crm_milter.log import Log
 from crm_milter.rules import regexes
 from crm_milter.rules.rule import LiveTable

@@ -12,12 +12,14 @@ from enum import Enum
 from socket import socket
 
 from crm_milter.config.load import Config
+from crm_milter.config.paused import Pauses
 from crm_milter.daemon import worker
 from crm_milter.daemon.child import Child, Deaths, State, backoff, fork
 from crm_milter.daemon.handover import Store, worker_name
+from crm_milter.daemon.lastgood import state_directory
 from crm_milter.daemon.processors import settle, worker_count
 from crm_milter.libmilter.listener import Listener
-from crm_milter.libmilter.session import Service
+from crm_milter.libmilter.service import Service
 from crm_milter.log import Log
 from crm_milter.metrics.counting import Tally
 from crm_milter.metrics.memory import Numbers
@@ -242,7 +244,7 @@ class Workers:
             settle(self._first_place + place, wanted)
             rules = config.policy.table.rules
             tally = Tally(self._numbers, slot, rules)
-            service = Service(config.policy, self._log, tally)
+            service = Service(config.policy, self._log, tally, Pauses(state_directory()))
             descriptor, seconds = self._listener.descriptor, config.milter.drain_timeout
             return worker.run(descriptor, service, channel, seconds)
 

@@ -4,13 +4,13 @@ The look-up and the decision are the daemon's own; only the envelope and the hea
 from elsewhere than from Postfix.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from crm_milter import address as addresses
 from crm_milter.libmilter import header
 from crm_milter.routing.decide import Policy, decide
-from crm_milter.routing.decision import Decision, Envelope, Recipient
+from crm_milter.routing.decision import NONE_PAUSED, Decision, Envelope, Recipient
 from crm_milter.routing.facts import Facts
 from crm_milter.rules.conditions import Occasion
 
@@ -49,8 +49,10 @@ class DryRun:
         policy: Policy,
         also: frozenset[str] = frozenset(),
         without: frozenset[str] = frozenset(),
+        paused: Mapping[str, bool] = NONE_PAUSED,
     ) -> None:
         self._policy = policy
+        self._paused = paused
         self._wanted = (policy.wanted_fields() | also) - without
 
     def decided(self, mail: Mail) -> Decided:
@@ -66,6 +68,7 @@ class DryRun:
             mail.size,
             mail.authenticated,
             mail.client,
+            paused=self._paused,
         )
         matched = any(each.match for each in envelope.recipients)
         decision = decide(policy, envelope, facts) if matched else None

@@ -19,12 +19,10 @@ from crm_milter.libmilter.esmtp import orcpt_to_pass_on, text, upper
 from crm_milter.libmilter.esmtp import parameters as esmtp
 from crm_milter.libmilter.message import Message
 from crm_milter.libmilter.replay import carry_out
+from crm_milter.libmilter.service import Service
 from crm_milter.libmilter.threadstate import stack_protection
-from crm_milter.log import Log, fault_line
-from crm_milter.metrics.counting import Tally
-from crm_milter.routing.decide import Policy
-from crm_milter.routing.decision import Envelope, Recipient
-from crm_milter.routing.memory import Memory
+from crm_milter.log import fault_line
+from crm_milter.routing.decision import Decision, Envelope, Reason, Recipient
 from crm_milter.rules.conditions import Occasion
 from crm_milter.rules.rule import TableError
 
@@ -36,31 +34,9 @@ NEEDED_ACTIONS: int = (
     | milter.QUARANTINE
     | milter.CHGFROM
 )
-# What we never look at, and what we never answer: each is a round trip saved.
-UNWANTED_STEPS: int = milter.P_NOHELO | milter.P_NOUNKNOWN
-# NOREPLY is right whatever is offered: libmilter answers for us where the other side waits.
-# EOH stays, unanswered: without it libmilter forgets the end of a message that has no header.
-SILENT_STEPS: int = (
-    milter.P_NR_CONN | milter.P_NR_MAIL | milter.P_NR_RCPT | milter.P_NR_HDR | milter.P_NR_EOH
-)
 _AROUND_A_FIELD = 4  # bytes: ": " and CRLF
 _ANY = Occasion()  # no condition asks for the message
 FAULT = ("451", "4.3.0", "internal error, try again later")
-
-
-class Service:
-    """What all sessions of a process share, worked out once."""
-
-    def __init__(self, policy: Policy, log: Log, tally: Tally) -> None:
-        self.policy = policy
-        self.memory = Memory(policy)
-        self.log = log
-        self.tally = tally
-        self.judges = bool(policy.filters)
-        self.asks_for_users = policy.depends_on_client
-        self.measures_size = policy.measures_size
-        body = 0 if self.measures_size else milter.P_NOBODY
-        self.steps = UNWANTED_STEPS | SILENT_STEPS | body  # to leave out, or not to answer
 
 
 class Session:
@@ -208,6 +184,8 @@ class Session:
             resolution, headers = self._service.memory.resolve(envelope, facts)
             answer = carry_out(ctx, message, resolution, headers)
             queue_id = _macro(ctx, "i") or "NOQUEUE"
+            if envelope.paused and resolution.decision.hold:
+                self._note_held(queue_id, resolution.decision)
             for words in resolution.words:
                 self._log(f"{queue_id}: {words}")
             self._tally.decided(
@@ -227,7 +205,12 @@ class Session:
             self._service.asks_for_users and bool(_macro(ctx, "{auth_authen}")),
             self._client,
             message.occasion.now if self._match_by_message else None,
+            self._service.pauses.now(),
         )
+
+    def _note_held(self, queue_id: str, decision: Decision) -> None:
+        paused = [each for each in decision.outcomes if each.reason is Reason.PAUSED]
+        self._service.pauses.note_held(queue_id, (each.rule.name for each in paused))
 
     def _is_by_smtp(self, message: Message | None) -> bool:
         return self._has_port or (message is not None and message.is_bracketed)

@@ -228,6 +228,12 @@ RESTARTS = SERVICE.add(
     "Workers that died and were replaced.",
 )
 WORKERS = SERVICE.add("workers", "gauge", "workers", "Workers accepting mail.")
+PAUSED = EXPORTER.add(
+    "paused_since_timestamp_seconds",
+    "gauge",
+    "seconds",
+    "Unix time since when the rule is paused, or mail that was held for it waits; 0 if neither.",
+)
 BUILD = EXPORTER.add(
     "build",
     "info",

@@ -2,15 +2,17 @@
 
 import math
 import platform
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib import metadata
 from itertools import accumulate
+from pathlib import Path
 
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.samples import Sample
 
 from crm_milter import __version__
+from crm_milter.config.paused import Pause, current
 from crm_milter.metrics import catalogue
 from crm_milter.metrics.catalogue import (
     BUILD,
@@ -19,6 +21,7 @@ from crm_milter.metrics.catalogue import (
     DELIVERY_SECONDS,
     EXPORTER,
     LOG,
+    PAUSED,
     RULE,
     SERVICE,
     WORKER,
@@ -43,6 +46,7 @@ class Seen:
     state: State
     totals: Totals
     deliveries: Deliveries | None = None  # None if no log is followed
+    pauses: Mapping[str, Pause] = field(default_factory=dict)
 
     def rules(self) -> Iterator[tuple[str, list[float]]]:
         """Yield the first rules of the file, and whichever had mail since the start."""
@@ -60,6 +64,10 @@ class Seen:
                 yield from _samples(metric, cells, {"rule": rule})
         elif metric in LOG.metrics and self.deliveries:
             yield from _of_log(metric, self.deliveries, self.state.names)
+        elif metric is PAUSED:
+            for rule, _ in self.rules():
+                pause = self.pauses.get(rule)
+                yield "", {"rule": rule}, pause.since if pause else 0.0
         else:
             yield "_info", _WORKED_OUT[metric.name](self), 1
 
@@ -67,14 +75,21 @@ class Seen:
 class Collector:
     """Gives prometheus_client the metrics as they are now."""
 
-    def __init__(self, numbers: Numbers) -> None:
+    def __init__(self, numbers: Numbers, directory: Path | None = None) -> None:
         self._numbers = numbers
+        self._directory = directory
+
+    def seen(self) -> Seen:
+        """Look at all numbers, and at the pauses."""
+        word = self._numbers.deliveries.read()
+        deliveries = Deliveries(**word) if word else None
+        pauses = current(self._directory) if self._directory else {}
+        return Seen(self._numbers.state(), self._numbers.totals(), deliveries, pauses)
 
     def collect(self) -> Iterator[Family]:
         """Yield each metric with its samples."""
-        word = self._numbers.deliveries.read()
-        deliveries = Deliveries(**word) if word else None
-        seen = Seen(self._numbers.state(), self._numbers.totals(), deliveries)
+        seen = self.seen()
+        deliveries = seen.deliveries
         for metric in METRICS:
             if metric in LOG.metrics and not deliveries:
                 continue

@@ -25,7 +25,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from crm_milter.log import Log, fault_line
 from crm_milter.metrics import overview
 from crm_milter.metrics.catalogue import RELOAD_GOOD, RELOADED_AT, SOCKET_BOUND, WORKERS
-from crm_milter.metrics.collector import Collector, Seen
+from crm_milter.metrics.collector import Collector
 from crm_milter.metrics.memory import Numbers, State
 from crm_milter.wording import counted, why
 
@@ -44,14 +44,18 @@ def run(
     numbers: Numbers,
     channel: socket.socket,
     log: Log,
+    directory: Path | None = None,
 ) -> int:
-    """Serve until the supervisor hangs up and return the exit status."""
+    """Serve until the supervisor hangs up and return the exit status.
+
+    ``directory`` is the state directory of the service.
+    """
     with contextlib.suppress(OSError):  # a sandbox may forbid it; mail comes first all the same
         os.nice(_NICENESS)
     deadline = time.monotonic() + _TAKEN
     while True:
         try:
-            server = Server(*address, Site(numbers, log, socket_path).page)
+            server = Server(*address, Site(numbers, log, socket_path, directory).page)
         except OSError as error:
             if time.monotonic() > deadline:
                 where = f"{address[0]} port {address[1]}"
@@ -79,11 +83,17 @@ Pages = Callable[[str, str], Page]  # of a path, for what the client accepts
 class Site:
     """The pages."""
 
-    def __init__(self, numbers: Numbers, log: Log, socket_path: str = "") -> None:
+    def __init__(
+        self,
+        numbers: Numbers,
+        log: Log,
+        socket_path: str = "",
+        directory: Path | None = None,
+    ) -> None:
         self._numbers = numbers
         self._socket = Path(socket_path) if socket_path else None
         self._log = log
-        self._collector: Any = Collector(numbers)
+        self._collector: Any = Collector(numbers, directory)
         self._lock = Lock()
         self._kept: dict[bool, tuple[float, Page]] = {}  # by format: until when, and what
 
@@ -102,13 +112,10 @@ class Site:
         if path == "/healthz":
             return health(self._numbers.state(), self._lost_socket())
         if path == "/rules":
-            return Page(overview.as_json(self._seen()), "application/json")
+            return Page(overview.as_json(self._collector.seen()), "application/json")
         if path == "/":
-            return Page(overview.html(self._seen()), "text/html; charset=utf-8")
+            return Page(overview.html(self._collector.seen()), "text/html; charset=utf-8")
         return Page(b"not found\n", status=404)
-
-    def _seen(self) -> Seen:
-        return Seen(self._numbers.state(), self._numbers.totals())
 
     def _lost_socket(self) -> str:
         """Return where the milter socket should be if there is none, "" if there is."""

@@ -10,6 +10,7 @@ from html import escape
 from typing import Any
 
 from crm_milter import __version__
+from crm_milter.config.paused import Pause
 from crm_milter.metrics.catalogue import (
     LAST_GOOD,
     LAST_REROUTED,
@@ -39,7 +40,8 @@ _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;margin:1rem auto;max-width:70rem;padding:0 1rem}
 h1{font-size:1.4rem}.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%}
 th,td{padding:.4rem .6rem;text-align:left;border-bottom:1px solid #8886;white-space:nowrap}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.bad{color:#c00;font-weight:bold}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}td:first-child,td:nth-child(2){white-space:normal;overflow-wrap:anywhere;min-width:6rem}
+.bad{color:#c00;font-weight:bold}
 """
 
 
@@ -56,17 +58,19 @@ def data(seen: Seen) -> dict[str, Any]:
         "workers": int(state[WORKERS]),
         "rules_in_use": int(state[RULES]),
         "rules": [
-            _rule(known.get(name, Known(name, _MISSING, ())), cells) for name, cells in seen.rules()
+            _rule(known.get(name, Known(name, _MISSING, ())), cells, seen.pauses.get(name))
+            for name, cells in seen.rules()
         ],
     }
 
 
-def _rule(rule: Known, cells: list[float]) -> dict[str, Any]:
+def _rule(rule: Known, cells: list[float], pause: Pause | None) -> dict[str, Any]:
     counts = {each: int(cells[RECIPIENTS.cell(each)]) for each in RECIPIENTS.values}
     last = cells[LAST_REROUTED.first]
     return {
         "name": rule.name,
         "mode": rule.mode,
+        "paused_until": _time(pause.until) if pause else None,
         "conditions": list(rule.conditions),
         "recipients": {name: count for name, count in counts.items() if count},
         "last_rerouted": _time(last) if last else None,
@@ -116,7 +120,9 @@ def _warnings(found: dict[str, Any]) -> Iterator[str]:
 def _row(rule: dict[str, Any]) -> str:
     counts = rule["recipients"]
     columns = (sum(counts.get(each, 0) for each in names) for names in _COLUMNS.values())
-    cells = [f"<td>{escape(rule['name'])}</td><td>{escape(rule['mode'])}</td>"]
+    until = rule["paused_until"]
+    mode = f'<b class="bad">paused until {until}</b>' if until else escape(rule["mode"])
+    cells = [f"<td>{escape(rule['name'])}</td><td>{mode}</td>"]
     cells += [f'<td class="n">{count}</td>' for count in columns]
     cells += [f"<td>{rule['last_rerouted'] or '-'}</td>"]
     cells += [f"<td>{escape(', '.join(rule['conditions'])) or '-'}</td>"]

@@ -208,7 +208,7 @@ class _Message:
         action, reason = self._fate(recipient, rule, made, targets)
         routed = action in (Action.REROUTED, Action.COPIED)
         copies = rule.copies if routed or action is Action.QUARANTINED else ()
-        if routed and copies and self._is_spam:
+        if copies and self._is_spam and (routed or reason is Reason.PAUSED):
             copies = tuple(copy for copy in copies if copy.deliver_spam)
         withheld = len(rule.copies) - len(copies) if routed else 0
         return Outcome(recipient, rule, action, reason, targets, copies, withheld, rule.is_test)
@@ -239,7 +239,15 @@ class _Message:
                 return _ON_SPAM[rule.on_spam], Reason.SPAM
             if self._unjudged:
                 return self._unjudged, Reason.NO_VERDICT
-        return (Action.REROUTED if targets else Action.COPIED), None
+        return self._routed(rule, targets)
+
+    def _routed(self, rule: Rule, targets: tuple[str, ...]) -> Fate:
+        """Return what is routed, unless the rule is paused."""
+        hold = self._envelope.paused.get(rule.name)
+        if hold is None:
+            return (Action.REROUTED if targets else Action.COPIED), None
+        held = hold and self._envelope.by_smtp
+        return (Action.QUARANTINED if held else Action.LEFT), Reason.PAUSED
 
     def _is_automatic(self, rule: Rule) -> bool:
         bounce = not self._envelope.sender and AutomaticClass.BOUNCE in rule.automatic

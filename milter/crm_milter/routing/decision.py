@@ -4,7 +4,9 @@ These are made for every message, so they are named tuples: a third of the time 
 dataclass.
 """
 
+from collections.abc import Mapping
 from enum import Enum
+from types import MappingProxyType
 from typing import NamedTuple
 
 from crm_milter.rules.rule import Copy, Match, Rule
@@ -23,6 +25,9 @@ class Recipient(NamedTuple):
     waits: bool = False  # the match is the first that may apply: the header decides
 
 
+NONE_PAUSED: Mapping[str, bool] = MappingProxyType({})
+
+
 class Envelope(NamedTuple):
     """Sender in normal form ("" is the null sender), recipients in the order of RCPT.
 
@@ -36,6 +41,7 @@ class Envelope(NamedTuple):
     authenticated: bool = False  # a user of this host sent it (RFC 4954)
     client: str = ""  # the address that it came from, "" if there is none
     now: float | None = None  # seconds since 1970, where a condition asks
+    paused: Mapping[str, bool] = NONE_PAUSED  # by rule: whether its mail is held
 
 
 class Action(Enum):
@@ -76,6 +82,7 @@ class Reason(Enum):
     OVERSIZE = "oversize"
     SPAM = "spam"
     NO_VERDICT = "no_verdict"
+    PAUSED = "paused"
 
 
 class Reply(Enum):

@@ -3,7 +3,7 @@
 ``queue-id: action: to=<...> key=value ...``; the daemon and ``explain`` use the same function.
 """
 
-from crm_milter.routing.decision import WOULD, Action, Outcome
+from crm_milter.routing.decision import WOULD, Action, Outcome, Reason
 from crm_milter.spam.verdict import Judgement
 from crm_milter.wording import printable
 
@@ -26,6 +26,8 @@ def outcome_words(outcome: Outcome, judgement: Judgement) -> str:
         into = f" into={outcome.into}" if outcome.into else ""
         line += f" rule={outcome.rule.name}{into} copies={copies}"
         line += f" verdict={judgement.verdict.value}"
+        if outcome.reason is Reason.PAUSED:
+            line += f" reason={outcome.reason.value}"
     else:
         line += f" rule={outcome.rule.name}"
         if outcome.reason:

@@ -38,6 +38,7 @@ class Memory:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._depends_on_client = policy.depends_on_client
+        self._has_live_tables = bool(policy.table.live())
         self._kept: dict[Key | None, tuple[Resolution, frozenset[str]]] = {}
         self._seen: set[int] = set()
 
@@ -68,19 +69,23 @@ class Memory:
     def _key(self, envelope: Envelope, facts: Facts) -> Key | None:
         """Return all that a decision depends on but its senders, None if that is too much."""
         recipients = envelope.recipients
-        if len(recipients) > _FEW or facts.marks or self._depends_on_client:
+        if len(recipients) > _FEW or facts.marks or self._depends_on_client or envelope.paused:
             return None
         said = facts.judgement.verdict.value, facts.automatic, facts.dmarc
         known: Key = (*said, envelope.by_smtp, not envelope.sender)
         for raw, address, match, notify, orcpt, bracketed, waits in recipients:
             if match is None:
                 known += (raw, address)
-            elif _is_steady(match) and not waits:
+            elif _is_steady(match) and not waits and not self._may_lead_on(match):
                 rule = match.rule.name
                 known += (raw, address, rule, match.mapped, notify, orcpt, bracketed)
             else:
                 return None
         return known
+
+    def _may_lead_on(self, match: Match) -> bool:
+        """Tell whether the target may be an address of a table from now on."""
+        return self._has_live_tables and not match.rule.has_constant_target
 
     def _came_before(self, known: Key) -> bool:
         """Tell whether this is not the first time: what comes once pushes nothing out."""
