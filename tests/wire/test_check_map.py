@@ -10,7 +10,8 @@ from lab.base import scratch
 from lab.milter import program
 
 HEAD = "spam: amavis\n"
-UNROUTED = "unrouted_to: it@solarmora.com\n"
+DEAD = "dead_letters: rejected@solarmora.com\n"
+UNROUTED = f"unrouted_to: it@solarmora.com\n{DEAD}"
 RULE = "  - {{name: {}, match: {}, replace_with: x@crm.example{}}}\n"
 
 
@@ -99,7 +100,7 @@ def test_postfix_reads_the_map(write):
 
 def test_map_without_a_mailbox(write):
     own = RULE.format("own", "b@solarmora.com", ", unrouted_to: o@x.org")
-    config = write(HEAD + "rules:\n" + own + RULE.format("bare", "a@solarmora.com", ""))
+    config = write(HEAD + DEAD + "rules:\n" + own + RULE.format("bare", "a@solarmora.com", ""))
     done = run("map", "--config", config)
     assert (done.returncode, done.stdout) == (78, "")
     (line,) = done.stderr.splitlines()
@@ -128,6 +129,7 @@ def test_check(write):
 def test_the_first_file_of_a_beginner(write):
     """The shortest file that routes mail."""
     text = """unrouted_to: it@solarmora.com
+dead_letters: rejected@solarmora.com
 spam: rspamd
 rules:
   - name: support
