@@ -56,7 +56,8 @@ def completion(shell: str) -> str:
     for command in commands(parser).values():
         command.description = (command.description or "").partition("\n")[0]
         for action in command._actions:
-            kind = {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY}.get(str(action.metavar))
+            kinds = {"FILE": shtab.FILE, "MAILBOX": shtab.FILE, "DIR": shtab.DIRECTORY}
+            kind = kinds.get(str(action.metavar))
             if kind:
                 action.complete = kind  # type: ignore[attr-defined]
     script: str = shtab.complete(parser, shell)

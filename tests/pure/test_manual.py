@@ -124,6 +124,9 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
     [
         ("crm-milter ver", ["verify"]),
         ("crm-milter trace --fail", ["--failing"]),
+        ("crm-milter im", ["import"]),
+        ("crm-milter replay --ag", ["--against"]),
+        ("crm-milter test --ju", ["--junit"]),
         ("crm-milter verify --spam-", ["--spam-line"]),
         ("crm-milter attach --when-down a", ["accept"]),
     ],

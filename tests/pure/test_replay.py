@@ -163,6 +163,15 @@ def test_the_lines_to_write_are_a_valid_rule(run, tmp_path):
     assert "max_size" not in run(*mail)
 
 
+def test_the_crm_of_targets_that_only_a_message_gives(run, tmp_path):
+    run()
+    (tmp_path / "t.csv").write_text(f"help@solarmora.com,{CRM}\n")
+    assert main(["load", "t.csv", "t.db"]) == 0
+    rule = "rules: [{name: tenants, address_map: 'sqlite:t.db'}]\n"
+    Path("crm-milter.yaml").write_text(f"spam: rspamd\nunrouted_to: it@solarmora.com\n{rule}")
+    assert "rule tenants (Salesforce): 1 rerouted" in run(message())
+
+
 def test_against_the_rules_of_before(run, tmp_path):
     old = CONFIG.replace("v@crm.example", "old@crm.example").replace('"case-*@', '"ticket-*@')
     (tmp_path / "old.yaml").write_text(old)

@@ -3,6 +3,7 @@
 import hashlib
 import heapq
 from collections import Counter, OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from crm_milter.config.lint.crms import Crm, crm_of, targets
@@ -98,9 +99,12 @@ class Tally:
 
 
 def _crm(rule: Rule) -> Crm | None:
-    """Return the CRM that a rule leads to."""
-    domains = (target.rpartition("@")[2] for target, _ in targets(rule))
-    return next(filter(None, map(crm_of, domains)), None)
+    """Return the CRM that a rule leads to, None if that is not known without a message."""
+    return _first_crm(target for target, _ in targets(rule))
+
+
+def _first_crm(addresses: Iterable[str]) -> Crm | None:
+    return next(filter(None, (crm_of(each.rpartition("@")[2]) for each in addresses)), None)
 
 
 def _count(
@@ -112,6 +116,7 @@ def _count(
 ) -> None:
     action = WOULD[outcome.action] if outcome.test else outcome.action.value
     tally.actions[action] += 1
+    tally.crm = tally.crm or _first_crm(outcome.targets)
     if outcome.reason:
         tally.reasons[outcome.reason.value] += 1
     heapq.heappush(tally.biggest, (mail.size, mail.where))
