@@ -81,6 +81,9 @@ def installed() -> str:
     return f"{program} serve --config {{config}}"
 
 
+FLOOD = 'flood: {limit: "1000000 in 1s", then: leave}'  # more than any load has
+
+
 def write_config(
     path: Path, listen: str, workers: int | str, metrics: str, rules: int, keys: Sequence[str] = ()
 ) -> None:
@@ -381,6 +384,14 @@ def row_quiet(bench: Bench) -> None:
             compare_load(bench, f"matching, {name}, metrics and log", servers, ["-p", "100"])
 
 
+def row_flood(bench: Bench) -> None:
+    """What the flood guard costs: mail within its limit, against the same rules without one."""
+    for name in bench.commands:
+        if name != FLOOR:
+            servers = {"without": bench.start(name), "flood": bench.start(name, keys=[FLOOD])}
+            compare_load(bench, f"matching, {name}, flood", servers, ["-p", "100"])
+
+
 def row_memory(bench: Bench) -> None:
     """PSS in MB: after the start, the peak with 1,000 more connections open, and after that.
 
@@ -427,6 +438,7 @@ ROWS = {
     "inet": row_inet,
     "quiet": row_quiet,
     "reload": row_reload,
+    "flood": row_flood,
     "memory": row_memory,
     "header": row_header,
     "seldom": row_seldom,  # last: with other rules

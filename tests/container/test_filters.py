@@ -69,7 +69,7 @@ def test_what_rspamd_says_of_dmarc(guarded: MailHost) -> None:
     """Mail that fails DMARC is left by the rule that asks, by the id that rspamd writes."""
     with guarded.start("python3", "/source/tests/container/dns.py") as names:
         try:
-            guarded.write("/etc/rspamd/local.d/options.inc", DNS)
+            guarded.write("/etc/rspamd/override.d/options.inc", DNS)
             guarded.write("/etc/rspamd/local.d/milter_headers.conf", RESULTS)
             guarded.run("systemctl", "start", "rspamd")
             guarded.run("postconf", "-e", "smtpd_milters=inet:127.0.0.1:11332")

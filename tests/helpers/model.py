@@ -48,6 +48,10 @@ rules:
   - {name: human, match: human@solarmora.com, replace_with: human@crm.example, automatic: leave}
   - {name: signed, match: signed@solarmora.com, replace_with: signed@crm.example, on_unauthenticated: leave}
   - {name: proven, match: proven@solarmora.com, replace_with: proven@crm.example, on_unauthenticated: reject}
+  - {name: counted, match: counted@solarmora.com, replace_with: counted@crm.example,
+     flood: {limit: 1 in 7d, then: count}}
+  - {name: enough, match: enough@solarmora.com, replace_with: enough@crm.example,
+     flood: {limit: 1000000 in 7d, per: subject, then: tempfail}}
   - {name: small, match: small@solarmora.com, replace_with: small@crm.example, max_size: 25K}
   - {name: tiny, match: tiny@solarmora.com, replace_with: tiny@crm.example, max_size: 25K,
      on_oversize: reject}
@@ -172,6 +176,7 @@ _MATCHED = (
     _box("human", Clause(("human@crm.example",), automatic="leave")),
     _box("signed", Clause(("signed@crm.example",), forged="leave")),
     _box("proven", Clause(("proven@crm.example",), forged="refuse as forged")),
+    *(_box(name, Clause((f"{name}@crm.example",))) for name in ("counted", "enough")),
     _box("small", Clause(("small@crm.example",), oversize="leave")),
     _box("tiny", Clause(("tiny@crm.example",), oversize="reject")),
     _box("trial", Clause(("trial@crm.example",), test=True)),

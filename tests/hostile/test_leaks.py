@@ -33,6 +33,7 @@ metrics:
 unrouted_to: it@solarmora.com
 dead_letters: secret-lost@solarmora.com
 spam: amavis
+authentication: mx.solarmora.com
 rules:
   - name: support
     match: help@solarmora.com
@@ -50,9 +51,23 @@ rules:
      case_group: one, add_headers: {{X-Original: "{{recipient}}"}}}}
   - {{name: second, match: second@solarmora.com, replace_with: secret-2@old.example, case_group: one,
      also_deliver_to: [secret-copy@copies.example], add_headers: {{X-Original: "{{recipient}}"}}}}
+  - {{name: guarded, match: guarded@solarmora.com, replace_with: secret-g@crm.example, automatic: leave,
+     on_unauthenticated: reject, flood: {{limit: 1 in 7d, per: subject, then: tempfail}}}}
   - {{name: loud, match: loud@solarmora.com, replace_with: loud-target@crm.example, suppress_bounces: false}}
 """  # noqa: E501 - a rule a line
-MATCHED = ("help", "sales", "open", "list", "case-1", "reject", "drop", "topic", "second")
+MATCHED = (
+    "help",
+    "sales",
+    "open",
+    "list",
+    "case-1",
+    "reject",
+    "drop",
+    "topic",
+    "second",
+    "guarded",
+)
+GUARDED = ["<guarded@solarmora.com>"]
 FAR = ("crm.example", "old.example", "copies.example")
 SECRET = re.compile(rb"(?i)secret-|(crm|old|copies)\.example|X-CRM-Milter|X-Original")
 _ALONE = ("list@solarmora.com",)  # sees the marker, if a rule copies its mail and nobody else's
@@ -144,13 +159,17 @@ def assert_nobody_knows(lab, sinks):
 def test_delivered(world, lab, record_property):
     _, sinks, _ = world
     replies = send_all(lab)
+    text = f"From: {JOE}\nSubject: x\nX-Spam-Flag: NO\n".encode()
+    forged = b"Authentication-Results: mx.solarmora.com; dmarc=fail\n"
+    for more in (b"\nmore\n", forged + b"\nforged\n", b"Precedence: bulk\n\nbulk\n"):
+        replies.append(smtp.send(lab.postfix.port, f"<{JOE}>", GUARDED, text + more).reply)
     lab.postfix.wait_empty_queue(30)
     assert_nobody_knows(lab, sinks)
     reached = {entry.recipient for sink in sinks.values() for entry in sink.received}
     assert {"secret-crm@crm.example", "secret-sales@old.example", "secret-1@crm.example",
             "secret-copy@copies.example", "secret-spam@copies.example"} <= reached  # fmt: skip
     assert not [each for each in replies if SECRET.search(each.text.encode())]
-    assert {each.code for each in replies} == {250, 550}
+    assert {each.code for each in replies} == {250, 451, 550}
     assert any(entry.recipient == JOE for entry in lab.sink.received), "no report was sent"
     octets = sum(len(octets) for _, octets in read_by_others(lab, sinks))
     record_property("searched", f"{len(replies)} replies, {octets} octets")

@@ -61,6 +61,26 @@ def test_every_kind_of_message_is_counted_exactly(counted):
     assert exporter.counts("errors_total", "stage") == {}
 
 
+def test_a_flood_is_counted_whatever_is_done(counted):
+    ends = ("count", "leave", "tempfail", "hold")
+    rule = "match: {0}@solarmora.com, replace_with: {0}@crm.example"
+    rule += ", flood: {{limit: 1 in 7d, then: {0}}}"
+    rules = "".join(f"  - {{name: {each}, {rule.format(each)}}}\n" for each in ends)
+    lab, exporter = counted(f"unrouted_to: it@solarmora.com\nspam: amavis\nrules:\n{rules}")
+    for name in ends:
+        for _ in range(3):
+            lab.send("<a@b.example>", [f"<{name}@solarmora.com>"], HELP.message, wait=False)
+    settle()
+    assert exporter.counts("flood_recipients_total", "rule") == dict.fromkeys(ends, 2)
+    assert exporter.counts("recipients_total", "rule", "outcome") == {
+        **{(name, "replaced"): 1 for name in ends[1:]},
+        ("count", "replaced"): 3,
+        ("leave", "left_flood"): 2,
+        ("tempfail", "tempfailed"): 2,
+        ("hold", "quarantined"): 2,
+    }
+
+
 def test_tempfails_and_sessions(counted):
     lab, exporter = counted(CONFIG.replace("no_verdict: leave", "no_verdict: tempfail"))
     with smtp.Session(lab.postfix.port) as session:

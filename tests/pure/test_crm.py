@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from crm_milter.config.lint.crms import crm_of
+from crm_milter.config.crms import crm_of
 from crm_milter.config.load import parse
 
 HEAD = "unrouted_to: it@y.example\nspam: rspamd\ndead_letters: dead@mailboxes.example\nrules:\n"

@@ -11,7 +11,7 @@ from crm_milter import address as addresses
 from crm_milter import mailbox
 from crm_milter.cli.options import kind
 from crm_milter.cli.terminal import EX_NO, EX_OK, read_stdin, say
-from crm_milter.config.lint.crms import crm_of
+from crm_milter.config.crms import crm_of
 from crm_milter.config.problems import Problem, Problems
 from crm_milter.migration.chains import Tables
 from crm_milter.migration.reading import Entry, entries

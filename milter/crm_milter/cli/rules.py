@@ -12,6 +12,7 @@ from crm_milter.cli import running
 from crm_milter.cli.terminal import EX_OK, aligned, load_config
 from crm_milter.config import paused
 from crm_milter.rules.conditions import CONDITIONS
+from crm_milter.rules.flood import Flood, Per
 from crm_milter.rules.rule import AutomaticClass, OnAutomatic, Rule
 from crm_milter.wording import abridged
 
@@ -68,11 +69,23 @@ def rule_json(rule: Rule) -> dict[str, Any]:
         "on_oversize": rule.on_oversize.value,
         "suppress_bounces": rule.suppress_bounces,
         "dead_letters": rule.dead_letters,
+        "flood": _flood(rule.flood),
         "propagate_extension": rule.propagate_extension,
         "add_headers": dict(rule.add_headers),
         "case_group": rule.case_group,
         "unrouted_to": rule.unrouted_to,
         "mode": rule.mode.value,
+    }
+
+
+def _flood(flood: Flood | None) -> dict[str, Any] | None:
+    if flood is None:
+        return None
+    return {
+        "limit": str(flood.limit or "auto"),
+        "per": (flood.per or Per.SENDER).value,
+        "then": flood.then.value,
+        "except": [str(each) for each in flood.exempt],
     }
 
 

@@ -44,9 +44,7 @@ def serve(path: Path, *, hand_over: bool, dry_run: bool) -> int:
         return EX_NO
     if given.listener and not listener.is_inherited:
         store.drop(handover.listener_name(given.listener[1]))
-    supervisor = Supervisor(
-        loader.saying(log), loaded, listener, signals, store, given.workers, log
-    )
+    supervisor = Supervisor(loader.saying(log), loaded, listener, signals, store, given, log)
     del loaded  # the rules of the start are not in force forever
     return supervisor.run()
 

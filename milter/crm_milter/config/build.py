@@ -14,6 +14,7 @@ from crm_milter.mailbox import mailbox
 from crm_milter.routing.clients import Network
 from crm_milter.routing.decide import NoVerdict
 from crm_milter.rules import conditions
+from crm_milter.rules.flood import Flood
 from crm_milter.rules.pattern import Pattern, group_count, has_literal_domain
 from crm_milter.rules.rule import AutomaticClass, Copy, OnAutomatic, Rule
 from crm_milter.rules.strangers import free_reference
@@ -119,6 +120,12 @@ def plain_copy(text: str) -> Copy:
 def automatic(section: Section) -> frozenset[AutomaticClass]:
     """Return the classes of automatic mail that are left."""
     return frozenset(each for each in AutomaticClass if section[each.value] is OnAutomatic.LEAVE)
+
+
+def flood(section: Section) -> Flood:
+    """Return the flood guard of a rule."""
+    per = section["per"] if section.states("per") else None
+    return Flood(section["limit"], per, section["then"], section["except"])
 
 
 def copy(section: Section) -> Copy:

@@ -21,37 +21,27 @@ from crm_milter.config.kinds import (
     Text,
     table,
 )
-from crm_milter.mailbox import mailbox
+from crm_milter.config.rulekeys import AUTOMATIC, COPY, FLOOD
+from crm_milter.config.shapes import (
+    ADDRESS,
+    DEAD_LETTERS,
+    FIELD_NAME,
+    HEADERS,
+    MOMENT,
+    PATTERN,
+    PRESET,
+    SENDER,
+    TEMPLATE,
+)
 from crm_milter.routing import clients
 from crm_milter.routing.decide import NoVerdict
-from crm_milter.rules import fieldpattern
 from crm_milter.rules.conditions import Addressed, ApplyTo
-from crm_milter.rules.moment import moment
 from crm_milter.rules.rule import (
-    AutomaticClass,
     Mode,
-    OnAutomatic,
     OnOversize,
     OnSpam,
     OnUnauthenticated,
 )
-from crm_milter.rules.template import template
-from crm_milter.spam.presets import PRESETS
-
-# Shapes are for editors: every valid text has its shape, but not everything of a shape is valid.
-ADDRESS = Text("an address", mailbox, r"^[^<].*@[^@<>,; ]+$")
-TEMPLATE = Text("an address", template, r"^[^<]*@[^@<>,; ]*$")
-PATTERN = FileText("a pattern", values.pattern, r"^(\*|/.+/|file:.+|[^<]*@[^@<>,; ]+)$")
-SENDER = FileText("a pattern", values.sender_pattern, r"^(\*|<>|/.+/|file:.+|[^<]*@[^@<>,; ]+)$")
-PRESET = Text("a preset", values.spam_filter, f"^({'|'.join(PRESETS)}|mailscanner:[!-9;-~]+)$")
-DEAD_LETTERS = Text("an address", values.dead_letters, r"^[^<]+@[^@<>,; ]+$")
-FIELD_NAME = Text("a header name", values.field_name, "^[!-9;-~]+$")
-HEADERS = Fields(
-    "a mapping of header names to patterns",
-    FIELD_NAME,
-    Several(Text("a pattern", fieldpattern.parse, "."), least=1),
-)
-MOMENT = Text("a date and time with a time zone", moment, "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ].+$")
 
 NOT_SENDER = 'replaced by "dead_letters", the mailbox for mail that the CRM rejects'
 
@@ -88,28 +78,6 @@ SPAM = table(
         "clients whose mail the filter does not look at",
     ),
     needs=(("filter", "headers"),),
-)
-
-COPY = table(
-    'a mapping with "address"',
-    build.copy,
-    Key("address", ADDRESS, None, "address that gets the copy", required=True),
-    Key(
-        "deliver_spam",
-        Flag(),
-        False,
-        "send this copy even if the mail is spam (with bypass_spam_filter)",
-    ),
-    Key("suppress_bounces", Flag(), True, "do not send the sender a bounce if this copy fails"),
-)
-
-AUTOMATIC = table(
-    'a mapping with "reply", "bounce", "bulk" or "list"',
-    build.automatic,
-    *(
-        Key(each.value, Choice(OnAutomatic), "route", f"what happens to mail of class {each.value}")
-        for each in AutomaticClass
-    ),
 )
 
 RULE = table(
@@ -195,6 +163,12 @@ RULE = table(
         DEAD_LETTERS,
         None,
         "mailbox for mail that the target rejects; overrides the global one",
+    ),
+    Key(
+        "flood",
+        Either(Text('"auto" or a mapping', values.flood, "^auto$"), FLOOD),
+        None,
+        "how much mail of one sender is routed",
     ),
     Key(
         "add_headers",

@@ -20,7 +20,7 @@ from crm_milter.config.build import Entry, MilterSettings, Reload, SpamSettings
 from crm_milter.config.files import Files
 from crm_milter.config.includes import check_fence, included
 from crm_milter.config.kinds import Section
-from crm_milter.config.lint import nets, rules
+from crm_milter.config.lint import crms, nets, rules
 from crm_milter.config.listen import LONGEST_SOCKET_PATH, UnixSocket
 from crm_milter.config.problems import ConfigError, Problem, Problems
 from crm_milter.config.problems import Path as Where
@@ -147,6 +147,7 @@ def _checked(
         section.place.warn(("spam",), message)
     milter = _absolute(section, path)
     known: frozenset[str] = frozenset().union(*section["known_recipients"])
+    entries = crms.limited(entries)
     table = RuleTable(tuple(entry.rule for entry in entries), delimiter, known)
     rules.check(entries, table, section, now)
     for live in table.live():

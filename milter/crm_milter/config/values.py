@@ -10,6 +10,7 @@ from crm_milter.mailbox import mailbox
 from crm_milter.precis import named
 from crm_milter.routing.marker import MARKER_FIELD
 from crm_milter.rules import pattern as patterns
+from crm_milter.rules.flood import Flood, Limit
 from crm_milter.rules.rule import AddressMap, AutomaticClass
 from crm_milter.spam import presets, verdict
 from crm_milter.wording import suggestion
@@ -23,6 +24,9 @@ _DECIMAL_MODE = re.compile(r"[1-9][0-9]{2}", re.ASCII)
 _SIZE = re.compile(r"([0-9]{1,12}) ?(?:([kKmMgG])(?:i?[bB])?|[bB])?", re.ASCII)
 _DURATION = re.compile(r"([0-9]{1,12}) ?([smhd]?)", re.ASCII)
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_LIMIT = re.compile(r"([0-9]{1,9}) in ([0-9]{1,9}) ?([smhd]?)", re.ASCII)
+MOST_MESSAGES = 1_000_000
+LONGEST_LIMIT = 7 * 86400  # seconds
 LONGEST_DRAIN = 86400  # seconds
 _SHIFTS = {"": 0, "K": 10, "M": 20, "G": 30}
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
@@ -157,6 +161,31 @@ def authserv_id(text: str) -> str:
             " Authentication-Results, such as mail.solarmora.com"
         )
     return text.lower()
+
+
+def flood(text: str) -> Flood:
+    """Return the flood guard by what is known of the CRM."""
+    if text != "auto":
+        raise ValueError(f'expected "auto" or a mapping such as {{limit: 10 in 60s}}, not "{text}"')
+    return Flood()
+
+
+def limit(text: str) -> Limit | None:
+    """Return a limit, None for that of the CRM."""
+    if text == "auto":
+        return None
+    found = _LIMIT.fullmatch(text)
+    if not found:
+        raise ValueError(
+            'expected a number of messages in a time, such as "10 in 60s", or "auto",'
+            f' not "{text}"{_foreign(text)}'
+        )
+    count, seconds = int(found[1]), int(found[2]) * _SECONDS[found[3]]
+    if not 1 <= count <= MOST_MESSAGES or not 1 <= seconds <= LONGEST_LIMIT:
+        raise ValueError(
+            f'"{text}" is out of range: 1 to {MOST_MESSAGES} messages in 1 second to 7 days'
+        )
+    return Limit(count, seconds)
 
 
 def size(text: str) -> int:

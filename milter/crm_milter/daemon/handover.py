@@ -1,4 +1,4 @@
-"""What one supervisor hands to the next: the listening socket, and the channels of its workers.
+"""What one supervisor hands to the next: the socket, the workers' channels, the flood table.
 
 Under systemd they are in the service's file descriptor store as long as the process runs, so
 that a restart, and even the death of the supervisor, leaves workers that accept mail until the
@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from crm_milter.daemon import floodtable
 from crm_milter.libmilter.listener import Identity
 
 _FIRST = 3  # SD_LISTEN_FDS_START
@@ -23,14 +24,18 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 _VARIABLE = "CRM_MILTER_DESCRIPTORS"
 _LISTENER = re.compile(r"listener\.([0-9]+)\.([0-9]+)")
 _WORKER = re.compile(r"worker\.([0-9]+)")
+FLOODS = "floods"  # the table of the flood guard
 
 
 @dataclass(frozen=True, slots=True)
 class Inherited:
-    """The listening socket with its file's identity, and the channels by process id."""
+    """The listening socket with its file's identity, the channels by process id, and the table
+    of the flood guard.
+    """  # noqa: D205
 
     listener: tuple[int, Identity] | None = None
     workers: tuple[tuple[int, socket.socket], ...] = ()
+    floods: int | None = None
 
 
 def listener_name(identity: Identity) -> str:
@@ -45,8 +50,12 @@ def worker_name(pid: int) -> str:
 
 def inherited() -> Inherited:
     """Take what this process was given, once; what is of no use is closed."""
-    listener, workers = None, []
+    listener, workers, floods = None, [], None
     for descriptor, name in (*_from_systemd(), *_from_before()):
+        if name == FLOODS and floods is None and floodtable.is_table(descriptor):
+            os.set_inheritable(descriptor, False)
+            floods = descriptor
+            continue
         if not _is_socket(descriptor):
             continue
         os.set_inheritable(descriptor, False)
@@ -56,7 +65,7 @@ def inherited() -> Inherited:
             listener = descriptor, (int(found[1]), int(found[2]))
         else:
             os.close(descriptor)
-    return Inherited(listener, tuple(workers))
+    return Inherited(listener, tuple(workers), floods)
 
 
 def _from_systemd() -> Iterator[tuple[int, str]]:

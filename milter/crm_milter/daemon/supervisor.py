@@ -8,15 +8,13 @@ done in one loop, one thing after the other, in whatever order they come.
 import math
 import select
 import signal
-import socket
 import time
 from collections import Counter
-from collections.abc import Iterable
 
-from crm_milter.daemon import handover
+from crm_milter.daemon import floodtable, handover
 from crm_milter.daemon.beside import Beside
 from crm_milter.daemon.child import REPLACE_SIGNAL, STOP_SIGNALS, Child, Signals, ended
-from crm_milter.daemon.handover import Store, listener_name, worker_name
+from crm_milter.daemon.handover import Inherited, Store, listener_name, worker_name
 from crm_milter.daemon.inforce import InForce
 from crm_milter.daemon.lastgood import state_directory
 from crm_milter.daemon.loading import Loaded, Loader, RefusedError, freeze
@@ -38,8 +36,8 @@ _EX_GAVE_UP = 1
 class Supervisor:
     """The loop of the parent. Its children are the workers, and what runs beside them.
 
-    ``adopted`` are workers of an earlier supervisor, by process id. With a store that is used,
-    the workers go on when this process ends.
+    ``given`` has the workers and the flood table of an earlier supervisor. With a store that is
+    used, the workers go on when this process ends.
     """
 
     def __init__(
@@ -49,7 +47,7 @@ class Supervisor:
         listener: Listener,
         signals: Signals,
         store: Store,
-        adopted: Iterable[tuple[int, socket.socket]],
+        given: Inherited,
         log: Log,
     ) -> None:
         self._listener = listener
@@ -59,7 +57,11 @@ class Supervisor:
         self._numbers = Numbers()
         config = loaded.config
         self._rules = InForce(loader, loaded, self._numbers, log)
-        self._workers = Workers(config, listener, self._numbers, self._let_go, log, store, adopted)
+        self._floods = floodtable.create() if given.floods is None else given.floods
+        self._workers = Workers(
+            *(config, listener, self._numbers, self._let_go, log, store),
+            *(self._floods, given.workers),
+        )
         self._beside = Beside(lambda: self._rules.config, listener.path, self._numbers, log)
         self._pauses = PauseLog(state_directory(), log)
         self._trial = 0  # the process that tries whether this one can be replaced
@@ -76,6 +78,7 @@ class Supervisor:
         """Do what is asked for until told to stop and the last child has ended."""
         freeze()
         self._store.keep(self._listener.descriptor, listener_name(self._listener.identity))
+        self._store.keep(self._floods, handover.FLOODS)
         while not self._stopping or (self._children() and not self._store.is_used):
             self._do_what_is_due(time.monotonic())
             self._wait()
@@ -248,6 +251,7 @@ class Supervisor:
         self._beside.end()
         self._listener.give_up_lock()
         descriptors = {each.channel.fileno(): worker_name(each.pid) for each in self._children()}
+        descriptors[self._floods] = handover.FLOODS
         descriptors[self._listener.descriptor] = listener_name(self._listener.identity)
         try:
             handover.become(descriptors)

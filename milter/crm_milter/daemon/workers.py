@@ -15,6 +15,7 @@ from crm_milter.config.load import Config
 from crm_milter.config.paused import Pauses
 from crm_milter.daemon import worker
 from crm_milter.daemon.child import Child, Deaths, State, backoff, fork
+from crm_milter.daemon.floodtable import FloodTable
 from crm_milter.daemon.handover import Store, worker_name
 from crm_milter.daemon.lastgood import state_directory
 from crm_milter.daemon.processors import settle, worker_count
@@ -58,7 +59,8 @@ class Workers:
     ``children`` are all that live, ``generation`` is the number of the newest and ``taken_over``
     tells whether that has; ``restarts`` counts the replacements, ``hopeless`` tells that more
     would be in vain. A new child calls ``let_go`` to close what is not its own. ``adopted`` are
-    those of an earlier supervisor: they serve until the first generation does.
+    those of an earlier supervisor: they serve until the first generation does. ``floods`` is the
+    descriptor of the flood guard's table.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Workers:
         let_go: Callable[[], None],
         log: Log,
         store: Store,
+        floods: int,
         adopted: Iterable[tuple[int, socket]] = (),
     ) -> None:
         self.children = [Child(*each, None, 0, 0, State.SERVING) for each in adopted]
@@ -82,6 +85,7 @@ class Workers:
         self._let_go = let_go
         self._log = log
         self._store = store
+        self._floods = floods
         self._deaths = Deaths()
         self._failures = 0
         self._config = config
@@ -244,7 +248,10 @@ class Workers:
             settle(self._first_place + place, wanted)
             rules = config.policy.table.rules
             tally = Tally(self._numbers, slot, rules)
-            service = Service(config.policy, self._log, tally, Pauses(state_directory()))
+            pauses = Pauses(state_directory())
+            counts = config.policy.counts_floods
+            meter = FloodTable(self._floods).exceeds if counts else None
+            service = Service(config.policy, self._log, tally, pauses, meter)
             descriptor, seconds = self._listener.descriptor, config.milter.drain_timeout
             return worker.run(descriptor, service, channel, seconds)
 

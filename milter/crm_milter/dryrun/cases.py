@@ -11,10 +11,10 @@ from pathlib import Path
 from crm_milter import address as addresses
 from crm_milter.config import document, values
 from crm_milter.config.files import Files
-from crm_milter.config.keys import ADDRESS, FIELD_NAME
 from crm_milter.config.kinds import Fields, Flag, Key, Section, Several, Text, table
 from crm_milter.config.problems import ConfigError, Problem, Problems
 from crm_milter.config.reader import INVALID, Reader
+from crm_milter.config.shapes import ADDRESS, FIELD_NAME
 from crm_milter.config.sources import Disk
 from crm_milter.dryrun.decided import Mail
 from crm_milter.routing.decision import WOULD, Action, Reason

@@ -6,7 +6,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from crm_milter.config.lint.crms import Crm, crm_of, targets
+from crm_milter.config.crms import Crm, crm_of
+from crm_milter.config.lint.crms import targets
 from crm_milter.dryrun.decided import Decided
 from crm_milter.dryrun.envelopes import Envelope
 from crm_milter.dryrun.mailboxes import OldMail

@@ -6,6 +6,7 @@ from crm_milter.config.paused import Pauses
 from crm_milter.log import Log
 from crm_milter.metrics.counting import Tally
 from crm_milter.routing.decide import Policy
+from crm_milter.routing.floodguard import Meter
 from crm_milter.routing.memory import Memory
 
 # What we never look at, and what we never answer: each is a round trip saved.
@@ -20,9 +21,16 @@ SILENT_STEPS: int = (
 class Service:
     """What all sessions of a process share, worked out once."""
 
-    def __init__(self, policy: Policy, log: Log, tally: Tally, pauses: Pauses) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        log: Log,
+        tally: Tally,
+        pauses: Pauses,
+        meter: Meter | None = None,
+    ) -> None:
         self.policy = policy
-        self.memory = Memory(policy)
+        self.memory = Memory(policy, meter)
         self.log = log
         self.tally = tally
         self.pauses = pauses

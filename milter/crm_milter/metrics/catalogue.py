@@ -118,6 +118,12 @@ COPIES = RULE.add(
     label="outcome",
     values=("added", "withheld_spam"),
 )
+FLOOD = RULE.add(
+    "flood_recipients",
+    "counter",
+    "recipients",
+    "Matched recipients over the limit of the rule's flood guard, whatever was done.",
+)
 SPAM_VERDICTS = WORKER.add(
     "spam_verdicts",
     "counter",

@@ -11,6 +11,7 @@ from threading import Lock
 from crm_milter.metrics.catalogue import (
     COPIES,
     ERRORS,
+    FLOOD,
     LAST_REROUTED,
     MESSAGES,
     PROCESSING,
@@ -31,6 +32,7 @@ def _by_value(metric: Metric) -> dict[str, int]:
 _MESSAGES, _RECIPIENTS, _VERDICTS = map(_by_value, (MESSAGES, RECIPIENTS, SPAM_VERDICTS))
 _PASSED, _ABORTED = MESSAGES.cell("passed"), MESSAGES.cell("aborted")
 _ADDED, _WITHHELD = COPIES.cells
+_FLOOD = FLOOD.first
 _SESSIONS, _LAST_REROUTED = SESSIONS.first, LAST_REROUTED.first
 *_, _SECONDS = PROCESSING.cells
 _BUCKETS, _BOUNDS = PROCESSING.first, PROCESSING.bounds
@@ -100,6 +102,8 @@ class Tally:
             block = self._blocks[name] = self._add_block(cells, name)
         word = recipient_outcome(outcome)
         cells[block + _RECIPIENTS[word]] += 1
+        if outcome.reason is Reason.FLOOD:
+            cells[block + _FLOOD] += 1
         if outcome.test:
             return
         if outcome.action is Action.REROUTED:
@@ -122,7 +126,7 @@ def message_outcome(decision: Decision) -> str:
         return "discarded" if acting else "left"
     if reply is Reply.DISCARD:
         return "discarded"
-    return "tempfailed" if reply is Reply.TEMPFAIL else "rejected"
+    return "tempfailed" if reply.value.startswith("4") else "rejected"
 
 
 def recipient_outcome(outcome: Outcome) -> str:

@@ -10,7 +10,7 @@ from io import BytesIO
 from crm_milter import address as addresses
 from crm_milter import mailbox
 from crm_milter.config import files
-from crm_milter.config.lint.crms import crm_of
+from crm_milter.config.crms import crm_of
 from crm_milter.config.problems import Problems
 from crm_milter.tables import columns
 

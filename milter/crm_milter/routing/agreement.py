@@ -9,12 +9,18 @@ Fate = tuple[Action, Reason | None]
 _WHOLE_MESSAGE = (Action.REJECTED, Action.QUARANTINED)
 
 
+def _is_of_all(outcome: Outcome) -> bool:
+    """Tell whether an outcome needs all recipients; no_verdict: tempfail does not."""
+    flood = outcome.action is Action.TEMPFAILED and outcome.reason is Reason.FLOOD
+    return flood or outcome.action in _WHOLE_MESSAGE
+
+
 def settled(wished: list[Outcome], envelope: Envelope) -> tuple[Outcome, ...]:
     """Reject, quarantine and discard act on a message: only if all its recipients come to it.
 
     What a test rule would come to is told as if it were enforced, the first of each recipient.
     """
-    if not any(each.action in _WHOLE_MESSAGE for each in wished):
+    if not any(_is_of_all(each) for each in wished):
         return tuple(wished)
     number = len(envelope.recipients)
     acting = [each for each in wished if not each.test]
@@ -43,9 +49,10 @@ def _agreement(wished: list[Outcome], recipients: int) -> Fate | None:
 
 
 def _settle(outcome: Outcome, envelope: Envelope, agreed: Fate | None) -> Outcome:
-    # A refusal of mail from sendmail(1) would be a bounce after acceptance.
-    impossible = outcome.action is Action.REJECTED and not envelope.by_smtp
-    divided = outcome.action in _WHOLE_MESSAGE and (outcome.action, outcome.reason) != agreed
+    # A refusal of mail from sendmail(1) would be a bounce after acceptance, or never end.
+    refuses = outcome.action is Action.REJECTED or outcome.reason is Reason.FLOOD
+    impossible = refuses and _is_of_all(outcome) and not envelope.by_smtp
+    divided = _is_of_all(outcome) and (outcome.action, outcome.reason) != agreed
     if impossible or divided:
         return outcome._replace(action=Action.LEFT, copies=())
     return outcome

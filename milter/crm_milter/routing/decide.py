@@ -34,15 +34,17 @@ from crm_milter.routing.decision import (
 )
 from crm_milter.routing.edits import edits
 from crm_milter.routing.facts import Facts, Gathering, Readers
+from crm_milter.routing.floodguard import Meter, exceeded, guarded
 from crm_milter.routing.headerfields import HeaderFields, chosen
 from crm_milter.routing.loopguard import LoopGuard
 from crm_milter.routing.marker import Signature
+from crm_milter.routing.refusal import refusal_of
+from crm_milter.rules.flood import Per
 from crm_milter.rules.rule import AutomaticClass, Match, OnOversize, OnSpam, OnUnauthenticated, Rule
 from crm_milter.rules.table import RuleTable
 from crm_milter.spam.verdict import (
     Fields,
     Judge,
-    Judgement,
     SpamFilter,
     Stands,
     Verdict,
@@ -84,7 +86,14 @@ class Policy:
             wanted |= FIELDS
         if any(each.on_unauthenticated is not _ROUTE for each in self.table.rules):
             wanted |= {authentication.FIELD}
+        if any(each.flood and each.flood.per is Per.SUBJECT for each in self.table.rules):
+            wanted |= {gathered.SUBJECT}
         return wanted
+
+    @property
+    def counts_floods(self) -> bool:
+        """Tell whether some rule routes only so much of one sender."""
+        return any(each.flood is not None for each in self.table.rules)
 
     @property
     def measures_size(self) -> bool:
@@ -125,26 +134,25 @@ class Policy:
 
 
 _ROUTE = OnUnauthenticated.ROUTE
-_REPLIES = {
-    Reason.OVERSIZE: Reply.REJECT_OVERSIZE,
-    Reason.UNAUTHENTICATED: Reply.REJECT_FORGED,
-    Reason.SPAM: Reply.REJECT_SPAM,
-}
 
 
-def decide(policy: Policy, envelope: Envelope, fields: Fields | Facts) -> Decision:
+def decide(
+    policy: Policy, envelope: Envelope, fields: Fields | Facts, meter: Meter | None = None
+) -> Decision:
     """Return what happens to a message with at least one matched recipient.
 
     ``fields`` are the wanted header fields in the order of the message, names in lower case, or
-    the facts that were gathered from them. Raises RuntimeError where the result would break a
-    promise of this module.
+    the facts that were gathered from them. Without a meter there is never too much. Raises
+    RuntimeError where the result would break a promise of this module.
     """
     if not isinstance(fields, Facts):
         fields = policy.facts(fields)
-    return resolve(policy, envelope, fields)
+    return resolve(policy, envelope, fields, meter)
 
 
-def resolve(policy: Policy, envelope: Envelope, facts: Facts) -> Decision:
+def resolve(
+    policy: Policy, envelope: Envelope, facts: Facts, meter: Meter | None = None
+) -> Decision:
     """Return what the facts of a message mean for its recipients."""
     judgement = facts.judgement
     if policy.table.reads:
@@ -157,33 +165,26 @@ def resolve(policy: Policy, envelope: Envelope, facts: Facts) -> Decision:
         for match in each.match.chain()
     ]
     outcomes = settled(wished, envelope)
-    if policy.table.grouped:
-        outcomes = merged(outcomes, policy.table.grouped)
-    discarded = 0
-    for outcome in outcomes:
-        if outcome.test:
-            continue
-        if outcome.action is Action.TEMPFAILED:
-            return _refusal(Reply.TEMPFAIL, Action.TEMPFAILED, outcomes, judgement)
-        if outcome.action is Action.REJECTED:
-            reply = _REPLIES[outcome.reason or Reason.SPAM]
-            return _refusal(reply, Action.REJECTED, outcomes, judgement)
-        discarded += outcome.action is Action.DISCARDED
+    shown = _merged(policy, outcomes)
+    refusal = refusal_of(shown, judgement)
+    if meter is not None and refusal is None:
+        over = exceeded(shown, envelope, facts, meter)
+        if over:
+            shown = _merged(policy, guarded(outcomes, envelope, over))
+            refusal = refusal_of(shown, judgement)
+    if refusal is not None:
+        return refusal
+    outcomes = shown
+    discarded = sum(each.action is Action.DISCARDED for each in outcomes if not each.test)
     if discarded == len(envelope.recipients):
         return Decision(reply=Reply.DISCARD, judgement=judgement, outcomes=outcomes)
     signature = Signature(policy.marker_key, facts.identities[0])
     return edits(envelope, outcomes, judgement, signature, policy.dead_letters)
 
 
-def _refusal(
-    reply: Reply, action: Action, outcomes: tuple[Outcome, ...], judgement: Judgement
-) -> Decision:
-    """Return a decision that refuses the whole message, whatever its other recipients wished."""
-    refused = tuple(
-        each if each.test or each.action is action else each._replace(action=action, copies=())
-        for each in outcomes
-    )
-    return Decision(reply=reply, judgement=judgement, outcomes=refused)
+def _merged(policy: Policy, outcomes: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
+    grouped = policy.table.grouped
+    return merged(outcomes, grouped) if grouped else outcomes
 
 
 class _Message:

@@ -83,6 +83,7 @@ class Reason(Enum):
     SPAM = "spam"
     NO_VERDICT = "no_verdict"
     PAUSED = "paused"
+    FLOOD = "flood"
 
 
 class Reply(Enum):
@@ -93,6 +94,7 @@ class Reply(Enum):
     REJECT_SPAM = "550 5.7.1 message refused as spam"
     REJECT_FORGED = "550 5.7.1 message refused because it fails DMARC"
     REJECT_OVERSIZE = "552 5.3.4 message size exceeds limit for this recipient"
+    TEMPFAIL_FLOOD = "451 4.7.1 too many messages from this sender, try again later"
     TEMPFAIL = "451 4.7.1 no spam filter verdict yet, try again later"
 
 

@@ -24,6 +24,7 @@ MARKER = MARKER_FIELD.lower()
 RESENT = frozenset({"resent-date", "resent-from", "resent-message-id"})
 # What names a message: the first of each counts.
 NAMING = frozenset({"message-id", "from", "date"})
+SUBJECT = "subject"
 READ = NAMING | RESENT | {MARKER}
 
 _MOST_READ = 100_000  # characters of all fields of one name; Postfix cuts one at 60,000
@@ -47,6 +48,7 @@ class Facts:
     marks: tuple[str, ...] = ()  # of X-CRM-Milter, in the order of the message
     identities: tuple[str, ...] = ("",)  # by what a marker may name it; the first for a new one
     header: HeaderFields | None = None  # where a condition asks for it
+    subject: str = ""  # without blanks, where it is wanted
 
 
 Readers = Mapping[str, tuple[Callable[["Gathering", str, str], None], ...]]
@@ -137,7 +139,8 @@ class Gathering:
         identities = tuple(self._identities(all_of_them=bool(marks)))
         judgement, said = self._hearing.judgement(), self._dmarc
         kinds, header = self._automatic, self._header
-        return Facts(judgement, kinds, said, self._authors, marks, identities, header)
+        subject = self._naming.get(SUBJECT, "").translate(_WITHOUT_BLANKS)
+        return Facts(judgement, kinds, said, self._authors, marks, identities, header, subject)
 
     def _identities(self, *, all_of_them: bool) -> Iterator[str]:
         """Yield the names of the message; the first is enough where no marker has to be read.
@@ -168,6 +171,7 @@ _READERS: Readers = {
     **dict.fromkeys(RESENT, (Gathering._resend,)),
     **dict.fromkeys(NAMING, (Gathering._name,)),
     "from": (Gathering._name, Gathering._author),
+    SUBJECT: (Gathering._name,),
 }
 
 

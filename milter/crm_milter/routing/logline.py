@@ -26,7 +26,7 @@ def outcome_words(outcome: Outcome, judgement: Judgement) -> str:
         into = f" into={outcome.into}" if outcome.into else ""
         line += f" rule={outcome.rule.name}{into} copies={copies}"
         line += f" verdict={judgement.verdict.value}"
-        if outcome.reason is Reason.PAUSED:
+        if outcome.reason in (Reason.PAUSED, Reason.FLOOD):
             line += f" reason={outcome.reason.value}"
     else:
         line += f" rule={outcome.rule.name}"

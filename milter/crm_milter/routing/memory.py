@@ -3,20 +3,23 @@
 A decision depends on little of a message: who its recipients are, what its facts come to, and
 whether one of the targets sent it. What was decided is kept for the next such message, with all
 that is made of it for Postfix and the log. A worker's policy never changes, so nothing kept grows
-old. Only the marker is of one message.
+old. Only the marker is of one message, and how much came before it: the flood guard is asked each
+time.
 """
 
 from typing import NamedTuple
 
 from crm_milter.routing.decide import Policy, resolve
-from crm_milter.routing.decision import Decision, Envelope
+from crm_milter.routing.decision import Decision, Envelope, Reason
 from crm_milter.routing.facts import Facts
+from crm_milter.routing.floodguard import Meter, asked, limited
 from crm_milter.routing.logline import outcome_words
 from crm_milter.routing.marker import MARKER_FIELD, marker
-from crm_milter.rules.rule import Match, key
+from crm_milter.rules.rule import Match, Rule, key
 
 MOST = 2000  # resolutions, one to three kilobytes each
 _MOST_SEEN = 10_000  # hashes of keys that came
+_NO_RULES: frozenset[str] = frozenset()
 _FEW = 3  # recipients: more seldom come together again
 
 Key = tuple[object, ...]
@@ -30,13 +33,15 @@ class Resolution(NamedTuple):
     additions: tuple[tuple[str, str], ...]  # as addrcpt takes them
     headers: Headers  # without the marker
     words: tuple[str, ...]  # the log lines, after the queue id
+    limited: tuple[Rule, ...] = ()  # those that route only so much of one sender
 
 
 class Memory:
     """Decides as ``decide`` does, and remembers; for all threads of a worker."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, meter: Meter | None = None) -> None:
         self._policy = policy
+        self._meter = meter if policy.counts_floods else None
         self._depends_on_client = policy.depends_on_client
         self._has_live_tables = bool(policy.table.live())
         self._kept: dict[Key | None, tuple[Resolution, frozenset[str]]] = {}
@@ -49,14 +54,28 @@ class Memory:
         if kept is not None:
             resolution, targets = kept
             if _is_apart(targets, envelope, facts):
-                return resolution, self._signed(resolution, facts)
-        decision = resolve(self._policy, envelope, facts)
+                over = self._over(resolution, envelope, facts)
+                if not over:
+                    return resolution, self._signed(resolution, facts)
+                decision = resolve(
+                    self._policy, envelope, facts, lambda rule, *_: rule.name in over
+                )
+                return _prepared(decision), decision.headers
+        decision = resolve(self._policy, envelope, facts, self._meter)
         made = _prepared(decision)
-        if known is not None and kept is None and self._came_before(known):
+        if known is None or any(each.reason is Reason.FLOOD for each in decision.outcomes):
+            return made, decision.headers
+        if kept is None and self._came_before(known):
             targets = _targets(envelope)
             if _is_apart(targets, envelope, facts):
                 self._keep(known, made, targets)
         return made, decision.headers
+
+    def _over(self, made: Resolution, envelope: Envelope, facts: Facts) -> frozenset[str]:
+        """Return the rules that have routed enough; the others count this message."""
+        if self._meter is None or not made.limited:
+            return _NO_RULES
+        return asked(made.limited, envelope, facts, self._meter)
 
     def _signed(self, resolution: Resolution, facts: Facts) -> Headers:
         """Return the header fields to add to a message with these facts."""
@@ -125,4 +144,5 @@ def _prepared(decision: Decision) -> Resolution:
         tuple([(f"<{each.address}>", each.parameters) for each in decision.add]),
         decision.headers if decision.marked is None else decision.headers[1:],
         tuple([outcome_words(each, decision.judgement) for each in decision.outcomes]),
+        limited(decision.outcomes),
     )

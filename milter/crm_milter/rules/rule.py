@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 from crm_milter import address as addresses
 from crm_milter import mailbox
 from crm_milter.rules.conditions import ANY_MESSAGE, Condition, Occasion
+from crm_milter.rules.flood import Flood
 from crm_milter.rules.pattern import AddressList, Exact, Groups, Pattern
 from crm_milter.rules.template import Template
 
@@ -131,6 +132,7 @@ class Rule:
     on_unauthenticated: OnUnauthenticated = OnUnauthenticated.ROUTE
     max_size: int | None = None  # bytes
     on_oversize: OnOversize = OnOversize.LEAVE
+    flood: Flood | None = None
     dead_letters: str | None = None  # None: the one for all rules
     propagate_extension: bool = False
     add_headers: tuple[tuple[str, str], ...] = ()

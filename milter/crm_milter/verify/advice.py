@@ -44,6 +44,10 @@ LEFT = {
         " address of your own domain, see --from",
     ),
     "oversize": ("the rule's max_size is smaller than the test message",),
+    "flood": (
+        "the rule has routed as much of this sender as its flood limit allows; wait, or put the"
+        ' sender of tests into "except"',
+    ),
     "no_target": ("replace_with, filled in from the pattern, is not a valid address",),
     "ham": (
         'the filter did not mark the test line as spam: is it the filter configured under "spam"?',

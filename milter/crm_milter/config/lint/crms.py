@@ -4,12 +4,13 @@ Nothing is said twice of one CRM that concerns all its rules, and nothing that a
 provides for.
 """
 
-import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from crm_milter import address as addresses
 from crm_milter.config.build import Entry
+from crm_milter.config.crms import Crm, crm_of
+from crm_milter.rules.flood import Flood
 from crm_milter.rules.pattern import AddressList, Exact
 from crm_milter.rules.rule import Rule
 
@@ -21,26 +22,31 @@ def check(entries: tuple[Entry, ...]) -> None:
         traps.entry(entry)
 
 
-# What is known of CRMs by the domain of the addresses that they generate.
-#
-# The domain of a target tells the CRM. A domain that is not listed here tells nothing.
+def limited(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    """Return the rules with the limit that ``flood: auto`` means; note where nothing is known."""
+    return tuple([_limited(each) if _is_auto(each.rule.flood) else each for each in entries])
 
 
-@dataclass(frozen=True, slots=True)
-class Crm:
-    """A CRM: how its addresses look, what it refuses, and how it counts.
+def _is_auto(flood: Flood | None) -> bool:
+    return flood is not None and flood.limit is None
 
-    ``largest`` is in bytes. ``drops`` is mail that never becomes a case and whose sender hears
-    nothing. ``many_cases``: a message to several addresses that lead to one of its own becomes
-    several cases.
-    """
 
-    name: str
-    example: str
-    domain: re.Pattern[str]
-    largest: int | None = None
-    drops: str = ""
-    many_cases: bool = False
+def _limited(entry: Entry) -> Entry:
+    flood = entry.rule.flood
+    if flood is None:
+        return entry
+    crms = {crm_of(target.rpartition("@")[2]) for target, _ in targets(entry.rule)}
+    known = [each.rate for each in crms if each is not None and each.rate is not None]
+    if not known:
+        names = sorted(each.name for each in crms if each is not None)
+        whose = f"no limit of {names[0]} is known" if names else "no CRM is known by the target"
+        entry.place.complain(("flood",), f'{whose}; write "flood: {{limit: 10 in 60s}}"')
+        return entry
+    strictest = max(known, key=lambda each: each.limit.interval)
+    per = flood.per or strictest.per
+    return replace(
+        entry, rule=replace(entry.rule, flood=replace(flood, limit=strictest.limit, per=per))
+    )
 
 
 @dataclass(slots=True)
@@ -150,45 +156,3 @@ def _origins(rule: Rule) -> Iterator[str]:
                 yield from sorted(listed)
             case _:
                 yield "@"
-
-
-def _domain(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern.replace(".", r"\.").replace("LABEL", r"[a-z0-9_-]+"))
-
-
-_MB = 1 << 20
-_SALESFORCE = Crm(
-    "Salesforce",
-    "name@long-id.n.pod.case.salesforce.com",
-    _domain("(LABEL.){2,}case.(sandbox.)?salesforce.com"),
-    largest=25 * _MB,
-    many_cases=True,
-)
-_ZENDESK = Crm("Zendesk", "support@company.zendesk.com", _domain("LABEL.zendesk.com"))
-_HUBSPOT = Crm(
-    "HubSpot", "name@id.hubspot-inbox.com", _domain("(LABEL.)+(hubspot-inbox|hs-inbox).com")
-)
-_JIRA = Crm(
-    "Jira",
-    "support@site.atlassian.net",
-    _domain("LABEL.atlassian.net"),
-    largest=25 * _MB,
-    drops='bounces (mail from "<>") and mail that fails DMARC because its DKIM signature broke',
-)
-_FRESHDESK = Crm("Freshdesk", "support@company.freshdesk.com", _domain("(LABEL.)+freshdesk.com"))
-
-# By the last two labels of a domain.
-_BY_DOMAIN = {
-    "salesforce.com": _SALESFORCE,
-    "zendesk.com": _ZENDESK,
-    "hubspot-inbox.com": _HUBSPOT,
-    "hs-inbox.com": _HUBSPOT,
-    "atlassian.net": _JIRA,
-    "freshdesk.com": _FRESHDESK,
-}
-
-
-def crm_of(domain: str) -> Crm | None:
-    """Return the CRM to which a domain, as in ``user@domain``, belongs."""
-    labels = addresses.ascii_domain(domain).rsplit(".", 2)
-    return _BY_DOMAIN.get(".".join(labels[-2:]))

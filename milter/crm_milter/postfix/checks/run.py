@@ -16,6 +16,7 @@ from crm_milter.postfix.checks import (
     headers,
     known,
     milters,
+    pace,
     routes,
     settings,
     socket,
@@ -37,6 +38,7 @@ MODULES = (
     headers,
     spam_filters,
     authentication,
+    pace,
     after_queue,
 )
 
