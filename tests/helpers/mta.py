@@ -58,6 +58,7 @@ _EDITS = {
     c.SMFIR_ADDRCPT: ("add", "rcpt"),
     c.SMFIR_ADDRCPT_PAR: ("add", "rcpt", "args"),
     c.SMFIR_DELRCPT: ("delete", "rcpt"),
+    c.SMFIR_CHGFROM: ("sender", "from", "args"),
     c.SMFIR_ADDHEADER: ("header", "name", "value"),
     c.SMFIR_QUARANTINE: ("hold", "reason"),
 }

@@ -38,6 +38,7 @@ rules:
 """
 RULES = """
 unrouted_to: it@solarmora.com
+dead_letters: lost@solarmora.com
 spam: amavis
 rules:
   - {name: support, match: help@solarmora.com, replace_with: support@crm.example}
