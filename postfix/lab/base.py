@@ -167,13 +167,14 @@ class Child:
 
 def _processes() -> list[tuple[int, int]]:
     found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for process in [each for each in Path("/proc").iterdir() if each.name.isdigit()]:
         try:
-            fields = stat.read_text(errors="replace").rpartition(")")[2].split()
+            text = (process / "stat").read_text(errors="replace")
         except (FileNotFoundError, ProcessLookupError):
             continue
+        fields = text.rpartition(")")[2].split()
         if fields[0] != "Z":
-            found.append((int(stat.parent.name), int(fields[2])))
+            found.append((int(process.name), int(fields[2])))
     return found
 
 

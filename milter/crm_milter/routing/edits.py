@@ -5,7 +5,7 @@ what is added twice, so here the end is computed first and only the difference i
 """
 
 import re
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Iterator, Set
 
 from crm_milter import address as addresses
 from crm_milter.routing import dead_letters
@@ -33,21 +33,13 @@ def edits(
     changing = [each for each in outcomes if each.changes_envelope]
     wanted = _wanted(changing)
     boxes = dead_letters.mailboxes(changing, dead_letters_to)
-    leaving = {
-        each.recipient.raw
-        for each in changing
-        if each.targets or each.action in _GOING  # else it only gets company
-    }
-    leaving -= _owed_a_copy(envelope, leaving, wanted.keys() | boxes)
+    leaving = _leaving(envelope, changing, wanted.keys() | boxes.keys())
     staying = [each for each in envelope.recipients if each.raw not in leaving]
     present = {each.address for each in staying}
     # What all recipients see is said only where all of them are ours; the marker also to those
     # that a rule gives company.
     ours_alone = bool(wanted) and present <= wanted.keys()
-    known = present - wanted.keys() <= {each.recipient.address for each in changing}
-    marked = _marked(changing) if wanted and known else None
-    # Of what is merged, only those who get a copy see the header.
-    seeing = [each for each in changing if each.copies or each.action is not Action.MERGED]
+    marked = _marked(changing, present - wanted.keys()) if wanted else None
     sender = None
     if boxes:
         wanted, sender, outcomes = dead_letters.caught(
@@ -61,16 +53,39 @@ def edits(
     return Decision(
         add=add,
         remove=tuple(sorted(leaving | bare - kept)),
-        headers=(
-            *((signature.of(marked),) if marked is not None else ()),
-            *(_added(seeing, judgement) if ours_alone else ()),
-        ),
+        headers=tuple(_shown(changing, judgement, signature, marked, ours_alone)),
         marked=marked,
         envelope_sender=sender,
         hold=_hold(changing),
         judgement=judgement,
         outcomes=_noted(outcomes, doubtful) if doubtful else outcomes,
     )
+
+
+def _leaving(envelope: Envelope, changing: list[Outcome], wanted: Set[str]) -> set[str]:
+    """Return the spellings that go."""
+    leaving = {
+        each.recipient.raw
+        for each in changing
+        if each.targets or each.action in _GOING  # else it only gets company
+    }
+    return leaving - _owed_a_copy(envelope, leaving, wanted)
+
+
+def _shown(
+    changing: list[Outcome],
+    judgement: Judgement,
+    signature: Signature,
+    marked: str | None,
+    ours_alone: bool,
+) -> Iterator[tuple[str, str]]:
+    """Yield the header fields: the marker, and those of the rules if all recipients are ours."""
+    if marked is not None:
+        yield signature.of(marked)
+    if ours_alone:
+        # Of what is merged, only those who get a copy see the header.
+        seeing = [each for each in changing if each.copies or each.action is not Action.MERGED]
+        yield from _added(seeing, judgement)
 
 
 def _hold(changing: list[Outcome]) -> str:
@@ -163,7 +178,10 @@ def _bare_spellings(
     return bare, doubtful
 
 
-def _marked(changing: list[Outcome]) -> str | None:
+def _marked(changing: list[Outcome], others: Set[str]) -> str | None:
+    """Return what the marker stands for, None if somebody who knows of no rule would see it."""
+    if not others <= {each.recipient.address for each in changing}:
+        return None
     rules = {each.rule.name for each in changing if each.action is not Action.DISCARDED}
     return stands_for(rules) if rules else None
 
