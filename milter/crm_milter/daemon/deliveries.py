@@ -134,7 +134,7 @@ class Follower:
         self._log = log
         self._positions: dict[str, Any] = {}
         self._sources: list[live.Live] = []
-        self._trouble = ""
+        self._trouble = self._said = ""
         self._wait = 0.0
         self._retry_at = self._save_at = 0.0
         self._is_changed = True
@@ -186,14 +186,16 @@ class Follower:
             self._forget_sources()
             self._wait = min(max(2 * self._wait, _LATER[0]), _LATER[1])
             self._retry_at = time.monotonic() + self._wait
-        if trouble == self._trouble:
-            return
+        self._is_changed = self._is_changed or trouble != self._trouble
+        self._trouble = trouble
+        is_auto = self._logs == ("auto",)
+        if trouble == self._said or (trouble and is_auto and self._wait < _LATER[1]):
+            return  # a log that is not named may be made yet
         if trouble:
-            level = "" if self._logs == ("auto",) else "warning: "
-            self._log(f"{level}deliveries are not counted: {trouble}")
+            self._log(f"{'' if is_auto else 'warning: '}deliveries are not counted: {trouble}")
         else:
             self._log("deliveries are counted again")
-        self._trouble, self._is_changed = trouble, True
+        self._said = trouble
 
     def _forget_sources(self) -> None:
         for each in self._sources:
