@@ -152,15 +152,20 @@ def test_the_lines_to_write_are_a_valid_rule(run, tmp_path):
     _, _, lines = out.partition("Lines to write:\n")[2].partition("  - name: support\n")
     assert "max_size: 25M  # Salesforce rejects larger ones; the biggest had 27.0M" in lines
     assert "automatic: {reply: leave}  # 1 reply of 62" in lines
+    assert "flood: auto  # <monitor@x.example> sent 60 in 60s; Salesforce takes 15" in lines
+    assert "most in 60s (Salesforce takes 15): 60 <monitor@x.example>, 2 <joe@x.example>" in out
+    unknown = "flood: {limit: 10 in 60s, per: sender, then: leave}"
+    assert f"{unknown}  # <monitor@x.example> sent 60 in 60s, the others at most 2" in out
     written = [line.split("  #")[0] for line in lines.splitlines() if line.startswith("    ")]
     rule = "\n".join(
         ["  - name: support", "    match: help@solarmora.com", f"    replace_with: {CRM}", *written]
     )
     config = parse(f"spam: rspamd\nrules:\n{rule}\n", tmp_path / "x.yaml")
     assert config.policy.table.rules[0].max_size == 25 << 20
+    assert config.policy.table.rules[0].flood.limit.count == 10  # two thirds of 15
     # Nothing is said twice.
     Path("crm-milter.yaml").write_text(f"spam: rspamd\nrules:\n{rule}\n")
-    assert "max_size" not in run(*mail)
+    assert "Lines to write" not in run(*mail)
 
 
 def test_the_crm_of_targets_that_only_a_message_gives(run, tmp_path):
@@ -265,3 +270,24 @@ def test_a_terminal_gets_a_bar_and_a_pipe_does_not(run, tmp_path):
     assert b" messages\x1b[K" in shown
     done = subprocess.run(command, capture_output=True, check=True)
     assert b"\x1b" not in done.stderr + done.stdout
+
+
+def test_the_limit_of_a_crm_that_counts_for_longer(run):
+    Path("crm-milter.yaml").write_text(CONFIG.replace(CRM, "help@acme.freshdesk.com"))
+    mail = [message(second=30 * n) for n in range(51)]  # freshdesk.com: 50 in 30 minutes
+    out = run(*mail)
+    assert "  most in 1800s (Freshdesk takes 50): 51 <joe@x.example>" in out
+    assert "    flood: auto  # <joe@x.example> sent 51 in 1800s; Freshdesk takes 50" in out
+    assert "flood: auto" not in run(*mail[:50])
+
+
+def test_the_flood_limit_of_a_rule_at_the_times_of_the_messages(run):
+    limit = "flood: {limit: 10 in 60s, per: sender, then: leave}"
+    Path("crm-milter.yaml").write_text(CONFIG.replace(f"{CRM}}}", f"{CRM}, {limit}}}"))
+    burst = [message(second=n, sender="monitor@x.example") for n in range(30)]
+    slow = [message(second=60 + 6 * n) for n in range(20)]
+    again = [message(day=1, second=n, sender="monitor@x.example") for n in range(10)]
+    support = of_rule(run(*burst, *slow, *again, options=("--json",)), "support")
+    # Ten at once and one every six seconds: four of the other twenty, and all of the slow ones.
+    assert support["reasons"] == {"flood": 16}
+    assert support["actions"] == {"left": 16, "rerouted": 44}

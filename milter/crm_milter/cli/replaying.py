@@ -4,16 +4,19 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from crm_milter.cli import options as common
 from crm_milter.cli.terminal import EX_NO, EX_OK, load_config, say
 from crm_milter.config.load import load
+from crm_milter.daemon import floodtable
+from crm_milter.daemon.floodtable import FloodTable
 from crm_milter.dryrun import histogram, replayreport
 from crm_milter.dryrun.mailboxes import OldMail, messages, octets
 from crm_milter.dryrun.replay import Change, Replay, Replayed
 from crm_milter.dryrun.tally import Tally
+from crm_milter.routing.floodguard import Meter
 from crm_milter.routing.logline import outcome_words
 from crm_milter.wording import printable, why
 
@@ -50,7 +53,7 @@ def replay_mail(options: argparse.Namespace) -> int:
     """
     policy = load_config(options.config).policy
     against = load(options.against).policy if options.against else None
-    replay, tally = Replay(policy, against), Tally.of(policy.table.rules)
+    replay, tally = Replay(policy, against, _meter), Tally.of(policy.table.rules)
     changes: list[Change] = []
     changed = 0
     try:
@@ -72,6 +75,11 @@ def replay_mail(options: argparse.Namespace) -> int:
     else:
         print("\n".join([*replayreport.text(tally), *_changes(changes, changed, options)]))
     return _plot(options, tally)
+
+
+def _meter(clock: Callable[[], float]) -> Meter:
+    """Return the daemon's own, in a table of this process."""
+    return FloodTable(floodtable.create(), clock).exceeds
 
 
 def _mail(options: argparse.Namespace) -> Iterator[OldMail]:

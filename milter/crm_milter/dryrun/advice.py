@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from crm_milter.config.keys import RULE
 from crm_milter.dryrun.rates import Peak
 from crm_milter.dryrun.tally import MINUTE, RuleTally
 from crm_milter.rules.rule import AutomaticClass
@@ -50,13 +49,19 @@ def _automatic(tally: RuleTally) -> Iterator[Line]:
 
 
 def _flood(tally: RuleTally) -> Iterator[Line]:
-    first, *others = [*tally.rates.peaks(MINUTE), Peak("", 0, MINUTE)]
+    rate = tally.crm.rate if tally.crm else None
+    seconds = rate.seconds if rate else MINUTE
+    first, *others = [*tally.rates.peaks(seconds), Peak("", 0, seconds)]
+    if tally.rule.flood is not None or not first.sender:
+        return
     second = others[0].messages if others else 0
-    limit = max(_FEWEST, 2 * second)
-    if first.messages > limit and "flood" in RULE.keys:
-        sent = f"{written(first.sender)} sent {first.messages} in a minute"
-        why = f"{sent}, the others at most {second}"
-        yield Line("flood", f"{{limit: {limit} in 60s, per: sender, then: tempfail}}", why)
+    sent = f"{written(first.sender)} sent {first.messages} in {seconds}s"
+    if tally.crm and rate:
+        if first.messages > rate.count:
+            yield Line("flood", "auto", f"{sent}; {tally.crm.name} takes {rate.count}")
+    elif first.messages > (limit := max(_FEWEST, 2 * second)):
+        value = f"{{limit: {limit} in {seconds}s, per: sender, then: leave}}"
+        yield Line("flood", value, f"{sent}, the others at most {second}")
 
 
 def megabytes(size: int) -> str:

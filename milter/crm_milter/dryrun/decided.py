@@ -12,6 +12,7 @@ from crm_milter.libmilter import header
 from crm_milter.routing.decide import Policy, decide
 from crm_milter.routing.decision import NONE_PAUSED, Decision, Envelope, Recipient
 from crm_milter.routing.facts import Facts
+from crm_milter.routing.floodguard import Meter
 from crm_milter.rules.conditions import Occasion
 
 
@@ -55,8 +56,8 @@ class DryRun:
         self._paused = paused
         self._wanted = (policy.wanted_fields() | also) - without
 
-    def decided(self, mail: Mail) -> Decided:
-        """Return what happens to a message."""
+    def decided(self, mail: Mail, meter: Meter | None = None) -> Decided:
+        """Return what happens to a message; without a meter there is never too much of it."""
         policy, wanted = self._policy, self._wanted
         facts = policy.facts(each for each in header.fields(mail.message) if each[0] in wanted)
         sender = addresses.sender(mail.sender)
@@ -71,7 +72,7 @@ class DryRun:
             paused=self._paused,
         )
         matched = any(each.match for each in envelope.recipients)
-        decision = decide(policy, envelope, facts) if matched else None
+        decision = decide(policy, envelope, facts, meter) if matched else None
         return Decided(envelope, occasion, facts, decision)
 
     def _recipient(self, argument: str, occasion: Occasion) -> Recipient:

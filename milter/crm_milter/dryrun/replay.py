@@ -1,5 +1,6 @@
 """Old mail through the rules, and through those that were in force before."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -11,12 +12,14 @@ from crm_milter.routing import automatic
 from crm_milter.routing.decide import Policy
 from crm_milter.routing.decision import Outcome, Recipient
 from crm_milter.routing.facts import MARKER
+from crm_milter.routing.floodguard import Meter
 from crm_milter.rules.conditions import ANY_MESSAGE
 from crm_milter.wording import printable
 
 # The daemon may have put its marker into old mail; that is no loop now.
 _WITHOUT = frozenset({MARKER})
 UNTOUCHED = "not matched"
+_DISORDER = 3600  # seconds: the order of a mailbox is not quite that of time
 
 
 class Change(NamedTuple):
@@ -37,20 +40,39 @@ class Replayed(NamedTuple):
     changes: tuple[Change, ...]
 
 
-class Replay:
-    """The rules, and perhaps those of before."""
+MakeMeter = Callable[[Callable[[], float]], Meter]  # from a clock
 
-    def __init__(self, policy: Policy, against: Policy | None = None) -> None:
+
+class Replay:
+    """The rules, and perhaps those of before; ``make_meter`` is what remembers, for ``flood``."""
+
+    def __init__(self, policy: Policy, against: Policy | None, make_meter: MakeMeter) -> None:
+        self._make_meter = make_meter
+        self._now = 0.0
         self._policies = [policy, *([against] if against else [])]
         self._runs = [DryRun(each, automatic.FIELDS, _WITHOUT) for each in self._policies]
+        self._meters = self._new_meters()
         self._is_taken = lru_cache(maxsize=10_000)(self._takes)
 
     def message(self, mail: OldMail) -> Replayed:
         """Return what becomes of a message."""
         found = envelope(mail, self._is_taken)
         sent = Mail(found.sender, found.recipients, mail.header, mail.size, now=found.time)
-        decided, *before = (run.decided(sent) for run in self._runs)
+        self._set_clock(found.time)
+        decided, *before = (
+            run.decided(sent, meter) for run, meter in zip(self._runs, self._meters, strict=True)
+        )
         return Replayed(mail, found, decided, _changes(mail, decided, *before))
+
+    def _new_meters(self) -> list[Meter]:
+        return [self._make_meter(lambda: self._now) for _ in self._policies]
+
+    def _set_clock(self, time: float | None) -> None:
+        """Set the time for the meters: it does not go back, unless another mailbox begins."""
+        if time is not None and time < self._now - _DISORDER:
+            self._meters = self._new_meters()
+            self._now = time
+        self._now = max(self._now, time or 0.0)
 
     def _takes(self, address: str) -> bool:
         normal = addresses.normalise(address)

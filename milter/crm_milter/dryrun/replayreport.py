@@ -6,7 +6,7 @@ from typing import Any
 
 from crm_milter.dryrun import advice
 from crm_milter.dryrun.envelopes import day
-from crm_milter.dryrun.tally import HOUR, MINUTE, RuleTally, Tally
+from crm_milter.dryrun.tally import RuleTally, Tally
 from crm_milter.routing.decision import WOULD, Action
 from crm_milter.wording import counted
 
@@ -63,11 +63,16 @@ def _rule(tally: RuleTally) -> Iterator[str]:
 
 
 def _fastest(tally: RuleTally) -> Iterator[str]:
-    for seconds, what in ((MINUTE, "a minute"), (HOUR, "an hour")):
+    rate = tally.crm.rate if tally.crm else None
+    for seconds in tally.windows:
         peaks = [each for each in islice(tally.rates.peaks(seconds), _SENDERS) if each.messages > 1]
         if peaks:
             found = ", ".join(f"{each.messages} {advice.written(each.sender)}" for each in peaks)
-            yield f"  most in {what}: {found}"
+            known = rate is not None and rate.seconds == seconds
+            limit = (
+                f" ({tally.crm.name} takes {rate.count})" if tally.crm and rate and known else ""
+            )
+            yield f"  most in {seconds}s{limit}: {found}"
 
 
 def _written(tally: Tally) -> Iterator[str]:
@@ -105,7 +110,7 @@ def _rule_json(tally: RuleTally) -> dict[str, Any]:
         "duplicates": tally.duplicates,
         "peaks": [
             {"sender": each.sender, "messages": each.messages, "seconds": seconds}
-            for seconds in (MINUTE, HOUR)
+            for seconds in tally.windows
             for each in islice(tally.rates.peaks(seconds), _SENDERS)
         ],
         "write": {line.key: line.value for line in advice.lines(tally)},

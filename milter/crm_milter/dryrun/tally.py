@@ -36,7 +36,16 @@ class RuleTally:
     any_automatic: int = 0
     forged: int = 0
     duplicates: int = 0
-    rates: Rates = field(default_factory=lambda: Rates((MINUTE, HOUR)))
+    rates: Rates = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rates = Rates(self.windows)
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """Return the seconds in which a sender's messages are counted; the CRM's, too."""
+        rate = self.crm.rate if self.crm else None
+        return tuple(sorted({MINUTE, HOUR, rate.seconds if rate else HOUR}))
 
     @property
     def total(self) -> int:
@@ -117,7 +126,9 @@ def _count(
 ) -> None:
     action = WOULD[outcome.action] if outcome.test else outcome.action.value
     tally.actions[action] += 1
-    tally.crm = tally.crm or _first_crm(outcome.targets)
+    if tally.crm is None and (crm := _first_crm(outcome.targets)):
+        tally.crm = crm
+        tally.rates = Rates(tally.windows)
     if outcome.reason:
         tally.reasons[outcome.reason.value] += 1
     heapq.heappush(tally.biggest, (mail.size, mail.where))
