@@ -44,6 +44,12 @@ def arguments(command: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="line that makes the test message spam (default: the GTUBE string)",
     )
+    _waiting(command)
+    options.yes(command)
+    options.logs(command)
+
+
+def _waiting(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--timeout",
         type=kind(_seconds),
@@ -58,8 +64,6 @@ def arguments(command: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="then wait up to this long (30s, 5m, 1h) for the CRM's acknowledgement to the sender",
     )
-    options.yes(command)
-    options.logs(command)
 
 
 def _server(text: str) -> tuple[str, int]:
