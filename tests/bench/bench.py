@@ -85,7 +85,12 @@ FLOOD = 'flood: {limit: "1000000 in 1s", then: leave}'  # more than any load has
 
 
 def write_config(
-    path: Path, listen: str, workers: int | str, metrics: str, rules: int, keys: Sequence[str] = ()
+    path: Path,
+    listen: str,
+    workers: int | str,
+    metrics: Sequence[str],
+    rules: int,
+    keys: Sequence[str] = (),
 ) -> None:
     """The rules of floor.c as a configuration; ``keys`` are lines for each of them."""
     lines = [
@@ -94,7 +99,7 @@ def write_config(
         '  socket_mode: "0666"',
         f"  workers: {workers}",
         "metrics:",
-        f"  listen: {metrics}",
+        *(f"  {key}" for key in metrics),
         "unrouted_to: it@solarmora.com",
         "spam: spamassassin",
         "rules:",
@@ -209,6 +214,7 @@ class Bench:
     workers: int | str
     rules: int
     stack: ExitStack
+    metrics: Sequence[str] = ()  # more lines of that section
     results: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
 
     def start(
@@ -226,7 +232,7 @@ class Bench:
         listen = f"inet:{free_port()}@127.0.0.1" if inet else f"unix:{base / 'sock'}"
         config, log = base / "config.yaml", base / "log"
         workers = workers or self.workers
-        metrics = "none" if quiet else f"127.0.0.1:{free_port()}"
+        metrics = ["listen: none" if quiet else f"listen: 127.0.0.1:{free_port()}", *self.metrics]
         write_config(config, listen, workers, metrics, self.rules, keys)
         command = [
             word.format(config=config, listen=listen, workers=workers, folder=self.folder)

@@ -27,8 +27,9 @@ class Defect:
     replacements: tuple[tuple[str, str], ...]
 
 
-_ADDS = "    for addition in decision.add:\n        ctx.addrcpt(" + (
-    'f"<{addition.address}>", addition.parameters)\n'
+_ADDS = (
+    "    for address, parameters in resolution.additions:\n"
+    "        ctx.addrcpt(address, parameters)\n"
 )
 _DELETES = "    for raw in decision.remove:\n        ctx.delrcpt(raw)\n"
 _ROUTING, _EDITS = "tests/pure/test_routing.py::", "tests/pure/test_invariants.py::"

@@ -1,5 +1,6 @@
 """`check --postfix` against real instances: a right one, one mistake each, twelve at once."""
 
+import socket
 from collections.abc import Callable
 
 import planted
@@ -438,3 +439,20 @@ def test_check_without_postfix_in_json(site):
     done = site.run("check", "--json")
     assert done.returncode == 0
     assert planted.json.loads(done.stdout)["findings"] == []
+
+
+def test_a_socket_where_others_wait_to_be_accepted_is_listened_on(site):
+    site.reset()
+    waiting = []
+    try:
+        while len(waiting) < 10_000:
+            waiting.append(socket.socket(socket.AF_UNIX))
+            waiting[-1].setblocking(False)
+            waiting[-1].connect(str(site.socket))
+    except BlockingIOError:
+        assert "socket" not in site.checks()
+    else:
+        pytest.fail("it never was full")
+    finally:
+        for each in waiting:
+            each.close()

@@ -42,6 +42,8 @@ def unreachable(site: Site) -> str:
             connection.connect(listen.path)
     except PermissionError:
         return ""  # we may not; whether postfix may is another question
+    except BlockingIOError:
+        return ""  # it listens, and others wait to be accepted (connect(2), EAGAIN)
     except OSError as error:
         return f"nothing listens on {listen.libmilter}: {why(error)}"
     return ""
