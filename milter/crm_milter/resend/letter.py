@@ -121,7 +121,7 @@ class Letters:
                 _is_address(sender) and addresses.normalise(sender) not in self._boxes
             ):
                 return sender
-        author = parseaddr(report.text(report.header(message).get("From", "")))[1]
+        author = parseaddr("".join(report.values(report.header(message), "From")[:1]))[1]
         return author if _is_address(author) else ""
 
     def _without_marker(self, message: bytes) -> bytes:
@@ -145,7 +145,7 @@ class Letters:
 
 def _addressed(message: bytes) -> Iterator[str]:
     head = report.header(message)
-    listed = [report.text(each) for name in ("To", "Cc") for each in head.get_all(name, [])]
+    listed = [each for name in ("To", "Cc") for each in report.values(head, name)]
     for _, address in getaddresses(listed):
         if _is_address(address):
             yield address

@@ -1,6 +1,7 @@
 """A delivery report taken apart (RFC 3464): its fields, and the message in it to the byte."""
 
 import base64
+import binascii
 import quopri
 import re
 from collections.abc import Iterator
@@ -40,15 +41,21 @@ def header(octets: bytes) -> "Message[str, str]":
     return BytesHeaderParser().parsebytes(octets)
 
 
-def text(field: object) -> str:
-    """Return the value of a field; octets beyond ASCII are UTF-8."""
-    return str(field).encode("ascii", "surrogateescape").decode("utf-8", "replace").strip()
+def values(head: "Message[str, str]", name: str) -> list[str]:
+    """Return the values of all fields of a name."""
+    return [_text(value) for each, value in head.raw_items() if each.lower() == name.lower()]
+
+
+def _text(value: object) -> str:
+    """Return the value of a field as it came; octets beyond ASCII are UTF-8."""
+    return str(value).encode("ascii", "surrogateescape").decode("utf-8", "replace").strip()
 
 
 def address(field: str) -> str:
     """Return the address in "rfc822; address", and what RFC 6533 has embedded in it."""
-    plain = field.partition(";")[2].strip().removeprefix("<").removesuffix(">")
-    return unescaped(plain)
+    kind, semicolon, rest = field.partition(";")
+    plain = rest if semicolon else kind  # some servers leave the type out
+    return unescaped(plain.strip().removeprefix("<").removesuffix(">"))
 
 
 def unescaped(plain: str) -> str:
@@ -56,7 +63,8 @@ def unescaped(plain: str) -> str:
 
     def character(found: re.Match[str]) -> str:
         code = int(found[1], 16)
-        return chr(code) if 0x80 <= code <= 0x10FFFF else found[0]
+        is_surrogate = 0xD800 <= code <= 0xDFFF  # half a character
+        return chr(code) if 0x80 <= code <= 0x10FFFF and not is_surrogate else found[0]
 
     return _ESCAPED.sub(character, plain)
 
@@ -92,7 +100,7 @@ def take_apart(octets: bytes, head: "Message[str, str]") -> Report:
 
 def _parts(octets: bytes, boundary: str) -> Iterator[bytes]:
     """Yield the parts of a multipart message; the line end before a delimiter belongs to it."""
-    mark = re.escape(boundary.encode("ascii", "surrogateescape"))
+    mark = re.escape(boundary.encode("utf-8", "surrogateescape"))
     delimiter = re.compile(rb"(?:\A|(?<=\n))--" + mark + rb"(--)?[ \t]*(?:\r?\n|\Z)")
     start = None
     for found in delimiter.finditer(octets) if boundary else ():
@@ -111,7 +119,10 @@ def _content(part: bytes, fields: "Message[str, str]") -> bytes:
     content = part[end.end() :] if end else b""
     encoding = str(fields.get("Content-Transfer-Encoding", "")).strip().lower()
     if encoding == "base64":
-        return base64.b64decode(content)
+        try:
+            return base64.b64decode(content)
+        except binascii.Error:
+            raise NotOursError("it is damaged: what it holds is no valid base64") from None
     return quopri.decodestring(content) if encoding == "quoted-printable" else content
 
 
@@ -119,5 +130,5 @@ def _blocks(octets: bytes) -> Iterator[Fields]:
     for block in _BLANK_LINE.split(octets.strip()):
         fields: Fields = {}
         for name, value in header(block + b"\n\n").raw_items():
-            fields.setdefault(name.lower(), " ".join(text(value).split()))
+            fields.setdefault(name.lower(), " ".join(_text(value).split()))
         yield fields

@@ -1,0 +1,82 @@
+"""Reports and messages as they really come, taken apart for ``crm-milter resend``."""
+
+from pathlib import Path
+
+import pytest
+
+from crm_milter.config.load import parse
+from crm_milter.resend.letter import Letters
+from crm_milter.resend.report import NotOursError
+
+CONFIG = """\
+unrouted_to: it@solarmora.com
+dead_letters: rejected@solarmora.com
+spam: rspamd
+rules:
+  - {name: support, match: help@solarmora.com, replace_with: support@crm.example}
+  - {name: spaces, match: '*-team@solarmora.com', replace_with: team@crm.example}
+"""
+MESSAGE = b"From: Joe <joe@customer.example>\nTo: help@solarmora.com\n\nPlease help.\n"
+REPORT = b"""\
+Content-Type: multipart/report; report-type=delivery-status; boundary="4bXq1Z"
+
+--4bXq1Z
+Content-Type: message/delivery-status
+
+X-Postfix-Queue-ID: 4bXq1Z
+
+Original-Recipient: rfc822;help@solarmora.com
+Action: failed
+
+--4bXq1Z
+Content-Type: message/rfc822
+
+%b
+--4bXq1Z--
+"""
+HELP = ("help@solarmora.com",)
+
+
+@pytest.fixture(scope="module")
+def letters():
+    return Letters(parse(CONFIG, Path("/c.yaml")).policy)
+
+
+def refused(letters, octets):
+    with pytest.raises(NotOursError) as caught:
+        letters.letter(octets)
+    return str(caught.value)
+
+
+def report(*change, message=MESSAGE):
+    return (REPORT % message).replace(*change) if change else REPORT % message
+
+
+@pytest.mark.parametrize("name", ["J\u00f6".encode(), b"J\xe9", b"\xed\xa0\x80"])
+def test_names_beyond_ascii_as_they_are(letters, name):
+    message = MESSAGE.replace(b"Joe", name).replace(b"To: ", b"To: %b <" % name)
+    message = message.replace(b"help@solarmora.com", b"help@solarmora.com>")
+    for octets in (message, report(b"Original-Recipient: ", b"X: ", message=message)):
+        found = letters.letter(octets)
+        assert (found.sender, found.recipients) == ("joe@customer.example", HELP)
+
+
+def test_half_a_character_is_none(letters):
+    octets = report(b"rfc822;help@", b"utf-8;\\x{D800}-team@")
+    assert letters.letter(octets).recipients == ("\\x{D800}-team@solarmora.com",)
+
+
+def test_a_recipient_without_a_type(letters):
+    assert letters.letter(report(b"rfc822;help@", b"help@")).recipients == HELP
+
+
+@pytest.mark.parametrize("boundary", [b'="\xe9"', b'="\xc3\xa9"', b"*=utf-8''%C3%A9"])
+def test_a_boundary_beyond_ascii_is_no_trouble(letters, boundary):
+    octets = report().replace(b'="4bXq1Z"', boundary)
+    assert refused(letters, octets) == "it reports nothing, and no failure"
+
+
+def test_damaged_base64_is_refused(letters):
+    encoded = b"rfc822\nContent-Transfer-Encoding: base64\n\n"
+    octets = report(b"rfc822\n\n", encoded, message=b"abcde")
+    assert refused(letters, octets) == "it is damaged: what it holds is no valid base64"
