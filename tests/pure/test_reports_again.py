@@ -7,6 +7,7 @@ import pytest
 from crm_milter.config.load import parse
 from crm_milter.resend.letter import Letters
 from crm_milter.resend.report import NotOursError
+from crm_milter.routing.marker import marker
 
 CONFIG = """\
 unrouted_to: it@solarmora.com
@@ -80,3 +81,32 @@ def test_damaged_base64_is_refused(letters):
     encoded = b"rfc822\nContent-Transfer-Encoding: base64\n\n"
     octets = report(b"rfc822\n\n", encoded, message=b"abcde")
     assert refused(letters, octets) == "it is damaged: what it holds is no valid base64"
+
+
+@pytest.mark.parametrize("message", [MESSAGE, REPORT % MESSAGE])
+def test_a_mailbox_of_several_messages_is_not_taken_for_one(letters, message):
+    line = b"From joe@customer.example Sat Nov 28 12:00:00 2026\n"
+    said = "it is a mailbox (mbox) with several messages: hand in each of them as a file"
+    assert refused(letters, line + message + b"\n" + line + message) == said
+    quoted = line + message + b"\n>" + line + message
+    for one in (line + message + b"\n", quoted, message + b"\n" + line + message):
+        assert letters.letter(one).recipients == HELP
+
+
+@pytest.mark.parametrize("message", [b"", b"\n", b"\r\n\r\n"])
+def test_a_report_with_nothing_in_it_is_refused(letters, message):
+    assert refused(letters, report(message=message)) == "it does not hold the message"
+
+
+def test_a_report_that_came_to_the_rule_is_handed_in_itself(letters):
+    """It was a bounce of what the team had written, and a copy of it came to dead_letters."""
+    bounce = b"Message-ID: <1@customer.example>\nTo: help@solarmora.com\n" + report()
+    policy = parse(CONFIG, Path("/c.yaml")).policy
+    (identity,) = policy.facts([("message-id", "<1@customer.example>")]).identities
+    mark = marker(policy.marker_key, "support", identity).encode()
+    found = letters.letter(
+        b"Return-Path: <>\nX-Original-To: rejected@solarmora.com\nX-CRM-Milter: %b\n" % mark
+        + bounce
+    )
+    assert (found.message.replace(b"\r\n", b"\n"), found.sender) == (bounce, "")
+    assert found.recipients == HELP

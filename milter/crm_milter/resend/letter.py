@@ -20,6 +20,8 @@ _DELIVERED = re.compile(
     re.IGNORECASE,
 )
 _RETURN_PATH = re.compile(rb"^Return-Path:[ \t]*<([^\n>]*)>", re.IGNORECASE | re.MULTILINE)
+# Between two messages in a mailbox of the form mbox; within one it is quoted.
+_NEXT = re.compile(rb"\n\r?\nFrom [^\r\n]*\d\d:\d\d[^\r\n]*\d{4}[^\r\n]*\r?\n[!-9;-~]+:")
 _EMPTY_LINE = re.compile(rb"(?:\A|\n)\r?\n")
 _MARK = re.compile(
     rb"^%b:[ \t]*([0-9a-f]{%d})[ \t]*\r?\n(?![ \t])" % (MARKER_FIELD.encode(), DIGITS),
@@ -47,10 +49,15 @@ class Letters:
 
     def letter(self, octets: bytes, to: str = "") -> Letter:
         """Return the letter in a report or a message; raises NotOursError."""
+        if octets.startswith(b"From ") and _NEXT.search(octets):
+            raise NotOursError(
+                "it is a mailbox (mbox) with several messages: hand in each of them as a file"
+            )
         delivered = _DELIVERED.match(octets)
         before, rest = octets[: delivered.end()], octets[delivered.end() :]  # type: ignore[union-attr]
         head = report.header(rest)
-        if not report.is_report(head):
+        # With our mark it is a report that a rule was applied to, and not one on our mail.
+        if not report.is_report(head) or self._without_marker(rest) != rest:
             recipients = (to,) if to else self._one_of(_addressed(rest))
             sender = self._sender(before, rest, "")
             return self._made(rest, sender, recipients, rest)

@@ -92,7 +92,7 @@ def take_apart(octets: bytes, head: "Message[str, str]") -> Report:
     actions = sorted({each.get("action", "?").lower() for each in report.recipients})
     if "failed" not in actions:
         raise NotOursError(f"it reports {', '.join(actions) or 'nothing'}, and no failure")
-    if message is None:
+    if not message or message.isspace():
         why = "it holds only the header of the message: raise bounce_size_limit in main.cf"
         raise NotOursError(why if cut else "it does not hold the message")
     return report
