@@ -110,3 +110,10 @@ def test_a_report_that_came_to_the_rule_is_handed_in_itself(letters):
     )
     assert (found.message.replace(b"\r\n", b"\n"), found.sender) == (bounce, "")
     assert found.recipients == HELP
+
+
+def test_a_report_without_its_end_is_refused(letters):
+    """The mailbox was full, or the disk."""
+    said = "its end is missing, and with it perhaps some of the message"
+    assert refused(letters, report(b"--4bXq1Z--", b"")) == said
+    assert refused(letters, report(b"help.\n\n--4bXq1Z--\n", b"he")) == said

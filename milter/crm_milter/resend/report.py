@@ -99,7 +99,10 @@ def take_apart(octets: bytes, head: "Message[str, str]") -> Report:
 
 
 def _parts(octets: bytes, boundary: str) -> Iterator[bytes]:
-    """Yield the parts of a multipart message; the line end before a delimiter belongs to it."""
+    """Yield the parts of a multipart message; the line end before a delimiter belongs to it.
+
+    Raises NotOursError at the end of one that is cut off.
+    """
     mark = re.escape(boundary.encode("utf-8", "surrogateescape"))
     delimiter = re.compile(rb"(?:\A|(?<=\n))--" + mark + rb"(--)?[ \t]*(?:\r?\n|\Z)")
     start = None
@@ -111,7 +114,7 @@ def _parts(octets: bytes, boundary: str) -> Iterator[bytes]:
         if found[1]:
             return
     if start is not None:
-        yield octets[start:]
+        raise NotOursError("its end is missing, and with it perhaps some of the message")
 
 
 def _content(part: bytes, fields: "Message[str, str]") -> bytes:
