@@ -89,8 +89,8 @@ def _resent(
     try:
         octets = read_stdin() if str(path) == _STDIN else path.read_bytes()
         letter = letters.letter(octets, options.to or "")
-    except NotOursError as error:
-        say(f"{path}: {printable(str(error))}")
+    except (NotOursError, OSError) as error:
+        say(f"{path}: {why(error) if isinstance(error, OSError) else printable(str(error))}")
         return False
     if known is None:
         print(f"would send again: {_words(letter)} size={len(letter.message)} {path}")
@@ -100,7 +100,15 @@ def _resent(
         print(f"sent again before: {_words(letter)} queue_id={before} {path}")
     elif not _sent(letter, server, known, path):
         return False
-    maildir.mark(path)
+    return _marked(path)
+
+
+def _marked(path: Path) -> bool:
+    try:
+        maildir.mark(path)
+    except OSError as error:
+        say(f"{path}: cannot be marked as sent again: {why(error)}")
+        return False
     return True
 
 
@@ -109,8 +117,11 @@ def _sent(letter: Letter, server: tuple[str, int], known: record.Record, path: P
     if not reply.accepted:
         say(f"{path}: not sent again: {_words(letter)}: {printable(str(reply))}")
         return False
-    known.add(letter.known_as, reply.queue_id)
-    print(f"sent again: {_words(letter)} queue_id={reply.queue_id} {path}: {printable(str(reply))}")
+    try:
+        known.add(letter.known_as, reply.queue_id)
+    finally:  # it was sent, even if that cannot be taken down
+        words = f"{_words(letter)} queue_id={reply.queue_id}"
+        print(f"sent again: {words} {path}: {printable(str(reply))}")
     return True
 
 

@@ -21,6 +21,7 @@ def messages(path: Path) -> Iterator[Path]:
 
 def mark(message: Path) -> None:
     """Mark a message as passed on, if it is one of a Maildir; raises OSError."""
+    message = message.absolute()
     folder = message.parent.parent
     if message.parent.name in ("cur", "new") and is_maildir(folder):
         base = message.name.partition(":2,")[0]

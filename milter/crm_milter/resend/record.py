@@ -1,5 +1,6 @@
 """What was handed in again so far, so that nothing is handed in twice."""
 
+import errno
 import fcntl
 import os
 import time
@@ -17,8 +18,11 @@ class Record:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         with os.fdopen(os.dup(descriptor), "rb") as file:
-            words = (line.split() for line in file.read().decode("ascii", "replace").splitlines())
-            self._known = {each[0]: each[1] for each in words if len(each) == 3}
+            text = file.read().decode("ascii", "replace")
+        # A full disk may have cut the last line.
+        self._begin = "" if text.endswith("\n") or not text else "\n"
+        words = (line.split() for line in text.splitlines())
+        self._known = {each[0]: each[1] for each in words if len(each) == 3}
 
     def queue_id(self, known_as: str) -> str:
         """Return under which queue id a message was handed in, "" if it was not."""
@@ -27,9 +31,12 @@ class Record:
     def add(self, known_as: str, queue_id: str) -> None:
         """Take down that a message was handed in; raises OSError."""
         self._known[known_as] = queue_id or "-"
-        line = f"{known_as} {queue_id or '-'} {time.time():.0f}\n"
+        line = f"{self._begin}{known_as} {queue_id or '-'} {time.time():.0f}\n"
         os.lseek(self._descriptor, 0, os.SEEK_END)
-        os.write(self._descriptor, line.encode())
+        octets = line.encode()
+        if os.write(self._descriptor, octets) < len(octets):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._begin = ""
         os.fsync(self._descriptor)
 
 
