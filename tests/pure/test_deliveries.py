@@ -338,6 +338,23 @@ def test_lines_that_are_cut_or_not_utf_8():
     assert tracker.dropped == 1  # whose it is was cut off
 
 
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        line("postfix/smtp", f"{ID}: removed").replace(b"77", b"9" * 5000),
+        b"<22>1 2026-11-28T17:00:00Z mx postfix/smtp %b - - status=" % (b"9" * 5000),
+        b'{"a":' * 5000 + b"status=",
+        b'{"message":' + b"[" * 50_000 + b"status=",
+        b'"x","a\rb status="',
+        line("postfix/bounce", f"{ID}: sender non-delivery notification: {ID}"),
+    ],
+)
+def test_no_line_ends_the_counting(rubbish):
+    assert counts(*MESSAGE[:3], attempt("bounced"), rubbish, removed()) == {
+        ("support", "target", "bounced"): 1
+    }
+
+
 def test_rubbish_counts_nothing():
     chance = random.Random(7)
     words = [*MESSAGE, b"status=", b": to=<", b"removed", b"\0", b"\xff", b"{", b"(queue active)"]

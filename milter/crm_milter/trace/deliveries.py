@@ -205,7 +205,7 @@ class Tracker:
             for part in message.due.values():
                 self._count(message, part, "expired")
             message.due.clear()
-        elif notification := _NOTIFICATION.match(text):
+        elif (notification := _NOTIFICATION.match(text)) and notification["id"] != queue_id:
             self._returned(message, notification["id"])
         elif text == "removed":
             self._end(queue_id, message)

@@ -8,10 +8,12 @@ a tag, such as those of crm-milter on stderr, have their known prefixes taken of
 import csv
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 _REGION = 512  # characters in which the tag is looked for
+_LONGEST_NUMBER = 20
 _MOST_FRAMES = 4  # a container's output in the journal in a file of JSON, and one more
 
 _COLOUR = re.compile(r"(?:\x1b|#033|\^\[)\[[0-9;]*[mK]")
@@ -27,7 +29,7 @@ _STANDARD = re.compile(  # RFC 5424 section 6, with the octet count of RFC 6587 
 )
 _TAG = re.compile(
     r"(?:^|(?<=[\s|\"'>\]]))\[?(?P<path>[^\s<>\"'=,()|]*/)?(?P<program>[A-Za-z][\w.@-]*)"
-    r"(?:\[(?P<pid>\d+)\]\]?:|(?P<colon>:)|(?P<bracket>\])(?!:))(?:[\s\",]|$|(?=<))"
+    r"(?:\[(?P<pid>\d{1,20})\]\]?:|(?P<colon>:)|(?P<bracket>\])(?!:))(?:[\s\",]|$|(?=<))"
 )
 # What may stand before a tag and ends with a colon as well: socklog, AIX.
 _BEFORE = re.compile(r"\b[a-z]+[0-7]?\.[a-z]+: |[Ff]orwarded from [\w.-]+: ")
@@ -45,7 +47,7 @@ _CERTAIN_ID = re.compile(r"[0-9A-F]{6,20}|(?=\D*\d)(?=[^A-Z]*[A-Z])[0-9A-Za-z]{1
 _USUAL = re.compile(
     r"(?P<before>(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d"
     r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)) (?P<host>[\w.-]+)) "
-    r"(?:[\w.-]+/)*(?P<program>[A-Za-z][\w.-]*)\[(?P<pid>\d+)\]: "
+    r"(?:[\w.-]+/)*(?P<program>[A-Za-z][\w.-]*)\[(?P<pid>\d{1,20})\]: "
     rf"(?P<text>{QUEUE_ID}: [^\x1b#^]*)",
     re.ASCII,
 )
@@ -109,10 +111,11 @@ def _one(text: str) -> Frame | None:
     if text.startswith("{"):
         return _of_json(text)
     if text.startswith('"') and '",' in text[:_REGION]:
-        text = " ".join(next(csv.reader([text]), []))
+        with suppress(csv.Error):
+            text = " ".join(next(csv.reader([text]), []))
     if standard := _STANDARD.match(text):
         program = standard["tag"].rpartition("/")[2].removesuffix(":")
-        pid = int(standard["pid"]) if standard["pid"].isdecimal() else None
+        pid = _number(standard["pid"])
         return Frame(_message(standard["text"]), program, pid, standard["host"], standard["stamp"])
     return _tagged(text) or _untagged(text)
 
@@ -139,6 +142,11 @@ def _is_tag(tag: re.Match[str], before: str) -> bool:
     if program in _NO_TAGS or _CERTAIN_ID.fullmatch(program):
         return False
     return bool(_ENTRY.match(_message(tag.string[tag.end() :])))
+
+
+def _number(text: str) -> int | None:
+    # Python refuses numbers of thousands of digits.
+    return int(text) if text.isdecimal() and len(text) <= _LONGEST_NUMBER else None
 
 
 def _message(text: str) -> str:
@@ -173,7 +181,7 @@ def _stamped(text: str) -> Frame | None:
 def _of_json(text: str) -> Frame | None:
     try:
         data = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     fields = dict(_flat(data)) if isinstance(data, dict) else {}
     found = next((fields[name] for name in _TEXTS if fields.get(name)), "")
@@ -184,7 +192,7 @@ def _of_json(text: str) -> Frame | None:
     return Frame(
         _plain(found),
         tag["program"] if tag else "",
-        int(number) if number.isdecimal() else None,
+        _number(number),
         _first(fields, _HOSTS),
         _first(fields, _TIMES),
     )

@@ -75,7 +75,7 @@ def _unescaped(line: bytes) -> bytes:
     for escape, octet in _JSON_ESCAPES:
         line = line.replace(escape, octet)
     if b"\\u" in line or _LIST.search(line):
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             return json.dumps(_with_text(json.loads(line)), ensure_ascii=False).encode()
     return line
 
