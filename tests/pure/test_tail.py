@@ -9,7 +9,9 @@ import time
 
 import pytest
 
+from crm_milter.trace import live
 from crm_milter.trace.file import LogError
+from crm_milter.trace.journal_tail import JournalTail
 from crm_milter.trace.tail import Tail
 
 
@@ -247,3 +249,11 @@ def test_a_place_that_is_nowhere_any_more_means_that_all_is_new(log):
     log.restart(position)
     log.read()
     assert log.seen == log.written
+
+
+def test_a_file_that_is_named_several_times_is_followed_once(log):
+    link = log.path.with_name("link")
+    link.symlink_to(log.path)
+    names = (str(log.path), f"{log.path.parent}/./mail.log", str(link), "journal")
+    found = live.sources(names, {})
+    assert [type(each) for each in found] == [Tail, JournalTail]

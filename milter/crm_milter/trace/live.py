@@ -36,7 +36,8 @@ def sources(logs: tuple[str, ...], positions: Mapping[str, Any]) -> list[Live]:
     Next to a file the journal is read for the lines of crm-milter alone.
     """
     logs = _found() if logs == ("auto",) else logs
-    files = [each for each in logs if each != "journal"]
+    # A file is followed once, however often and by whatever name it is given.
+    files = {os.path.realpath(each): each for each in logs if each != "journal"}.values()
     found: list[Live] = [Tail(Path(each), positions.get(each)) for each in files]
     if "journal" in logs:
         place = positions.get(JournalTail.name)
