@@ -167,6 +167,27 @@ def test_a_writer_that_goes_on_with_the_renamed_file(log):
     assert log.seen == log.written
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.9, 1.0])
+def test_a_file_that_is_compressed_at_once_is_not_read_again(log, part, restarted):
+    log.write(*[b"line %d" % number for number in range(20_000)])
+    log.read()
+    log.rename()
+    old, packed = (log.path.with_name(f"mail.log.1{each}") for each in ("", ".gz"))
+    octets = gzip.compress(old.read_bytes())
+    packed.write_bytes(octets[: int(part * len(octets))])  # so far
+    log.write(b"new")
+    if restarted:
+        log.restart()
+    log.read()
+    packed.write_bytes(octets)
+    os.utime(packed, (old.stat().st_mtime, old.stat().st_mtime))
+    old.unlink()
+    log.write(b"newer")
+    log.read()
+    assert log.seen == log.written
+
+
 def test_what_was_written_between_the_last_look_and_a_truncation_is_in_the_copy(log):
     log.write(b"one")
     log.read()

@@ -115,7 +115,8 @@ class Tail:
     def _paths(self) -> list[Path]:
         """Return the files of the log in the order in which they were written."""
         rotated = [each for each in with_rotated(self._path, _EVER) if each != self._path]
-        return [*rotated, self._path]
+        # While one is being compressed, or was copied, its other form is nothing new.
+        return [*(each for each in rotated if each.with_suffix("") not in rotated), self._path]
 
 
 class _File:
