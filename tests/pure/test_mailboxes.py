@@ -9,6 +9,7 @@ import random
 import resource
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -234,3 +235,10 @@ def test_nothing_but_the_header_of_a_huge_message_is_kept():
     found = list(mailboxes._stream(io.BufferedReader(Huge()), "huge", print, lambda _: None))
     assert found[0].size == size - len(STAMP)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
+
+
+def test_a_long_line_like_a_separator_takes_no_time(read):
+    began = time.process_time()
+    found, _ = read(STAMP + mail(1) + b"\nFrom " + b"11:11 " * 20_000 + b"\n\n" + STAMP + mail(2))
+    assert time.process_time() - began < 2
+    assert len(found) == 2

@@ -291,3 +291,23 @@ def test_the_flood_limit_of_a_rule_at_the_times_of_the_messages(run):
     # Ten at once and one every six seconds: four of the other twenty, and all of the slow ones.
     assert support["reasons"] == {"flood": 16}
     assert support["actions"] == {"left": 16, "rerouted": 44}
+
+
+@pytest.mark.parametrize(
+    "time", ["99999999999999999", "9" * 400, " Fri, 31 Dec 9999 23:59:59 -2359"]
+)
+def test_a_time_that_no_calendar_has(run, time):
+    found = json.loads(run(message(f"Received: from x by y;{time}"), options=("--json",)))
+    assert found["messages"] == 1
+    assert found["last"] == found["first"] < 2e9
+
+
+def test_a_name_that_is_too_long_is_said(run, capsys):
+    assert main(["replay", "--config", "crm-milter.yaml", "a" * 300]) == 1
+    assert "file name too long" in capsys.readouterr().err
+
+
+def test_a_message_to_two_addresses_of_a_rule_is_no_duplicate(run):
+    old = message("To: case-1@solarmora.com, case-2@solarmora.com", to="it@solarmora.com")
+    assert of_rule(run(old, options=("--json",)), "cases")["duplicates"] == 0
+    assert of_rule(run(old, old, options=("--json",)), "cases")["duplicates"] == 2

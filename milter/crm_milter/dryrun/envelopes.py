@@ -27,7 +27,7 @@ _FIELD = re.compile(
     rb"(?im)^(" + "|".join(_WANTED).encode() + rb")[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)"
 )
 _MOST_RECIPIENTS = 100
-_EARLIEST = 10**8  # 1973: no time of a message
+_EARLIEST, _LATEST = 10**8, 10**11  # 1973 and 5138: no time of a message is outside
 
 
 class Envelope(NamedTuple):
@@ -94,7 +94,7 @@ def _time(mail: OldMail, fields: dict[str, list[str]]) -> float | None:
     received = [value.rpartition(";")[2] for value in fields.get("received", ())[:1]]
     for text in (*received, mail.stamp, *fields.get("date", ())[:1]):
         seconds = float(text) if text.isdecimal() else _seconds(text)
-        if seconds is not None and seconds >= _EARLIEST:
+        if seconds is not None and _EARLIEST <= seconds < _LATEST:
             return seconds
     return None
 

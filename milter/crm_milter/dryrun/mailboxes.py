@@ -6,6 +6,7 @@ damaged mailbox is read as far as it goes, with a warning.
 
 import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -54,8 +55,11 @@ def messages(source: str, warn: Warn, advance: Advance = lambda _: None) -> Iter
 
 def octets(source: str) -> int:
     """Return how many octets ``advance`` will be told of, 0 if that is not known."""
-    path = Path(source)
-    return path.stat().st_size if source != STDIN and path.is_file() else 0
+    try:
+        status = Path(source).stat()
+    except OSError:  # it is said when it is read
+        return 0
+    return status.st_size if source != STDIN and stat.S_ISREG(status.st_mode) else 0
 
 
 class _Counted:
@@ -148,8 +152,10 @@ class _Mbox:
         while (at := data.find(b"From ", at + 1, end + 4)) >= 0 and at < end:
             above = data[max(at - 4, 0) : at] if at >= 4 else before + data[:at]
             if above.endswith((b"\n\n", b"\n\r\n")):
-                found = _SEPARATOR.match(data, at)
-                if found:
+                # Not on a longer line, which would take time by the square of its length.
+                line_end = data.find(b"\n", at, at + _LONGEST_SEPARATOR) + 1
+                found = _SEPARATOR.match(data, at, line_end or at + _LONGEST_SEPARATOR)
+                if found and (line_end or found.end() == len(data)):
                     return found
         return None
 

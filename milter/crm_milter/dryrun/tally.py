@@ -90,11 +90,15 @@ class Tally:
         if is_routed and envelope.time is not None:
             self.hours[int(envelope.time // HOUR)] += 1
         is_forged = _is_forged(envelope.results)
+        repeated = {
+            name: self._is_repeated(f"{name} {envelope.message_id}")
+            for name in {outcome.rule.name for outcome in decided.decision.outcomes}
+        }
         for outcome in decided.decision.outcomes:
             of_rule = self.rules[outcome.rule.name]
             _count(of_rule, outcome, mail, envelope, decided)
             of_rule.forged += is_forged
-            of_rule.duplicates += self._is_repeated(f"{of_rule.rule.name} {envelope.message_id}")
+            of_rule.duplicates += repeated[of_rule.rule.name]
 
     def _is_repeated(self, name: str) -> bool:
         """Tell whether a rule was applied to such a message before."""
