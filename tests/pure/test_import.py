@@ -233,3 +233,39 @@ def test_circles_and_odd_files_end(run):
         b"\xff\xfe",
     ):
         assert run(text)[0] == 1
+
+
+@pytest.mark.parametrize("name", ["true", "false", "null"])
+def test_a_name_that_means_something_else_in_yaml(rules, name):
+    assert rules(f"{name}@a.example {CRM}\n") == {f"{name}@a.example": CRM}
+
+
+@pytest.mark.parametrize("local", ["!x", "#x", "&x", "*x", "{x", "'x", "%x", "|x", "`x"])
+def test_a_fallback_mailbox_that_needs_quotes(rules, tmp_path, local):
+    address = f"{local}@a.example"
+    assert rules(f"help@a.example {CRM}\n", options=("--unrouted-to", address))
+    assert load(tmp_path / "imported.yaml").unrouted_to == address
+
+
+TANGLES = {
+    "long": [(f"a{each}", [f"a{each + 1}"]) for each in range(1200)] + [("a1200", [CRM])],
+    "doubled": [
+        (f"{letter}{each}", [f"a{each + 1}", f"b{each + 1}"])
+        for each in range(20)
+        for letter in "ab"
+    ] + [("a20", [CRM]), ("b20", [CRM])],
+    "circles": [
+        (f"a{each}", [*(f"a{other}" for other in range(9) if other != each), CRM])
+        for each in range(9)
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TANGLES)
+def test_entries_that_lead_on_and_on_are_named(run, kind):
+    table = [(key, [t if "@" in t else f"{t}@a.example" for t in to]) for key, to in TANGLES[kind]]
+    text = "".join(f"{key}@a.example {', '.join(to)}\n" for key, to in table)
+    status, out, err = run(f"{text}help@a.example {CRM}\n")
+    assert status == 1
+    assert 'virtual:1: "a0@a.example" leads to a CRM by way of too many entries' in err
+    assert "match: [" in out or "match: help@a.example" in out

@@ -14,8 +14,8 @@ from crm_milter.cli.terminal import EX_NO, EX_OK, read_stdin, say
 from crm_milter.config.crms import crm_of
 from crm_milter.config.problems import Problem, Problems
 from crm_milter.migration.chains import Tables
-from crm_milter.migration.reading import Entry, entries
-from crm_milter.migration.writing import Import, imported
+from crm_milter.migration.reading import Entry, entries, written
+from crm_milter.migration.writing import Import, as_yaml, imported
 from crm_milter.wording import why
 
 _NO_MAILBOX = "# unrouted_to: ADDRESS     # the fallback mailbox, see crm-milter.yaml(5)"
@@ -80,11 +80,14 @@ def import_aliases(options: argparse.Namespace) -> int:
         say(str(problem))
     tables = Tables(found, _is_crm(options.crm))
     result = imported(tables, options.unrouted_to or "UNROUTED_TO")
+    for entry in tables.tangled.values():
+        say(f'{entry.file}:{entry.line}: "{written(entry.key)}" leads to a CRM by way of too many'
+            " entries; write its rule by hand")  # fmt: skip
     if not result.rules:
         say(_nothing(found))
         return EX_NO
     status = _print(result, found, options)
-    return EX_NO if problems else status
+    return EX_NO if problems or tables.tangled else status
 
 
 def _is_crm(more: list[str]) -> Callable[[str], bool]:
@@ -113,7 +116,8 @@ def _nothing(found: list[Entry]) -> str:
 
 
 def _print(result: Import, found: list[Entry], options: argparse.Namespace) -> int:
-    head = [f"unrouted_to: {options.unrouted_to}" if options.unrouted_to else _NO_MAILBOX]
+    unrouted_to = options.unrouted_to
+    head = [f"unrouted_to: {as_yaml(unrouted_to)}" if unrouted_to else _NO_MAILBOX]
     files = list(result.files(head))
     if options.write:
         try:

@@ -12,6 +12,13 @@ from crm_milter.migration.reading import Entry
 
 IsCrm = Callable[[str], bool]
 
+# Entries on the way of one address, and one behind the other; Postfix gives up at a thousand.
+_MOST_ENTRIES, _DEEPEST = 1000, 200
+
+
+class _TangledError(Exception):
+    """An address leads by way of too many entries, or in too many circles."""
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -37,6 +44,8 @@ class Tables:
         self._is_crm = is_crm
         self.by_key: dict[str, Entry] = {}
         self.repeated: list[Entry] = []
+        self.tangled: dict[str, Entry] = {}  # what leads to a CRM by way of too many entries
+        self._left = 0
         for entry in entries:
             if self.by_key.setdefault(entry.key, entry) is not entry:
                 self.repeated.append(entry)
@@ -60,7 +69,16 @@ class Tables:
         return {twin: each for twin, each in made.items() if twin not in self.by_key}
 
     def _route(self, key: str) -> Route | None:
-        found, leads = self._expanded(key, ())
+        if not self._reaches_crm(key):
+            return None
+        self._left = _MOST_ENTRIES
+        try:
+            found, leads = self._expanded(key, ())
+        except _TangledError:
+            entry = self._entry(key)
+            if entry:
+                self.tangled[entry.key] = entry
+            return None
         targets = {addresses.normalise(each): each for each in found}
         if not leads or any(each.startswith("@") and each != key for each in targets):
             return None
@@ -71,12 +89,31 @@ class Tables:
             key, replacement, tuple(each for each in targets.values() if each != replacement)
         )
 
+    def _reaches_crm(self, address: str) -> bool:
+        """Tell whether an address may lead to a CRM, however many entries there are between."""
+        seen, waiting = set(), [address]
+        while waiting:
+            target = waiting.pop()
+            key = addresses.normalise(target)
+            if self._is_crm(target):
+                return True
+            entry = self._entry(key)
+            if entry is not None and key not in seen:
+                if entry.is_listed:
+                    return True
+                seen.add(key)
+                waiting += self._targets(entry, key)
+        return False
+
     def _expanded(self, address: str, above: tuple[str, ...]) -> tuple[list[str], bool]:
         """Return where an address leads, and whether that is a CRM, among others."""
         key = addresses.normalise(address)
         entry = self._entry(key)
         if entry is None or key in above or self._is_crm(address):
             return [address], self._is_crm(address)
+        self._left -= 1
+        if self._left < 0 or len(above) >= _DEEPEST:
+            raise _TangledError
         found: list[str] = []
         leads = entry.is_listed
         for target in self._targets(entry, key):

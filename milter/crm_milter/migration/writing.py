@@ -15,7 +15,10 @@ from crm_milter.migration.reading import Entry, written
 CONFIG, MAP, ACCOUNTS = "imported.yaml", "imported-addresses", "imported-accounts"
 # Rules that only replace an address, before these become a table.
 MOST_RULES = 8
-_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*@[A-Za-z0-9.-]+|[a-z][a-z0-9.-]{3,}", re.ASCII)
+_PLAIN = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._+=-]*@[A-Za-z0-9.-]+|(?!(?:true|false|null)\Z)[a-z][a-z0-9.-]{3,}",
+    re.ASCII,
+)
 _NO_NAME = re.compile(r"[^a-z0-9._-]+", re.ASCII)
 
 Groups = dict[tuple[str | None, tuple[str, ...]], list[Route]]
@@ -99,19 +102,20 @@ def _others(tables: Tables, route: Route, routed: set[str], unrouted_to: str) ->
 
 def _rule(name: str, group: list[Route]) -> Iterator[str]:
     first = group[0]
-    yield f"  - name: {_text(name)}"
+    yield f"  - name: {as_yaml(name)}"
     yield f"    match: {_several([written(each.key) for each in group])}"
     if first.replace_with:
-        yield f"    replace_with: {_text(first.replace_with)}"
+        yield f"    replace_with: {as_yaml(first.replace_with)}"
     if first.copies:
         yield f"    also_deliver_to: {_several(list(first.copies))}"
 
 
 def _several(items: list[str]) -> str:
-    return _text(items[0]) if len(items) == 1 else f"[{', '.join(map(_text, items))}]"
+    return as_yaml(items[0]) if len(items) == 1 else f"[{', '.join(map(as_yaml, items))}]"
 
 
-def _text(text: str) -> str:
+def as_yaml(text: str) -> str:
+    """Return an address or a name as the configuration has it, in quotes where it needs them."""
     return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 
