@@ -269,3 +269,9 @@ def test_entries_that_lead_on_and_on_are_named(run, kind):
     assert status == 1
     assert 'virtual:1: "a0@a.example" leads to a CRM by way of too many entries' in err
     assert "match: [" in out or "match: help@a.example" in out
+
+
+def test_a_quotation_mark_that_is_missing(run):
+    status, out, err = run(f'a@a.example,"{CRM}\nb@a.example,other@acme.zendesk.com\n')
+    assert (status, out) == (1, "")
+    assert "is a quotation mark missing?" in err

@@ -198,3 +198,23 @@ def test_what_the_page_shows_is_printed(folder, capsys):
     for command, _, output in (each.partition("\n") for each in steps[1:]):
         assert main(command.split()[1:]) == 0
         assert capsys.readouterr().out == output
+
+
+def test_a_quotation_mark_that_is_missing(folder, capsys):
+    text = 'a@x.example,"b@crm.example\nc@x.example,d@crm.example\ne@x.example,f@crm.example\n'
+    assert load(folder, text) == 1
+    assert "is a quotation mark missing?" in capsys.readouterr().err
+    assert not (folder / "t.db").exists()
+
+
+def test_an_empty_list_makes_no_file(folder):
+    assert load(folder, "") == 1
+    assert not (folder / "t.db").exists()
+
+
+@pytest.mark.parametrize("name", ["t\udcff.db", ":memory:", "file:t.db?mode=ro"])
+def test_a_name_that_sqlite_has_other_uses_for(folder, name):
+    (folder / "t.csv").write_text("a@x.example,b@crm.example\n")
+    assert main(["load", "t.csv", name]) == 0
+    (folder / name).rename(folder / "t.db")
+    assert len(rows(folder)) == 1

@@ -91,6 +91,9 @@ def _rows(data: bytes, delimiter: str, problems: Problems) -> Iterator[tuple[int
             is_header, is_first = is_first and bool(cells) and "@" not in "".join(cells), False
             if not cells or cells[0].startswith("#") or is_header:
                 is_first = not cells
+            elif any("\n" in cell or "\r" in cell for cell in cells):
+                message = "a line break in a cell: is a quotation mark missing?"
+                problems.add(reader.line_num, (), message)
             elif len(cells) != 2:
                 problems.add(reader.line_num, (), f"expected two columns, found {len(cells)}")
             else:

@@ -62,8 +62,10 @@ def load(lines: Iterable[str], database: Path, complain: Complain, *, force: boo
         except csv.Error as error:
             complain(0, str(error))
             raise BadRowsError from error
+        if not force and not _count(connection, "staged"):
+            raise ShrunkError("the list has no rows")
         os.close(os.open(database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE))
-        connection.execute("ATTACH ? AS live", (str(database),))
+        connection.execute("ATTACH ? AS live", (_name(database),))
         # Otherwise a long list would be written, and readers locked out, before its end.
         connection.execute("PRAGMA cache_spill = OFF")
         connection.execute("BEGIN IMMEDIATE")
@@ -74,6 +76,11 @@ def load(lines: Iterable[str], database: Path, complain: Complain, *, force: boo
             raise
         connection.execute("COMMIT")
         return loaded
+
+
+def _name(path: Path) -> bytes:
+    """Return the name of a file for SQLite, which has other uses for some without a directory."""
+    return os.fsencode(path.absolute())
 
 
 def _stage(connection: sqlite3.Connection, lines: Iterable[str], complain: Complain) -> None:
@@ -90,6 +97,8 @@ def _stage(connection: sqlite3.Connection, lines: Iterable[str], complain: Compl
 
 
 def _two(cells: list[str]) -> list[str]:
+    if any("\n" in cell or "\r" in cell for cell in cells):
+        raise AddressError("a line break in a cell: is a quotation mark missing?")
     if len(cells) != len(("address", "target")):
         raise AddressError(f"expected address and target, not {len(cells)} columns")
     return cells
@@ -125,8 +134,6 @@ def _replace(connection: sqlite3.Connection, *, force: bool) -> Loaded:
     before, after = _count(connection, "live.routes"), _count(connection, "staged")
     if not force and 3 * after < 2 * before:
         raise ShrunkError(f"the table would shrink from {before} to {after} rows")
-    if not force and not after:
-        raise ShrunkError("the list has no rows")
     removed, changed, added = (
         connection.execute(each).rowcount for each in (_REMOVE, _CHANGE, _ADD)
     )
