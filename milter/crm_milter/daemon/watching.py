@@ -33,8 +33,9 @@ class Watch:
         if now == self._read:
             self._before = None
             return False
-        # One that is new may not be complete either.
-        others = {path: _state(path) for path in _paths(now[1])}
+        # One that is new may not be complete either; those that no include means may change.
+        new = set(_paths(now[1])) - set(_paths(folders))
+        others = {path: _state(path) for path in new}
         is_complete = (now, others) == self._before
         self._before = now, others
         return is_complete
