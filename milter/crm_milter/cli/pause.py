@@ -135,7 +135,8 @@ def _release(postconf: Postconf, waiting: dict[str, float]) -> int:
         if entry["queue_name"] == "hold" and _is_that(entry, waiting)
     ]
     if ours:
-        done = postconf.run("postsuper", *(word for each in ours for word in ("-H", each)))
+        # Not as arguments: of these the system takes only so many.
+        done = postconf.run("postsuper", "-H", "-", stdin="".join(f"{each}\n" for each in ours))
         if done.returncode != 0:
             raise PostfixError(f"postsuper: {done.stderr.strip()}")
     return len(ours)
