@@ -122,6 +122,7 @@ def test_a_message_from_a_file(run, tmp_path):
         ("action: left", ["  rule: support", "- action: left", "+ action: rerouted"]),
         ("reason: spam", ["- reason: spam", "+ reason: none"]),
         ("rule: none", ["- rule: none", "+ rule: support", "  action: rerouted"]),
+        ("rule: trial", ["- rule: trial", "+ rule: support"]),
         ("rule: suport", ["- rule: suport", "+ rule: support"]),
         ("targets: x@crm.example", ["- targets: x@crm.example", "+ targets: support@crm.example"]),
         ("copies: []", ["- copies: []", "+ copies: [team@solarmora.com, boss@solarmora.com]"]),

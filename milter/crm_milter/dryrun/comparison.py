@@ -47,13 +47,16 @@ def _compared(expected: Expected, recipient: Recipient, decided: Decided) -> Ite
 
 
 def _meant(expected: Expected, recipient: Recipient, decided: Decided) -> Outcome | None:
-    """Return the outcome that is meant: that of the rule which is named, or which acts."""
+    """Return the outcome that is meant: of the rules that act, the one that is named.
+
+    Rules in mode test are meant only by an action that they have: what they do is not done.
+    """
     every = decided.decision.outcomes if decided.decision else ()
     outcomes = [each for each in every if each.recipient is recipient]
+    if not set(WOULD.values()) & set(expected.words.get("action", ())):
+        outcomes = [each for each in outcomes if not each.test]
     named = [each for each in outcomes if (each.rule.name,) == expected.words.get("rule")]
-    acting = [each for each in outcomes if not each.test]
-    would = set(WOULD.values()) & set(expected.words.get("action", ()))
-    return next(iter([*named, *(outcomes if would else acting)]), None)
+    return next(iter([*named, *outcomes]), None)
 
 
 def _words(outcome: Outcome | None) -> dict[str, tuple[str, ...]]:
