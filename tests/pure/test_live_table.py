@@ -463,3 +463,14 @@ def test_a_broken_table_of_a_rule_that_waits_for_the_header(folder):
     with pytest.raises(TableError):
         table.match("help@acme.example", Occasion(header=header))
     assert table.match("help@acme.example", Occasion(header=HeaderFields())).rule.name == "last"
+
+
+def test_a_fifo_is_not_waited_for(folder):
+    table = loaded(folder)
+    (folder / "tenants.db").unlink()
+    os.mkfifo(folder / "tenants.db")
+    with pytest.raises(TableError, match="is not a regular file"):
+        targets(table, "help@acme.example")
+    assert targets(table, "help@other.example") is None
+    with pytest.raises(ConfigError, match="is not a regular file"):
+        loaded(folder)

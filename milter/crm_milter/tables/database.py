@@ -6,6 +6,7 @@ replaced or overwritten is opened again.
 
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,8 +30,10 @@ _DOMAINS = f"SELECT DISTINCT lower({_DOMAIN}) FROM routes"  # noqa: S608 - nothi
 
 
 def version(path: Path) -> Version:
-    """Return what tells one state of a file from another; raises OSError."""
+    """Return what tells one state of a regular file from another; raises OSError."""
     status = os.stat(path)  # noqa: PTH116 - asked for every recipient
+    if not stat.S_ISREG(status.st_mode):  # to open a FIFO would wait for a writer
+        raise OSError(0, "is not a regular file")
     return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
 
