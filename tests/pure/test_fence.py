@@ -4,6 +4,7 @@ import pytest
 import routes
 
 from crm_milter.config.load import ConfigError, load
+from crm_milter.dryrun.decided import DryRun, Mail
 from crm_milter.rules.fence import outside
 from crm_milter.rules.pattern import parse
 
@@ -145,3 +146,20 @@ def test_a_class_with_a_parenthesis_hides_no_alternative(tmp_path):
     (tmp_path / "crm-milter.yaml").write_text(HEAD + rule)
     with pytest.raises(ConfigError, match="does not end in a domain"):
         load(tmp_path / "crm-milter.yaml")
+
+
+def test_a_group_ends_at_the_fence(folder):
+    """Otherwise a tenant's rule would take the mail of another that uses the same name."""
+    other = "include: [{files: tenants/acme.yaml, domains: [acme.example]},"
+    other += " {files: tenants/other.yaml, domains: [other.example]}]\n"
+    (folder / "crm-milter.yaml").write_text(HEAD + other)
+    for name in ("acme", "other"):
+        match = f"match: [help@{name}.example, info@{name}.example]"
+        rule = f"{{name: {name}, {match}, replace_with: {name}@crm.example, case_group: cases}}"
+        rest = f"{{name: {name}2, match: '@{name}.example', replace_with: {name}2@crm.example,"
+        text = f"rules:\n  - {rule}\n  - {rest} case_group: cases}}\n"
+        (folder / "tenants" / f"{name}.yaml").write_text(text)
+    recipients = ["help@acme.example", "help@other.example", "x@other.example"]
+    rules = DryRun(load(folder / "crm-milter.yaml").policy)
+    decision = rules.decided(Mail("joe@x.example", recipients, b"Subject: x\n\n")).decision
+    assert [each.action.value for each in decision.outcomes] == ["rerouted", "rerouted", "merged"]

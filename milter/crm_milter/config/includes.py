@@ -6,7 +6,7 @@ Nothing that is meant may be overlooked in silence, so a directory is listed her
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -95,8 +95,14 @@ def _meant(folder: Path, name: str, sources: Sources) -> Iterator[Path]:
             yield path.parent / each
 
 
-def check_fence(entries: Iterable[Entry], domains: Domains) -> None:
-    """Note what rules may match outside of these domains."""
+def within(entries: Iterable[Entry], domains: Domains) -> list[Entry]:
+    """Return the rules with these as their fence, and note what they may match outside."""
+    inside = [replace(each, rule=replace(each.rule, fence=domains)) for each in entries]
+    _check_fence(inside, domains)
+    return inside
+
+
+def _check_fence(entries: Iterable[Entry], domains: Domains) -> None:
     named = ", ".join(sorted(domains)[:5]) + (", ..." if len(domains) > 5 else "")
     for entry in entries:
         rule, place = entry.rule, entry.place

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from crm_milter.config import document, keys
 from crm_milter.config.build import Entry, MilterSettings, Reload, SpamSettings
 from crm_milter.config.files import Files
-from crm_milter.config.includes import check_fence, included
+from crm_milter.config.includes import included, within
 from crm_milter.config.kinds import Section
 from crm_milter.config.lint import crms, nets, rules
 from crm_milter.config.listen import LONGEST_SOCKET_PATH, UnixSocket
@@ -90,7 +90,7 @@ def _config(stream: BinaryIO, path: Path, sources: Sources, now: float) -> Confi
             first = len(entries)
             _include(file, problems.beside(str(file)), inside, entries, sources)
             if domains is not None:
-                check_fence(entries[first:], domains)
+                entries[first:] = within(entries[first:], domains)
         problems.raise_errors()  # the rules are looked at together once each of them is whole
         return _checked(section, tuple(entries), path, problems, sources, now)
 

@@ -31,10 +31,10 @@ def merged(outcomes: tuple[Outcome, ...], order: Mapping[str, int]) -> tuple[Out
 
 def _merged(outcomes: Iterable[Outcome], order: Mapping[str, int]) -> dict[int, str]:
     """Return the outcomes to merge, by id, with the name of the rule that is routed instead."""
-    groups: dict[str, list[Outcome]] = {}
+    groups: dict[object, list[Outcome]] = {}
     for each in outcomes:
         if each.rule.case_group and each.action in _ROUTED and each.targets:
-            groups.setdefault(each.rule.case_group, []).append(each)
+            groups.setdefault((each.rule.case_group, each.rule.fence), []).append(each)
     into: dict[int, str] = {}
     for members in groups.values():
         first = min(members, key=lambda each: _rank(each, order))

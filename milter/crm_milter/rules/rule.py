@@ -137,6 +137,7 @@ class Rule:
     propagate_extension: bool = False
     add_headers: tuple[tuple[str, str], ...] = ()
     case_group: str | None = None  # of a message's recipients in it only one is routed
+    fence: frozenset[str] | None = None  # the only domains it may match; its groups end there
 
     @property
     def is_conditional(self) -> bool:
