@@ -20,6 +20,7 @@ _DIRECTORY = "/var/lib/crm-milter"
 _NAME = "paused.json"
 _HELD = "held."
 _MOST_BYTES = 1 << 20
+_LATEST = 10**11  # seconds; no calendar has much more
 
 
 class Pause(NamedTuple):
@@ -44,8 +45,9 @@ def read(directory: Path) -> dict[str, Pause]:
         return {
             str(rule): Pause(float(since), float(until), bool(hold), str(why))
             for rule, (since, until, hold, why) in found.items()
+            if 0 <= since <= until < _LATEST
         }
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
 
 
