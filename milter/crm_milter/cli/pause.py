@@ -63,11 +63,11 @@ def pause(options: argparse.Namespace) -> int:
         say(f'there is no rule "{printable(options.rule)}" in {options.config}{hint}')
         return EX_NO
     now, directory = time.time(), paused.folder()
-    pauses = paused.current(directory)
     reason = printable(" ".join(options.why.split()))[:200]
-    pauses[options.rule] = paused.Pause(now, now + options.seconds, options.hold, reason)
+    pause = paused.Pause(now, now + options.seconds, options.hold, reason)
     try:
-        paused.write(directory, pauses)
+        with paused.alone(directory):
+            paused.write(directory, {**paused.current(directory), options.rule: pause})
     except OSError as error:
         return _failed(directory, error)
     time.sleep(2 * paused.GLANCE)  # from here on every worker knows
@@ -89,13 +89,15 @@ def resume(options: argparse.Namespace) -> int:
     another paused rule as well.
     """
     directory = paused.folder()
-    pauses = paused.current(directory)
-    found, waiting = pauses.pop(options.rule, None), paused.held(directory, options.rule)
-    if found is None and not waiting:
+    is_known = options.rule in paused.current(directory)
+    if not is_known and not paused.held(directory, options.rule):
         say(f'rule "{printable(options.rule)}" is not paused')
         return EX_NO
     try:
-        paused.write(directory, pauses)
+        with paused.alone(directory):
+            pauses = paused.current(directory)
+            pauses.pop(options.rule, None)
+            paused.write(directory, pauses)
     except OSError as error:
         return _failed(directory, error)
     time.sleep(2 * paused.GLANCE)  # from here on no message is held

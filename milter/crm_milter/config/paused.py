@@ -4,11 +4,12 @@ It says until when, so that a pause ends by itself, and survives a restart. It i
 times a second at most, and only when a rule matches.
 """
 
+import fcntl
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,6 +68,17 @@ def write(directory: Path, pauses: Mapping[str, Pause]) -> None:
     """Replace the file; raises OSError. The service reads it, whoever writes it."""
     data = {rule: list(pause) for rule, pause in pauses.items()}
     replace(directory / _NAME, json.dumps(data).encode(), mode=0o644)
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Let only one command at a time read the pauses and write them; raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class Pauses:
