@@ -15,6 +15,7 @@ Whatever would break a promise raises, and the caller answers 451.
 
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 
 from crm_milter.routing import authentication
 from crm_milter.routing import facts as gathered
@@ -34,7 +35,7 @@ from crm_milter.routing.decision import (
 )
 from crm_milter.routing.edits import edits
 from crm_milter.routing.facts import Facts, Gathering, Readers
-from crm_milter.routing.floodguard import Meter, exceeded, guarded
+from crm_milter.routing.floodguard import Meter, asked, guarded, within_limits
 from crm_milter.routing.headerfields import HeaderFields, chosen
 from crm_milter.routing.loopguard import LoopGuard
 from crm_milter.routing.marker import Signature
@@ -168,10 +169,10 @@ def resolve(
     shown = _merged(policy, outcomes)
     refusal = refusal_of(shown, judgement)
     if meter is not None and refusal is None:
-        over = exceeded(shown, envelope, facts, meter)
-        if over:
-            shown = _merged(policy, guarded(outcomes, envelope, over))
-            refusal = refusal_of(shown, judgement)
+        ask = partial(asked, envelope=envelope, facts=facts, meter=meter)
+        act = partial(guarded, outcomes, envelope)
+        shown = within_limits(shown, ask, lambda over: _merged(policy, act(over)))
+        refusal = refusal_of(shown, judgement)
     if refusal is not None:
         return refusal
     outcomes = shown

@@ -24,11 +24,23 @@ _ACTIONS = {
 }
 
 
-def exceeded(
-    outcomes: tuple[Outcome, ...], envelope: Envelope, facts: Facts, meter: Meter
-) -> frozenset[str]:
-    """Return the names of the rules that have routed enough of this; the others count it."""
-    return asked(limited(outcomes), envelope, facts, meter)
+def within_limits(
+    outcomes: tuple[Outcome, ...],
+    ask: Callable[[tuple[Rule, ...]], frozenset[str]],
+    without: Callable[[frozenset[str]], tuple[Outcome, ...]],
+) -> tuple[Outcome, ...]:
+    """Return the outcomes, ``without`` what is over the limit of its rule.
+
+    What was merged into such a one may be routed in its place, and its rule is asked then.
+    """
+    over, rules = _NONE, limited(outcomes)
+    known = {each.name for each in rules}
+    while rules and (more := ask(rules)):
+        over |= more
+        outcomes = without(over)
+        rules = tuple([each for each in limited(outcomes) if each.name not in known])
+        known |= {each.name for each in rules}
+    return outcomes
 
 
 def limited(outcomes: tuple[Outcome, ...]) -> tuple[Rule, ...]:

@@ -57,9 +57,7 @@ class Memory:
                 over = self._over(resolution, envelope, facts)
                 if not over:
                     return resolution, self._signed(resolution, facts)
-                decision = resolve(
-                    self._policy, envelope, facts, lambda rule, *_: rule.name in over
-                )
+                decision = resolve(self._policy, envelope, facts, self._answered(resolution, over))
                 return _prepared(decision), decision.headers
         decision = resolve(self._policy, envelope, facts, self._meter)
         made = _prepared(decision)
@@ -76,6 +74,17 @@ class Memory:
         if self._meter is None or not made.limited:
             return _NO_RULES
         return asked(made.limited, envelope, facts, self._meter)
+
+    def _answered(self, made: Resolution, over: frozenset[str]) -> Meter:
+        """Return the meter for a message of which these rules were asked already."""
+        known = {rule.name for rule in made.limited}
+
+        def answer(rule: Rule, sender: str, subject: str) -> bool:
+            if rule.name in known or self._meter is None:
+                return rule.name in over
+            return self._meter(rule, sender, subject)
+
+        return answer
 
     def _signed(self, resolution: Resolution, facts: Facts) -> Headers:
         """Return the header fields to add to a message with these facts."""
