@@ -56,7 +56,7 @@ def _by_grammar(value: str) -> Iterator[str]:
             word = _unquoted(word)
             last = runs[-1] if runs else None
             if last and (last.endswith(".") or word.startswith(".")):
-                runs[-1] = last + word
+                runs[-1] = last[:_LONGEST] + word  # no address any more, if that cuts it
             else:
                 runs.append(word)
         else:
