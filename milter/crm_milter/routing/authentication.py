@@ -3,7 +3,11 @@
 Only fields of the authserv-ids that the configuration names count, every instance of them; one
 "fail" outweighs any "pass", as a spam filter's verdict does. So a forged "pass" wins nothing, and a
 forged "fail" hurts its forger. A field of a version other than 1 says nothing, nor does one that
-cannot be understood. Each field is read once, in time linear in its length.
+cannot be understood. All takes time linear in the length of a field.
+
+Filters write the envelope sender and the name of the client as they came (rspamd: smtp.mailfrom,
+smtp.helo), also one with a parenthesis or a quote that nothing closes. That must not hide the
+"fail" behind it: then it is looked for as if there were no comments and no quotes.
 
 OpenDMARC can append the queue ID to its authserv-id (AuthservIDWithJobID): "id/4bXq1Z".
 """
@@ -11,11 +15,12 @@ OpenDMARC can append the queue ID to its authserv-id (AuthservIDWithJobID): "id/
 from collections.abc import Iterator
 from enum import Enum
 
-from crm_milter.routing.structured import words
+from crm_milter.routing.structured import is_closed, words
 
 FIELD = "authentication-results"
 _QUOTE = '"'
 _LONGEST = 20  # characters of a method that matter
+_PLAIN = str.maketrans('()"', "   ")
 
 
 class Dmarc(Enum):
@@ -32,6 +37,8 @@ def dmarc(value: str, authserv_ids: frozenset[str]) -> Dmarc:
     if not _is_ours(rest, authserv_ids):
         return Dmarc.NONE
     results = {*_results(rest)}
+    if "fail" not in results and not is_closed(value):
+        results |= {*_results(words(value.translate(_PLAIN)))} & {"fail"}
     if "fail" in results:
         return Dmarc.FAIL
     return Dmarc.PASS if "pass" in results else Dmarc.NONE

@@ -5,6 +5,7 @@ What was in quotes keeps the first of them, so that it is never mistaken for a s
 """
 
 import re
+from collections import deque
 from collections.abc import Iterator
 
 SEPARATORS = frozenset(";=")
@@ -14,12 +15,13 @@ _WORD = re.compile(
     r'"(?:[^"\\]++|\\(?:.|\Z))*+(?:"|\Z)|[;=()]|[ \t\r\n]++|[^ \t\r\n;=()"]++', re.DOTALL
 )
 _COMMENT = re.compile(r"[()]|\\(?:.|\Z)|[^()\\]++", re.DOTALL)
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
-_BLANKS = " \t\r\n"  # not what Unicode calls blank
+_NO_WORDS = " \t\r\n()"  # not all that Unicode calls blank
 
 
-def words(value: str) -> Iterator[str]:
-    """Yield words, separators, and strings that begin with a quote, without comments."""
+def _parts(value: str) -> Iterator[tuple[int, str]]:
+    """Yield all parts of a value, each with how deep in comments what follows it is."""
     position = depth = 0
     while position < len(value):
         found = (_COMMENT if depth else _WORD).match(value, position)
@@ -31,8 +33,20 @@ def words(value: str) -> Iterator[str]:
             depth += 1
         elif word == ")":
             depth = max(depth - 1, 0)
-        elif not depth and word[0] not in _BLANKS:
+        yield depth, word
+
+
+def words(value: str) -> Iterator[str]:
+    """Yield words, separators, and strings that begin with a quote, without comments."""
+    for depth, word in _parts(value):
+        if not depth and word[0] not in _NO_WORDS:
             yield _ESCAPE.sub(r"\1", word.removesuffix('"') or '"') if word[0] == '"' else word
+
+
+def is_closed(value: str) -> bool:
+    """Tell whether all comments and quotes of a value have an end."""
+    depth, word = deque(_parts(value), maxlen=1).pop() if value else (0, "")
+    return not depth and (not word.startswith('"') or bool(_QUOTED.fullmatch(word)))
 
 
 def keyword(value: str) -> str:
