@@ -133,6 +133,16 @@ def test_if_all_places_are_busy_the_new_sender_is_not_counted(table):
     assert 5 in counted
 
 
+def test_a_reload_with_a_higher_limit_leaves_the_busy_ones_busy(table, clock, monkeypatch):
+    monkeypatch.setattr(floodtable, "_SETS", 1)
+    assert passed(table, limited(1, 60), 1) == 1
+    clock.now += 60
+    assert passed(table, limited(600, 600), 50) == 50
+    for n in range(20):
+        table.exceeds(limited(1, 600), f"{n}@random.example", "")
+    assert passed(table, limited(600, 600), 600) == 550
+
+
 def test_only_a_table_of_this_version_is_taken_over(descriptor, tmp_path):
     assert is_table(descriptor)
     other = os.memfd_create("other")

@@ -120,7 +120,10 @@ class FloodTable:
         octets, now, interval = self._octets, self._clock(), limit.interval
         tags = _HASHES.unpack_from(octets, start)
         if tag in tags:
-            at = start + 8 * _WAYS + 8 * tags.index(tag)
+            known = tags.index(tag)
+            at = start + 8 * _WAYS + 8 * known
+            # A reload may have brought another limit.
+            _INTERVAL.pack_into(octets, start + 4 * (_WAYS + known), interval)
             due = min(max(_TIME.unpack_from(octets, at)[0], now), now + limit.seconds)
         else:
             place = _free(octets, start, now)
