@@ -265,6 +265,16 @@ def test_of_several_crms_the_strictest_counts(tmp_path):
     assert found.limit == Limit(13, 7200)
 
 
+def test_of_several_crms_the_one_that_takes_fewer_at_once_counts_as_well(tmp_path):
+    (tmp_path / "table").write_text(
+        f"a@x.example {SALESFORCE.partition(',')[0]}\nb@x.example b@company.freshdesk.com\n"
+    )
+    text = HEAD.partition("  - {")[0] + "  - {name: a, address_map: table, flood: auto}\n"
+    found = parse(text, tmp_path / "c.yaml").policy.table.rules[0].flood
+    assert (found.limit.count, found.per) == (10, Per.SENDER)
+    assert found.limit.interval == pytest.approx(3600 / 33)
+
+
 def test_auto_never_lets_more_through_than_the_crm_takes():
     from crm_milter.config.crms import all_crms
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from crm_milter import address as addresses
 from crm_milter.config.build import Entry
 from crm_milter.config.crms import Crm, crm_of
-from crm_milter.rules.flood import Flood
+from crm_milter.rules.flood import Flood, Limit, Per
 from crm_milter.rules.pattern import AddressList, Exact
 from crm_milter.rules.rule import Rule
 
@@ -42,11 +42,16 @@ def _limited(entry: Entry) -> Entry:
         whose = f"no limit of {names[0]} is known" if names else "no CRM is known by the target"
         entry.place.complain(("flood",), f'{whose}; write "flood: {{limit: 10 in 60s}}"')
         return entry
-    strictest = max(known, key=lambda each: each.limit.interval)
-    per = flood.per or strictest.per
-    return replace(
-        entry, rule=replace(entry.rule, flood=replace(flood, limit=strictest.limit, per=per))
-    )
+    limit = _strictest([each.limit for each in known])
+    by_subject = all(each.per is Per.SUBJECT for each in known)
+    per = flood.per or (Per.SUBJECT if by_subject else Per.SENDER)
+    return replace(entry, rule=replace(entry.rule, flood=replace(flood, limit=limit, per=per)))
+
+
+def _strictest(limits: list[Limit]) -> Limit:
+    """Return the limit that keeps all of these: the fewest at once, then as the slowest."""
+    count, slowest = min(each.count for each in limits), max(limits, key=lambda each: each.interval)
+    return slowest if slowest.count == count else Limit(count, count * slowest.interval)
 
 
 @dataclass(slots=True)
