@@ -47,7 +47,7 @@ def test_bash_completes_what_the_help_lists(host: MailHost) -> None:
     listed = re.findall(r"(?m)^    ([a-z]+)", host.run("crm-milter", "--help"))
     assert len(listed) > 8
     assert offered("") == set(listed)
-    assert offered("t") == {"trace"}
+    assert offered("t") == {"test", "trace"}
     assert offered("attach", "--when-down", "") == {"tempfail", "accept"}
     assert offered("attach", "--when-down", "a") == {"accept"}
     assert offered("trace", "--fail") == {"--failing"}

@@ -7,6 +7,8 @@ import routes
 from letter import JOE, letter
 from serving import run
 
+from lab.base import wait_for
+
 IT = "it@solarmora.com"
 CONFIG = """
 unrouted_to: it@solarmora.com
@@ -63,7 +65,8 @@ def test_a_row_counts_for_both_at_the_next_message(site):
     assert send(site, "new@new.example")[0].rcpt_replies[0].code == 550
 
 
-def test_mail_is_taken_while_the_table_is_loaded_again_and_again(site):
+def test_mail_is_taken_or_put_off_while_the_table_is_loaded_again_and_again(site):
+    """Postfix itself answers 451 if its look-up meets a lock; nothing is refused or goes astray."""
     lines = [f"u{number}@acme.example,u{number}@crm.example" for number in range(3000)]
     stop, loads = threading.Event(), []
 
@@ -76,10 +79,20 @@ def test_mail_is_taken_while_the_table_is_loaded_again_and_again(site):
     thread = threading.Thread(target=load)
     thread.start()
     try:
-        sent = [site.send(JOE, ["<help@acme.example>"], letter(), wait=False) for _ in range(150)]
+        codes = set()
+        number = 0
+        while number < 150 or len(loads) < 3:
+            codes.add(site.send(JOE, ["<help@acme.example>"], letter(), wait=False).sent.reply.code)
+            number += 1
     finally:
         stop.set()
         thread.join()
-    assert [each.sent.reply.code for each in sent if each.sent.reply.code != 250] == []
-    assert len(loads) > 2
+    assert {250} <= codes <= {250, 451}
+    wait_for(
+        "mail is taken",
+        lambda: (
+            site.send(JOE, ["<help@acme.example>"], letter(), wait=False).sent.reply.code == 250
+        ),
+        90,
+    )
     assert {each.returncode for each in loads} == {0}
