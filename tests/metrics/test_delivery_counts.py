@@ -152,10 +152,11 @@ class Followed:
         return b"".join(each.read_bytes() for each in paths)
 
     def settle(self) -> None:
-        """Return when the exporter has what the log has; what it has then must stay."""
-        with suppress(LabError):
+        """Return when the exporter has what the log has; what is deferred is tried again soon."""
+        try:
             wait_for("the same counts", self._is_settled, timeout=40)
-        assert self.counts() == self.logged()
+        except LabError:
+            assert self.counts() == self.logged()
 
     def _is_settled(self) -> bool:
         before = self.logged()
