@@ -48,7 +48,11 @@ class Journal:
             text=True,
         )
         self.write("1|other|nothing of mail")
-        wait_for("the journal", lambda: list(self.folder.rglob("*.journal")))
+        wait_for("the first entry", lambda: "nothing of mail" in self._read())
+
+    def _read(self) -> str:
+        command = ["journalctl", "--directory", str(self.folder), "--output", "cat"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
     def write(self, *entries: str) -> None:
         assert self._writer.stdin
