@@ -89,9 +89,25 @@ def test_routes_mail_from_outside_once_it_is_attached(attached: MailHost) -> Non
     assert to.partition(" ")[0] == f"<{SUPPORT}>"
     assert "NOTIFY=NEVER" in to
     assert f"rerouted: to=<{HELP}> new=<{SUPPORT}> rule=support" in attached.journal()
-    scrape = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9894/metrics').read())"
-    assert "crm_milter_messages_total" in attached.run("python3", "-c", scrape)
+    assert "crm_milter_messages_total" in scraped(attached)
     assert attached.run("stat", "-c", "%a", "/etc/postfix/crm-milter-aliases").strip() == "644"
+
+
+def test_deliveries_are_read_from_the_journal(attached: MailHost) -> None:
+    """As the unit lets it: the service may read what Postfix writes there."""
+    assert attached.send(name="followed")["code"] == 250
+    attached.wait_for_crm("followed")
+    sent = re.compile(
+        r'crm_milter_deliveries_total\{(?=.*kind="target")(?=.*outcome="sent")[^}]*\} [1-9]'
+    )
+    wait_for("the delivery", lambda: sent.search(scraped(attached)), 30)
+    assert "crm_milter_delivery_log_readable 1.0" in scraped(attached)
+
+
+def scraped(host: MailHost) -> str:
+    page = "urllib.request.urlopen('http://127.0.0.1:9894/metrics').read().decode()"
+    scrape = f"import urllib.request; print({page})"
+    return host.run("python3", "-c", scrape)
 
 
 def test_smtpd_is_in_its_chroot(attached: MailHost) -> None:

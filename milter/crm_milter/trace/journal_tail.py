@@ -6,7 +6,6 @@ a damaged journal ends no more than that process. What it says is told on as sys
 
 import json
 import os
-import shutil
 import subprocess
 import time
 from contextlib import suppress
@@ -81,11 +80,10 @@ class JournalTail:
         else:
             command.append(f"--since=@{self.position['since']:.6f}")
         command += [f"--directory={self._directory}"] if self._directory else []
-        # It would outlive this process, which may be killed (prctl(2), PR_SET_PDEATHSIG).
-        with_us = ["setpriv", "--pdeathsig=KILL"] if shutil.which("setpriv") else []
+        # If this process is killed, it ends as well: it watches the other end of its output.
         try:
             process = subprocess.Popen(
-                [*with_us, *command, *self._matches],
+                [*command, *self._matches],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
