@@ -74,6 +74,8 @@ class JournalTail:
 
     def _started(self) -> subprocess.Popen[bytes]:
         command = ["journalctl", "--quiet", "--no-pager", "--all", "--follow", "--no-tail"]
+        # Else it would ask for the id of this boot, which the sandbox hides, and begin with it.
+        command.append("--boot=all")
         command += ["--output=json", f"--output-fields={_FIELDS}"]
         if "cursor" in self.position:
             command.append(f"--after-cursor={self.position['cursor']}")
