@@ -74,7 +74,7 @@ class JournalTail:
 
     def _started(self) -> subprocess.Popen[bytes]:
         command = ["journalctl", "--quiet", "--no-pager", "--all", "--follow", "--no-tail"]
-        # Else it would ask for the id of this boot, which the sandbox hides, and begin with it.
+        # Else it would begin with this boot.
         command.append("--boot=all")
         command += ["--output=json", f"--output-fields={_FIELDS}"]
         if "cursor" in self.position:
