@@ -216,7 +216,7 @@ def test_no_value_of_an_own_header_is_slow(value):
     judge = Judge(tuple(filters))
     began = process_time()
     judge([("x-f", value)])
-    assert process_time() - began < 0.2
+    assert process_time() - began < 1
 
 
 @pytest.mark.parametrize(
