@@ -50,11 +50,11 @@ def run(descriptor: int, service: Service, channel: socket.socket, drain_timeout
     running, stopped = os.pipe()
     libmilter = threading.Thread(target=run_libmilter, args=(stopped, log), daemon=True)
     ours = frozenset(filter(is_connection, descriptors()))
-    libmilter.start()
-    channel.send(READY)
     tables = service.policy.table.live()
     for table in tables:
         table.report_to(log)
+    libmilter.start()
+    channel.send(READY)
     _serve(channel, running, Door(descriptor, log), tables)
     if not libmilter.is_alive() or wait_for_any(running, seconds=0):
         log("error: libmilter stopped unexpectedly")

@@ -8,7 +8,7 @@ from crm_milter.trace.lines import Line
 from crm_milter.trace.sources import Source
 
 _GLANCE = 0.1  # seconds between two looks at the log
-_PATIENCE = 5.0  # seconds until a line is written, because journald and syslog may be late
+_PATIENCE = 10.0  # seconds until a line is written, because journald and syslog may be late
 _CONNECT = "connect from "
 
 
