@@ -1,4 +1,4 @@
-"""Fixtures of the Postfix tests, and two rules of this project's runs.
+"""Fixtures of the Postfix tests, how tests are shared out, and two rules of this project's runs.
 
 Rule one: what the children of a test wrote is shown when it fails, and only then.
 Rule two: in CI (the variable CI is set) a test that is skipped has failed.
@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from lab.sink import Sink
 from lab.whole import Lab
@@ -80,6 +81,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure() -> None:
     """Let SIGTERM end a run as ^C does, so that everything is cleaned up."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+class _ByFile(LoadScopeScheduling):
+    """Each file is one process's work; the containers all together, since they share images."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "containers" if file.startswith("tests/container/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _ByFile:
+    """Share out the files in their order: the containers, which take longest, are first."""
+    config.option.loadscopereorder = False
+    return _ByFile(config, log)
 
 
 def pytest_runtest_setup() -> None:
