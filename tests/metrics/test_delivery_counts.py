@@ -251,7 +251,7 @@ def test_what_waits_has_an_age_until_it_is_delivered(followed):
     wait_for("an age", lambda: ages().get("support", 0) > 1.5)
     assert set(ages()) == {"support"}
     host.lab.sink.accept()
-    wait_for("the next attempt", lambda: not ages())
+    wait_for("the next attempt", lambda: not ages(), 30)
     host.settle()
 
 
