@@ -9,8 +9,9 @@ from crm_milter.cli import rules as listing
 from crm_milter.cli.explain import explain, lines
 from crm_milter.cli.rules import rule_json, table_lines
 from crm_milter.config import keys
-from crm_milter.config.kinds import Key, Text
+from crm_milter.config.kinds import Key
 from crm_milter.config.load import load
+from crm_milter.config.scalars import Text
 from crm_milter.routing.decision import Action, Reason, Reply
 from crm_milter.routing.logline import outcome_line
 from crm_milter.rules import conditions

@@ -12,9 +12,10 @@ import pytest
 
 from crm_milter.config import document, keys
 from crm_milter.config.document import Mapping, Node, Sequence
-from crm_milter.config.kinds import Either, Fields, Key, Kind, Several, Table
+from crm_milter.config.kinds import Either, Fields, Key, Several, Table
 from crm_milter.config.load import load, parse
 from crm_milter.config.problems import Problems
+from crm_milter.config.scalars import Kind
 from crm_milter.spam.presets import PRESETS
 
 EXAMPLE = Path(__file__).parents[2] / "milter" / "crm-milter.yaml"

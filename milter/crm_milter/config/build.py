@@ -7,8 +7,8 @@ Here is checked what concerns several keys of one table; what concerns several r
 from dataclasses import dataclass
 from enum import Enum
 
-from crm_milter.config.kinds import Place, Section
 from crm_milter.config.listen import Listener, UnixSocket
+from crm_milter.config.place import Place, Section
 from crm_milter.config.values import spam_filter
 from crm_milter.mailbox import mailbox
 from crm_milter.routing.clients import Network

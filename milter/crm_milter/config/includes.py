@@ -11,7 +11,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from crm_milter.config.build import Entry
-from crm_milter.config.kinds import Either, Key, Section, Several, Text, table
+from crm_milter.config.kinds import Either, Key, Several, table
+from crm_milter.config.place import Section
+from crm_milter.config.scalars import Text
 from crm_milter.config.sources import Sources
 from crm_milter.mailbox import checked_domain
 from crm_milter.rules.fence import keys_outside, outside

@@ -9,19 +9,9 @@ from dataclasses import replace
 from crm_milter.config import build, values
 from crm_milter.config.includes import INCLUDE
 from crm_milter.config.keys_of_service import METRICS, MILTER
-from crm_milter.config.kinds import (
-    Choice,
-    Decimal,
-    Either,
-    Fields,
-    FileText,
-    Flag,
-    Key,
-    Several,
-    Text,
-    table,
-)
+from crm_milter.config.kinds import Either, Fields, Key, Several, table
 from crm_milter.config.rulekeys import AUTOMATIC, COPY, FLOOD
+from crm_milter.config.scalars import Choice, Decimal, FileText, Flag, Text
 from crm_milter.config.shapes import (
     ADDRESS,
     DEAD_LETTERS,

@@ -1,7 +1,8 @@
 """The keys of the sections ``milter`` and ``metrics``: how the service is reached, and watched."""
 
 from crm_milter.config import build, listen, values
-from crm_milter.config.kinds import Key, Several, Text, Whole, table
+from crm_milter.config.kinds import Key, Several, table
+from crm_milter.config.scalars import Text, Whole
 
 MILTER = table(
     'a mapping with the keys of the milter ("listen", ...)',

@@ -19,12 +19,13 @@ from crm_milter.config import document, keys
 from crm_milter.config.build import Entry, MilterSettings, Reload, SpamSettings
 from crm_milter.config.files import Files
 from crm_milter.config.includes import included, within
-from crm_milter.config.kinds import Section
+from crm_milter.config.kinds import Table
 from crm_milter.config.lint import crms, nets, rules
 from crm_milter.config.listen import LONGEST_SOCKET_PATH, UnixSocket
+from crm_milter.config.place import Section
 from crm_milter.config.problems import ConfigError, Problem, Problems
 from crm_milter.config.problems import Path as Where
-from crm_milter.config.reader import INVALID, Reader
+from crm_milter.config.reading import INVALID, Reading
 from crm_milter.config.sources import Disk, Sources
 from crm_milter.routing.decide import Policy
 from crm_milter.rules.table import RuleTable
@@ -82,7 +83,7 @@ def _config(stream: BinaryIO, path: Path, sources: Sources, now: float) -> Confi
     files = Files(problems, sources)
     entries: list[Entry] = []
     with _uncollected():
-        section = _section(stream, Reader(keys.ROOT, problems, files), problems, entries)
+        section = _section(stream, keys.ROOT, problems, files, entries)
         if section is INVALID:
             problems.raise_errors()
         for file, domains in included(section, path, sources):
@@ -95,16 +96,19 @@ def _config(stream: BinaryIO, path: Path, sources: Sources, now: float) -> Confi
         return _checked(section, tuple(entries), path, problems, sources, now)
 
 
-def _section(stream: BinaryIO, reader: Reader, problems: Problems, entries: list[Entry]) -> Any:
+def _section(
+    stream: BinaryIO, root: Table, problems: Problems, files: Files, entries: list[Entry]
+) -> Any:
     """Return the keys of a file, and append its rules to ``entries`` as they are read."""
+    reading = Reading(root.known(), problems, files)
 
     def take_rule(node: document.Node, where: Where) -> None:
-        entry = reader.read(keys.RULE, node, where)
+        entry = keys.RULE.read(reading, node, where)
         if entry is not INVALID:
             entries.append(entry)
 
     tree = document.read(stream, problems, {"rules": take_rule}) or document.Mapping({}, 1)
-    return reader.read(reader.root, tree, ())
+    return root.read(reading, tree, ())
 
 
 def _include(
@@ -113,7 +117,7 @@ def _include(
     """Append the rules of an included file; what is wrong with it is noted."""
     try:
         with sources.open(file, document.MOST_BYTES) as stream:
-            _section(stream, Reader(keys.INCLUDED, problems, files), problems, entries)
+            _section(stream, keys.INCLUDED, problems, files, entries)
     except OSError as error:
         problems.add(0, (), why(error))
     except ConfigError:

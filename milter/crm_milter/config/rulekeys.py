@@ -1,7 +1,8 @@
 """The keys of a rule that have keys of their own."""
 
 from crm_milter.config import build, values
-from crm_milter.config.kinds import Choice, Flag, Key, Several, Text, table
+from crm_milter.config.kinds import Key, Several, table
+from crm_milter.config.scalars import Choice, Flag, Text
 from crm_milter.config.shapes import ADDRESS, SENDER
 from crm_milter.rules.flood import OnFlood, Per
 from crm_milter.rules.rule import AutomaticClass, OnAutomatic

@@ -4,7 +4,8 @@ Shapes are for editors: every valid text has its shape, but not everything of a 
 """
 
 from crm_milter.config import values
-from crm_milter.config.kinds import Fields, FileText, Several, Text
+from crm_milter.config.kinds import Fields, Several
+from crm_milter.config.scalars import FileText, Text
 from crm_milter.mailbox import mailbox
 from crm_milter.rules import fieldpattern
 from crm_milter.rules.moment import moment

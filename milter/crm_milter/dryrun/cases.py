@@ -11,9 +11,11 @@ from pathlib import Path
 from crm_milter import address as addresses
 from crm_milter.config import document, values
 from crm_milter.config.files import Files
-from crm_milter.config.kinds import Fields, Flag, Key, Section, Several, Text, table
+from crm_milter.config.kinds import Fields, Key, Several, table
+from crm_milter.config.place import Section
 from crm_milter.config.problems import ConfigError, Problem, Problems
-from crm_milter.config.reader import INVALID, Reader
+from crm_milter.config.reading import INVALID, Reading
+from crm_milter.config.scalars import Flag, Text
 from crm_milter.config.shapes import ADDRESS, FIELD_NAME
 from crm_milter.config.sources import Disk
 from crm_milter.dryrun.decided import Mail
@@ -53,7 +55,7 @@ def read(path: Path) -> tuple[Case, ...]:
             tree = document.read(stream, problems, {}) or document.Mapping({}, 1)
     except OSError as error:
         raise ConfigError((Problem(str(path), 0, "", why(error)),)) from error
-    found = Reader(_ROOT, problems, Files(problems)).read(_ROOT, tree, ())
+    found = _ROOT.read(Reading(_ROOT.known(), problems, Files(problems)), tree, ())
     problems.raise_errors()
     cases: tuple[Case, ...] = () if found is INVALID else found
     return cases

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from crm_milter.config.build import Entry
-from crm_milter.config.kinds import Section
+from crm_milter.config.place import Section
 from crm_milter.rules.conditions import Condition, ExceptHeaders, From, Headers, Until
 from crm_milter.rules.pattern import Exact
 from crm_milter.rules.rule import Rule

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from crm_milter.config.build import Entry, SpamSettings
 from crm_milter.config.crms import crm_of
-from crm_milter.config.kinds import Section
 from crm_milter.config.lint.crms import targets
+from crm_milter.config.place import Section
 from crm_milter.rules.rule import OnUnauthenticated
 from crm_milter.spam.verdict import field_names
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from crm_milter.config.build import Entry
 from crm_milter.config.international import lookalike, risk
-from crm_milter.config.kinds import Section
+from crm_milter.config.place import Section
 from crm_milter.config.problems import Path
 from crm_milter.rules.pattern import Regex
 from crm_milter.rules.rule import Rule

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from crm_milter import address as addresses
 from crm_milter.config.build import Entry
-from crm_milter.config.kinds import Place, Section
+from crm_milter.config.place import Place, Section
 from crm_milter.config.problems import Severity
 from crm_milter.rules.pattern import (
     AddressList,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from crm_milter import address as addresses
 from crm_milter.config.build import Entry
-from crm_milter.config.kinds import Place, Section
+from crm_milter.config.place import Place, Section
 from crm_milter.rules.pattern import Glob, InDomain, Pattern
 from crm_milter.rules.rule import Rule
 from crm_milter.rules.template import Template

@@ -2,7 +2,7 @@
 
 from crm_milter import address as addresses
 from crm_milter.config.build import Entry
-from crm_milter.config.kinds import Section
+from crm_milter.config.place import Section
 from crm_milter.rules.rule import Rule
 from crm_milter.rules.strangers import domains_of
 from crm_milter.wording import abridged

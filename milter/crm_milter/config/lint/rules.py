@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from crm_milter import address as addresses
 from crm_milter.config.build import Entry
-from crm_milter.config.kinds import Section
 from crm_milter.config.lint import conditions, crms, groups, headers, letters, loops, mailboxes
+from crm_milter.config.place import Section
 from crm_milter.config.problems import Path
 from crm_milter.rules.pattern import (
     AddressList,
