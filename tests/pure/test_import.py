@@ -173,10 +173,10 @@ def test_what_to_remove_and_to_add(run):
     _, out, _ = run(first, second, options=("--unrouted-to", "it@a.example"))
     comments = [line for line in out.splitlines() if line.startswith("#")]
     assert comments == [
-        "# Remove from virtual when the rules are live (the other 1 stay):",
+        "# Remove from virtual when the rules are live (entries to keep: 1):",
         f"#   line 1: help@a.example  {CRM}",
         f"#   line 3: both@a.example  both@a.example, {CRM}",
-        "# Remove from virtual1 when the rules are live (the other 0 stay):",
+        "# Remove from virtual1 when the rules are live (entries to keep: 0):",
         "#   line 1: help@a.example  other@acme.zendesk.com",
         f"#   line 2: @shop.example  {CRM}",
         "# Add there, so that Postfix goes on accepting these addresses:",
@@ -222,6 +222,28 @@ def test_no_file_is_overwritten(run, tmp_path):
     status, _, err = run(f"help@a.example {CRM}\n", options=("--write", str(tmp_path)))
     assert (status, err) == (1, f"crm-milter: {tmp_path}/imported.yaml: file exists\n")
     assert (tmp_path / "imported.yaml").read_text() == "mine"
+
+
+def test_a_missing_directory_is_made_and_its_parent_is_not(run, tmp_path):
+    table = f"help@a.example {CRM}\n"
+    assert run(table, options=("--write", str(tmp_path / "new")))[0] == 0
+    assert load(tmp_path / "new" / "imported.yaml").policy.table.rules
+    status, _, err = run(table, options=("--write", str(tmp_path / "a" / "b")))
+    assert (status, err) == (1, f"crm-milter: {tmp_path}/a/b: no such file or directory\n")
+
+
+@pytest.mark.parametrize("kind", ["hash", "lmdb", "proxy:btree", "texthash", "proxy:cdb"])
+def test_a_table_may_be_named_as_in_main_cf(run, tmp_path, capsys, kind):
+    (tmp_path / "virtual").write_text(f"help@a.example {CRM}\n")
+    assert main(["import", f"{kind}:{tmp_path}/virtual"]) == 0
+    assert f"# Remove from {tmp_path}/virtual when the rules are live" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["pcre", "mysql", "inline"])
+def test_a_table_that_is_no_list_of_entries_is_not_read(run, tmp_path, capsys, kind):
+    (tmp_path / "virtual").write_text(f"help@a.example {CRM}\n")
+    assert main(["import", f"{kind}:{tmp_path}/virtual"]) == 1
+    assert "no such file or directory" in capsys.readouterr().err
 
 
 def test_circles_and_odd_files_end(run):

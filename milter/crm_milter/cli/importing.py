@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from crm_milter.wording import why
 
 _NO_MAILBOX = "# unrouted_to: ADDRESS     # the fallback mailbox, see crm-milter.yaml(5)"
 _SHOWN = 100
+_TYPE = re.compile(r"^(proxy:)?(hash|btree|cdb|dbm|lmdb|texthash):(?=/)")
 _SHOWN_DOMAINS = 5
 
 
@@ -50,7 +52,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
         help="fallback mailbox to write",
     )
     command.add_argument(
-        "--write", type=Path, metavar="DIR", help="write the files there instead of printing them"
+        "--write",
+        type=Path,
+        metavar="DIR",
+        help="write the files to this directory (made if missing) instead of printing them",
     )
 
 
@@ -67,7 +72,7 @@ def import_aliases(options: argparse.Namespace) -> int:
     """
     found: list[Entry] = []
     problems: list[Problem] = []
-    for name in options.files:
+    for name in map(_source, options.files):
         of_file = Problems(name, _SHOWN)
         try:
             data = read_stdin() if name == "-" else Path(name).read_bytes()
@@ -88,6 +93,11 @@ def import_aliases(options: argparse.Namespace) -> int:
         return EX_NO
     status = _print(result, found, options)
     return EX_NO if problems or tables.tangled else status
+
+
+def _source(name: str) -> str:
+    """Return the file of a table, whose name may be that in main.cf, with its type."""
+    return name if os.path.lexists(name) else _TYPE.sub("", name)
 
 
 def _is_crm(more: list[str]) -> Callable[[str], bool]:
@@ -139,6 +149,7 @@ def _write(folder: Path, files: list[tuple[str, list[str]]]) -> None:
     for name, _ in files:
         if (folder / name).exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder / name))
+    folder.mkdir(exist_ok=True)
     for name, lines in files:
         (folder / name).write_text("".join(f"{line}\n" for line in lines), "utf-8")
         print(f"# written: {folder / name}")
@@ -150,7 +161,7 @@ def _report(result: Import, found: list[Entry]) -> Iterator[str]:
         drop = [each for each in result.drop if each.file == file]
         kept = sum(each.file == file for each in found) - len(drop)
         if drop:
-            yield f"\n# Remove from {file} when the rules are live (the other {kept} stay):"
+            yield f"\n# Remove from {file} when the rules are live (entries to keep: {kept}):"
             drop.sort(key=lambda each: each.line)
             yield from (f"#   line {each.line}: {each}" for each in drop)
     if result.add:
