@@ -9,6 +9,7 @@ import errno
 import io
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -28,13 +29,24 @@ _STDOUT, _STDERR = 1, 2
 Command = Callable[[argparse.Namespace], int]
 
 
+class Wrapped(argparse.HelpFormatter):
+    """Breaks lines at blanks only: "crm-milter" and paths stay whole, to be copied."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = self._split_lines(text, width - len(indent))
+        return "\n".join(f"{indent}{line}" for line in lines)
+
+
 def add_command(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, function: Command
 ) -> argparse.ArgumentParser:
     """Add a command whose help is the docstring of its function."""
     words = (function.__doc__ or "").strip()
     summary = words.splitlines()[0].rstrip(".")
-    command = commands.add_parser(name, help=summary, description=words)
+    command = commands.add_parser(name, help=summary, description=words, formatter_class=Wrapped)
     command.add_argument(
         "--config",
         type=Path,
@@ -54,6 +66,7 @@ def say(line: str) -> None:
 
 def asks(question: str) -> bool:
     """Ask a person and return whether the answer is yes."""
+    sys.stdout.flush()  # what the question is about comes first
     say(f"{question}? [y/N]")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
