@@ -41,9 +41,9 @@ def abridged(items: list[str] | str) -> str:
     return f"{items[0]} (+{len(items) - 1})" if len(items) > 1 else "".join(items) or "-"
 
 
-def counted(number: int, noun: str) -> str:
-    """Return ``1 rule`` or ``2 rules``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str, several: str = "") -> str:
+    """Return ``1 rule`` or ``2 rules``, or with a plural of its own ``2 entries``."""
+    return f"{number} {noun if number == 1 else several or f'{noun}s'}"
 
 
 def and_more(items: Sequence[str], most: int) -> str:

@@ -157,9 +157,9 @@ def test_an_instance_that_is_not_attached_has_no_table(sites, monkeypatch):
     (sites[0].postfix.config / "crm-milter-aliases").unlink(missing_ok=True)
     accepted(sites[0])
     status, said = write(sites[0])
-    assert (status, "no Postfix instance is attached" in said) == (0, True)
+    assert (status, "no Postfix instance uses one" in said) == (0, True)
     assert not (sites[0].postfix.config / "crm-milter-aliases").exists()
     monkeypatch.setattr(in_force, "all_instances", list)
     said_all: list[str] = []
     assert in_force.write(sites[0].yaml, None, said_all.append, said_all.append)
-    assert said_all == ["no virtual alias table to write: no Postfix instance is attached"]
+    assert said_all == ["no virtual alias table to write: no Postfix instance uses one"]

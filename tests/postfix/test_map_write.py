@@ -29,11 +29,11 @@ def test_written_once_and_again_only_after_a_change(site):
     assert query(site) == IT
     done = site.run("map", "--write")
     table = f"hash:{site.postfix.config}/crm-milter-aliases"
-    assert (done.returncode, done.stdout) == (0, f"{table}: unchanged, 1 entries\n")
+    assert (done.returncode, done.stdout) == (0, f"{table}: unchanged, 1 entry\n")
     assert files(site) == before
     site.yaml.write_text(site.yaml.read_text().replace(IT, BOSS))
     done = site.run("map", "--write")
-    assert (done.returncode, done.stdout) == (0, f"{table}: written, 1 entries\n")
+    assert (done.returncode, done.stdout) == (0, f"{table}: written, 1 entry\n")
     assert query(site) == BOSS
     after = files(site)
     assert sorted(after) == sorted(before)

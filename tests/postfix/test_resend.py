@@ -96,7 +96,7 @@ def test_what_was_handed_in_is_not_handed_in_again(lab, sinks, tmp_path):
     assert resend(lab, tmp_path, box)[0] == 0
     assert [each.name for each in (box / "cur").iterdir()] == [f"{path.name}:2,P"]
     assert not path.exists()
-    assert resend(lab, tmp_path, box) == (0, "0 messages, 0 left\n", "")
+    assert resend(lab, tmp_path, box) == (0, "0 messages, 0 not sent\n", "")
     status, out, err = resend(lab, tmp_path, tmp_path / "copy")
     assert (status, out[:18], err) == (0, "sent again before:", "")
     status, out, err = resend(lab, tmp_path, "-", stdin=(tmp_path / "copy").read_bytes())

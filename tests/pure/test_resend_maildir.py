@@ -59,7 +59,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_sent(box, sent, capsys):
     assert resend(box, box.parent / "c.yaml") == 1
     out, err = capsys.readouterr()
     assert len(sent) == 2
-    assert out.endswith("4 messages, 2 left\n")
+    assert out.endswith("4 messages, 2 not sent\n")
     assert f"crm-milter: {box}/new/1.a.b: no such file or directory\n" in err
     assert f"crm-milter: {box}/new/1.c: is a directory\n" in err
     assert names(box) == ["cur/0.a.b:2,P", "cur/2.a.b:2,P", "new/1.a.b", "new/1.c"]
@@ -70,7 +70,7 @@ def test_what_cannot_be_marked_is_named_and_the_rest_is_sent(box, sent, capsys):
     assert resend(box, box.parent / "c.yaml") == 1
     out, err = capsys.readouterr()
     assert len(sent) == 3
-    assert out.endswith("3 messages, 1 left\n")
+    assert out.endswith("3 messages, 1 not sent\n")
     assert f"crm-milter: {box}/new/0.a.b: cannot be marked as sent again: " in err
 
 

@@ -181,7 +181,7 @@ def test_check_says_that_there_are_no_rules(write, text):
     config = write(text)
     done = run("check", "--config", config)
     assert done.returncode == 0
-    assert done.stdout == f"{config}: OK, 0 rules, but there are no rules: no mail is routed\n"
+    assert done.stdout == f"{config}: OK, but there are no rules: no mail is rerouted\n"
 
 
 BAD = {

@@ -49,8 +49,9 @@ def check(options: argparse.Namespace) -> int:
     if options.json:
         print(_as_json(options.config, config))
         return EX_OK
-    count = counted(len(config.policy.table.rules), "rule")
-    print(f"{options.config}: OK, {count}{_no_rules(config)}")
+    rules = config.policy.table.rules
+    count = f", {counted(len(rules), 'rule')}" if rules else _no_rules(config)
+    print(f"{options.config}: OK{count}")
     return EX_OK
 
 
@@ -131,7 +132,7 @@ def _check_postfix(options: argparse.Namespace, config: Config) -> int:
 
 def _no_rules(config: Config) -> str:
     """Return the word on a file without rules: it is valid, and easily not what was meant."""
-    return "" if config.policy.table.rules else ", but there are no rules: no mail is routed"
+    return "" if config.policy.table.rules else ", but there are no rules: no mail is rerouted"
 
 
 def _as_json(

@@ -60,7 +60,7 @@ def resend_mail(options: argparse.Namespace) -> int:
         say(f"{error.filename or options.messages}: {why(error)}")
         return EX_NO
     if len(paths) != 1:
-        print(f"{counted(len(paths), 'message')}, {len(left)} left")
+        print(f"{counted(len(paths), 'message')}, {len(left)} not sent")
     return EX_NO if left else EX_OK
 
 

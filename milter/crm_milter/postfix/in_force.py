@@ -17,6 +17,7 @@ from crm_milter.postfix.aliases import AliasError
 from crm_milter.postfix.instances import all_instances
 from crm_milter.postfix.postconf import Postconf, PostfixError
 from crm_milter.postfix.site import Site
+from crm_milter.wording import counted
 
 Say = Callable[[str], None]
 
@@ -51,7 +52,7 @@ def _write_all(config: Config, path: Path, directory: Path | None, show: Say, sa
         show(f"no virtual alias table to write: {error}")
         return True
     if not attached:
-        show("no virtual alias table to write: no Postfix instance is attached")
+        show("no virtual alias table to write: no Postfix instance uses one")
     done = [_write(site, show, say) for site in attached]  # each, even if one fails
     return all(done)
 
@@ -79,5 +80,6 @@ def write_one(site: Site, *, force: bool = False) -> list[str]:
         # A running smtpd reads texthash, regexp and pcre only once.
         site.postconf.run("postfix", "reload")
     state = "written" if is_new else "unchanged"
-    aliases = f"{alias_file.table(site)}: {state}, {len(site.aliases)} entries"
+    size = counted(len(site.aliases), "entry", "entries")
+    aliases = f"{alias_file.table(site)}: {state}, {size}"
     return [aliases, *([f"{patternfile.table(site)}: written"] if has_patterns else [])]
