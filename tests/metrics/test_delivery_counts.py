@@ -1,5 +1,6 @@
 """Deliveries as the exporter counts them: equal to the log of a real Postfix, whatever happens."""
 
+import json
 import os
 import random
 import re
@@ -326,6 +327,37 @@ def test_a_state_that_is_damaged_means_from_now_on(followed, tmp_path):
     wait_for("the metric", lambda: host.exporter.counts("delivery_log_readable"))
     host.send("sales@solarmora.com")
     wait_for("the count", lambda: host.counts() == {("sales", "target", "sent"): 1})
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        7,
+        "end",
+        [],
+        {},
+        {"inode": [1], "offset": 0, "print": "", "length": 0},
+        {"inode": None, "offset": -5, "print": "", "length": 0},
+        {"inode": None, "offset": 1 << 70, "print": "", "length": 1},
+        {"inode": None, "offset": 9, "print": 1, "length": 1 << 40},
+        {"inode": ["a", None], "offset": 9.5, "print": "", "length": True},
+    ],
+)
+def test_a_place_that_is_damaged_is_said_once_and_counting_goes_on(followed, tmp_path, place):
+    host = followed()
+    host.send("sales@solarmora.com")
+    host.settle()
+    host.lab.milter.stop()
+    path = tmp_path / "deliveries.json"
+    word = json.loads(path.read_text())
+    word["positions"] = dict.fromkeys(word["positions"], place)
+    path.write_text(json.dumps(word))
+    host.start()
+    wait_for("the metric", lambda: host.exporter.counts("delivery_log_readable"))
+    host.send("sales@solarmora.com")
+    wait_for("the count", lambda: host.counts() == {("sales", "target", "sent"): 1})
+    assert host.exporter.value("deliveries_dropped_total") == 1
+    assert len(host.lab.milter.lines("is not usable, deliveries are counted from now on")) == 1
 
 
 def test_a_follower_that_dies_is_replaced_and_loses_nothing(followed):

@@ -11,7 +11,7 @@ import pytest
 
 from crm_milter.trace.deliveries import Ours, Tracker
 from crm_milter.trace.file import LogError
-from crm_milter.trace.journal_tail import JournalTail
+from crm_milter.trace.journal_tail import JournalTail, is_place
 from lab.base import scratch, wait_for
 
 JOURNALD = Path("/lib/systemd/systemd-journald")
@@ -118,6 +118,38 @@ def test_a_journalctl_that_ends_is_trouble_and_is_started_again(journal: Journal
     journal.write("2|postfix/qmgr|4bXq1Z0abd: removed")
     assert b"4bXq1Z0abd: removed" in read(tail, 1)[-1]
     tail.close()
+
+
+@pytest.mark.parametrize("cursor", ["x", "s=1;i=zz", "s=" + "0" * 31, ";;"])
+def test_a_cursor_that_journalctl_refuses_is_forgotten(journal: Journal, cursor: str) -> None:
+    tail = journal.tail({"cursor": cursor})
+    with pytest.raises(LogError, match="it is read from now on"):
+        wait_for("the end", tail.lines)
+    journal.write("2|postfix/qmgr|4bXq1Z0abe: removed")
+    assert b"4bXq1Z0abe: removed" in read(tail, 1)[-1]
+    tail.close()
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ({"cursor": "s=1"}, True),
+        ({"cursor": "a\0b"}, False),
+        ({"cursor": 5}, False),
+        ({"cursor": None}, False),
+        ({"since": 1.5}, True),
+        ({"since": "1"}, False),
+        ({"since": float("nan")}, False),
+        ({"since": float("inf")}, False),
+        ({"since": -1}, False),
+        ([], False),
+        ("x", False),
+        (None, True),
+        ({}, True),
+    ],
+)
+def test_places_that_can_be_gone_on_from(place: object, expected: bool) -> None:
+    assert is_place(place) is expected
 
 
 def test_a_directory_without_a_journal_has_no_lines(tmp_path: Path) -> None:

@@ -85,8 +85,11 @@ class Memory:
         self._log = log
         self._complained = False
 
-    def recall(self, is_usable: Callable[[dict[str, Any], bool], None]) -> None:
-        """Hand over what was saved last, and whether it is that of an earlier service."""
+    def recall(self, is_usable: Callable[[dict[str, Any], bool], None]) -> bool:
+        """Hand over what was saved last, and whether it is that of an earlier service.
+
+        Returns False if it is damaged.
+        """
         word = self._board.read()
         is_earlier = word is None
         try:
@@ -101,6 +104,8 @@ class Memory:
                 f"warning: {self._path} is not usable, deliveries are counted from now on: "
                 f"{why(error) if isinstance(error, OSError) else error}"
             )
+            return False
+        return True
 
     def save(self, word: dict[str, Any]) -> None:
         """Save all of it, such that there is the old one or the new one."""
@@ -139,7 +144,9 @@ class Follower:
         self._retry_at = self._save_at = 0.0
         self._is_changed = True
         self._is_busy = True
-        memory.recall(self._go_on)
+        if not memory.recall(self._go_on):
+            self._tracker = Tracker(wanted.rules, DELIVERY_SECONDS.bounds)
+            self._tracker.dropped += 1  # how many there were is not known
 
     def pause(self) -> float:
         """Return how many seconds to wait for the next step."""
@@ -161,8 +168,9 @@ class Follower:
             each.close()
 
     def _go_on(self, word: dict[str, Any], is_earlier: bool) -> None:
+        positions = live.checked(word["positions"])
         self._tracker.restore(word["tracker"])
-        self._positions = dict(word["positions"])
+        self._positions = positions
         if is_earlier:  # rules that are gone have their numbers as long as the service runs
             self._tracker.forget_all_but(self._rules)
 

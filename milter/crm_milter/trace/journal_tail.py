@@ -17,10 +17,19 @@ from crm_milter.trace.sources import journal_matches
 from crm_milter.wording import why
 
 _CHUNK = 1 << 18
+_END_OF_TIME = 1e11  # seconds; journalctl knows no later ones
 _LONGEST = 1 << 20  # bytes of an entry; a longer one is skipped
 _FIELDS = "MESSAGE,SYSLOG_IDENTIFIER,SYSLOG_PID,_PID,_HOSTNAME"
 
 Position = dict[str, Any]
+
+
+def is_place(value: Any) -> bool:
+    """Tell whether this is a position, or the lack of one: a file may have been damaged."""
+    if isinstance(value, dict) and "cursor" in value:
+        return isinstance(value["cursor"], str) and value["cursor"].isprintable()
+    since = value.get("since") if isinstance(value, dict) else value
+    return since is None or (isinstance(since, int | float) and 0 <= since < _END_OF_TIME)
 
 
 class JournalTail:
@@ -101,6 +110,9 @@ class JournalTail:
         said = process.stderr.read(1000) if process.stderr else b""
         words = said.decode("utf-8", "replace").strip().lower()
         self.close()
+        if "cursor" in self.position and "cursor" in words:  # "failed to seek to cursor"
+            self.position = {"since": time.time()}
+            words += "; it is read from now on"
         return LogError(f"journalctl: {words or f'exited with status {status}'}")
 
     def _line(self, entry: bytes) -> bytes:

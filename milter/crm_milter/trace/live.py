@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from crm_milter.trace import journal_tail, tail
 from crm_milter.trace.file import LogError
 from crm_milter.trace.journal_tail import JournalTail
 from crm_milter.trace.sources import PLACES, has_journal, live_file
@@ -43,6 +44,15 @@ def sources(logs: tuple[str, ...], positions: Mapping[str, Any]) -> list[Live]:
         place = positions.get(JournalTail.name)
         found.append(JournalTail(place, ours_alone=bool(files)))
     return found
+
+
+def checked(positions: Any) -> dict[str, Any]:
+    """Return positions as they were saved; raises ValueError if there is one that cannot be."""
+    for name, place in dict(positions).items():
+        is_place = journal_tail.is_place if name == JournalTail.name else tail.is_place
+        if not is_place(place):
+            raise ValueError(f"the place in {name} is damaged")
+    return dict(positions)
 
 
 def _found() -> tuple[str, ...]:

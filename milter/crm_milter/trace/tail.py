@@ -28,6 +28,23 @@ _EVER = datetime.fromtimestamp(0, UTC)
 Position = dict[str, Any]  # as JSON has it
 
 
+def is_place(value: Any) -> bool:
+    """Tell whether this is a position, or the lack of one: a file may have been damaged."""
+    if value is None:
+        return True
+    with suppress(LookupError, TypeError, ValueError):
+        offset, length, inode = value["offset"], value["length"], value["inode"]
+        numbers = (offset, length, *(inode or ()))
+        return (
+            all(type(each) is int for each in numbers)
+            and 0 <= length <= min(offset, _PRINT)
+            and offset < 1 << 63
+            and (inode is None or len(inode) == 2)
+            and isinstance(value["print"], str)
+        )
+    return False
+
+
 class Tail:
     """Lines that are appended to a file; without a position, those from now on."""
 
