@@ -23,19 +23,19 @@ def answering(lab: Lab) -> Iterator[Answering]:
     threads: list[threading.Thread] = []
     over = threading.Event()
 
-    def answer(sender: str, service: str, delay: float) -> None:
+    def answer(sender: str, service: str, delay: float, to: str) -> None:
         while not over.is_set():
             for each in lab.sink.received:
                 found = re.search(rb"^From: (\S*crm-milter-case-\S+)", each.data, re.MULTILINE)
                 if found and each.recipient == "support@crm.example":
                     time.sleep(delay)
-                    to = found[1].decode().strip()
-                    smtp.send(lab.postfix.ports[service], f"<{sender}>", [f"<{to}>"], ANSWER)
+                    rcpt = f"<{to or found[1].decode().strip()}>"
+                    smtp.send(lab.postfix.ports[service], f"<{sender}>", [rcpt], ANSWER)
                     return
             time.sleep(0.05)
 
-    def start(sender: str, service: str = "smtp", delay: float = 0.0) -> None:
-        threads.append(threading.Thread(target=answer, args=(sender, service, delay)))
+    def start(sender: str, service: str = "smtp", delay: float = 0.0, to: str = "") -> None:
+        threads.append(threading.Thread(target=answer, args=(sender, service, delay, to)))
         threads[-1].start()
 
     yield start
@@ -65,7 +65,8 @@ def test_a_case_is_opened(screen: Screen, answering: Answering, lab: Lab) -> Non
 def test_the_message_comes_back(screen: Screen, answering: Answering) -> None:
     answering("")
     status, text = screen("help@solarmora.com", "--until-case", "1m")
-    _, result, advice = last(text)
+    _, result, advice, more = last(text)
+    assert "RFC 3834" in more
     assert re.fullmatch(
         r"bounced later: the CRM accepted the message and returned it after \d s", result
     )
@@ -79,6 +80,30 @@ def test_no_answer_comes(screen: Screen) -> None:
     assert re.fullmatch(r"no acknowledgement: no mail to <TOKEN@\S+> within 2 s", result)
     assert len(advice) == 2
     assert status == 1
+
+
+def test_a_report_that_comes_to_dead_letters_is_named(
+    screen: Screen, answering: Answering, lab: Lab
+) -> None:
+    """The mailbox is the envelope sender, so what the CRM bounces comes there."""
+    answering("", to="lost@solarmora.com")
+    text = "dead_letters: lost@solarmora.com\n" + MORE_RULES
+    status, said = screen("help@solarmora.com", "--until-case", "5s", text=text)
+    _, result, advice, _ = last(said)
+    assert result.startswith("no acknowledgement: ")
+    assert advice.startswith(
+        "  but a delivery report came to <lost@solarmora.com>: perhaps the CRM"
+    )
+    assert status == 1
+
+
+def test_other_mail_to_dead_letters_is_no_report(
+    screen: Screen, answering: Answering, lab: Lab
+) -> None:
+    answering("bob@solarmora.com", to="lost@solarmora.com")
+    text = "dead_letters: lost@solarmora.com\n" + MORE_RULES
+    _, said = screen("help@solarmora.com", "--until-case", "5s", text=text)
+    assert "delivery report" not in said
 
 
 def test_an_answer_that_is_refused_is_one(screen: Screen, answering: Answering) -> None:

@@ -59,6 +59,11 @@ def wait(
         time.sleep(min(_GLANCE, max(0.0, seconds - (now - sent_at))))
 
 
+def reported(box: str, sources: list[Source]) -> bool:
+    """Tell whether a report came to the mailbox for dead letters, which was the envelope sender."""
+    return any(not from_ for from_, _ in _seen(box, sources))
+
+
 def _seen(sender: str, sources: list[Source]) -> Iterator[tuple[str, str]]:
     """Yield the senders of mail to an address, and why it was refused."""
     wanted = addresses.normalise(sender)
@@ -93,13 +98,19 @@ def shown(found: Acknowledgement | None, sender: str, seconds: float) -> str:
     return f"case opened: acknowledged by <{found.sender}> {after}"
 
 
-def advice(found: Acknowledgement | None, sender: str, say: Callable[[str], None]) -> None:
-    """Say what to do about it."""
-    if found is None:
+def advice(
+    found: Acknowledgement | None, sender: str, box: str, say: Callable[[str], None]
+) -> None:
+    """Say what to do about it; ``box`` is where a report came to meanwhile, if one did."""
+    if found is None and box:
+        say(f"  but a delivery report came to <{box}>: perhaps the CRM bounced the message later")
+        say("  the report names the message: look for the test message's subject in it")
+    elif found is None:
         say("  does the CRM send an acknowledgement (auto-response rule) for this address?")
         domain = sender.rpartition("@")[2]
         say(f"  mail to {domain} has to come to this server; otherwise use --from")
     elif not found.sender:
         say("  its report says why: look at the address in the CRM, and who may write to it")
+        say("  the log cannot tell a report from an acknowledgement with a null sender (RFC 3834)")
     elif found.refusal:
         say("  this server has no mailbox for that sender, and refused the acknowledgement")

@@ -161,18 +161,20 @@ def run(
     for advice in result.advice:
         say(f"  {advice}")
     if probe.until_case and result.outcome is Outcome.ARRIVED:
-        return _case(probe, sources, sent_at, say)
+        return _case(planned, sources, sent_at, say)
     return result.outcome
 
 
 def _case(
-    probe: Probe, sources: list[Source], sent_at: float, say: Callable[[str], None]
+    planned: Plan, sources: list[Source], sent_at: float, say: Callable[[str], None]
 ) -> Outcome:
     """Wait for the CRM's acknowledgement, say what is known, and return the outcome."""
+    probe, box = planned.probe, planned.expected.dead_letters
     say(f"case      waiting for mail to <{probe.sender}>")
     found = acknowledgement.wait(probe.sender, sources, probe.until_case, sent_at)
     say(printable(acknowledgement.shown(found, probe.sender, probe.until_case)))
-    acknowledgement.advice(found, probe.sender, say)
+    is_reported = found is None and box and acknowledgement.reported(box, sources)
+    acknowledgement.advice(found, probe.sender, box if is_reported else "", say)
     if found is None:
         return Outcome.NO_CASE
     return Outcome.CASE_OPENED if found.sender else Outcome.CASE_BOUNCED
