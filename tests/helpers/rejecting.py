@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
+
 from lab import smtp
 from lab.sink import Sink
 from lab.whole import Lab
@@ -57,6 +59,22 @@ def world(make_lab) -> Iterator[tuple[Lab, dict[str, Sink]]]:
             },
         )
         yield lab, sinks
+
+
+@pytest.fixture(scope="module")
+def both(make_module_lab) -> Iterator[tuple[Lab, dict[str, Sink]]]:
+    """A lab and the servers of its targets, one for all tests of a module."""
+    with world(make_module_lab) as made:
+        yield made
+
+
+@pytest.fixture
+def lab(both: tuple[Lab, dict[str, Sink]]) -> Lab:
+    """The lab, with servers that reject mail."""
+    lab, sinks = both
+    lab.fresh()
+    reject(sinks)
+    return lab
 
 
 def reject(sinks: dict[str, Sink]) -> None:

@@ -11,31 +11,18 @@ from collections import Counter
 from dataclasses import dataclass
 from random import Random
 
-import pytest
 from configs import LONG
-from rejecting import LOST, WAYS, accept, body, bounce_later, deliver, reject, resend, world
+from rejecting import LOST, WAYS, accept, body, both, bounce_later, deliver, lab, resend
 
 from lab import smtp
+
+__all__ = ["both", "lab"]  # fixtures
 
 NUMBER = 1000 if LONG else 40
 CUSTOMERS = ("joe@customer.example", "Jane+x=y@Kunde.example", "")
 RET = ("", " RET=HDRS", " RET=FULL ENVID=own")
 NOTIFY = ("", " NOTIFY=NEVER", " NOTIFY=FAILURE,DELAY", " NOTIFY=NEVER ORCPT=rfc822;v@x.example")
 ID = re.compile(rb"(?m)^X-Number: (\d+)\r?$")
-
-
-@pytest.fixture(scope="module")
-def both(make_module_lab):
-    with world(make_module_lab) as made:
-        yield made
-
-
-@pytest.fixture
-def lab(both):
-    lab, sinks = both
-    lab.fresh()
-    reject(sinks)
-    return lab
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,16 @@
 """What the CRM rejected is handed in again by ``crm-milter resend``, once, and to the byte."""
 
+import os
 import re
 
 import pytest
 from letter import JOE
-from rejecting import accept, bounce_later, deliver, reject, resend, world
+from rejecting import accept, both, bounce_later, deliver, lab, resend
 
+from crm_milter.resend.record import Record
 from lab.base import wait_for
 
-
-@pytest.fixture(scope="module")
-def both(make_module_lab):
-    with world(make_module_lab) as made:
-        yield made
-
-
-@pytest.fixture
-def lab(both):
-    lab, sinks = both
-    lab.fresh()
-    reject(sinks)
-    return lab
+__all__ = ["both", "lab"]  # fixtures
 
 
 @pytest.fixture
@@ -101,8 +91,38 @@ def test_what_was_handed_in_is_not_handed_in_again(lab, sinks, tmp_path):
     assert (status, out[:18], err) == (0, "sent again before:", "")
     status, out, err = resend(lab, tmp_path, "-", stdin=(tmp_path / "copy").read_bytes())
     assert (status, out[:18], err) == (0, "sent again before:", "")
+    status, out, err = resend(lab, tmp_path, tmp_path / "copy", "--dry-run")
+    assert (status, out[:18], err) == (0, "sent again before:", "")
     lab.postfix.wait_empty_queue()
     assert len(sinks["refuse.example"].received) == 1
+
+
+def test_a_dry_run_writes_nothing(lab, sinks, tmp_path):
+    rejected(lab, sinks, "refuse")
+    (path,) = deliver(lab, tmp_path / "box")
+    state = tmp_path / "none"
+    status, out, err = resend(lab, state, path, "--dry-run")
+    assert (status, out[:17], err) == (0, "would send again:", "")
+    assert not state.exists()
+    (tmp_path / "resent").mkdir()
+    status, out, err = resend(lab, tmp_path, path, "--dry-run")
+    assert (status, out[:17]) == (0, "would send again:")
+    record = tmp_path / "resent"
+    assert err == (
+        f"crm-milter: warning: cannot tell what was sent again before: {record}: is a directory\n"
+    )
+
+
+def test_a_record_that_cannot_be_written_is_named(tmp_path):
+    path = tmp_path / "resent"
+    path.touch()
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with pytest.raises(OSError, match="resent") as caught:
+            Record(descriptor, path).add("known", "4bXq1Z")
+    finally:
+        os.close(descriptor)
+    assert caught.value.filename == str(path)
 
 
 def test_a_crm_that_still_rejects_gives_a_new_report_that_can_be_handed_in(lab, sinks, tmp_path):

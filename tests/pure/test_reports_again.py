@@ -117,3 +117,52 @@ def test_a_report_without_its_end_is_refused(letters):
     said = "its end is missing, and with it perhaps some of the message"
     assert refused(letters, report(b"--4bXq1Z--", b"")) == said
     assert refused(letters, report(b"help.\n\n--4bXq1Z--\n", b"he")) == said
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        b"failed (permanent)",
+        b"(a (nested) comment) Failed",
+        b"failed(no space)",
+        b"FAILED (a)(b)",
+        b"failed\n (on a line of its own)",
+    ],
+)
+def test_an_action_with_a_comment(letters, action):
+    assert letters.letter(report(b"Action: failed", b"Action: " + action)).recipients == HELP
+
+
+@pytest.mark.parametrize(
+    "action", [b"delayed (failed)", b"(failed)", b"relayed (not failed)", b"failed ("]
+)
+def test_a_comment_is_no_action(letters, action):
+    assert "and no failure" in refused(letters, report(b"Action: failed", b"Action: " + action))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        b"rfc822; help@solarmora.com (Help Desk)",
+        b"rfc822;<help@solarmora.com> (a) (b)",
+        b"RFC822 ; help@solarmora.com",
+        b"utf-8; help@solarmora.com",
+        b"help@solarmora.com",
+        b"rfc822;\n help@solarmora.com",
+    ],
+)
+def test_an_address_however_it_is_written(letters, address):
+    assert letters.letter(report(b"rfc822;help@solarmora.com", address)).recipients == HELP
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'report-type="Delivery-Status"',
+        b"report-type=global-delivery-status",
+        b"report-type = delivery-status",
+    ],
+)
+def test_the_type_of_a_report_however_it_is_written(letters, value):
+    octets = report(b"report-type=delivery-status", value)
+    assert letters.letter(octets).message == MESSAGE.replace(b"\n", b"\r\n")

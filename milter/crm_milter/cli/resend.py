@@ -54,7 +54,7 @@ def resend_mail(options: argparse.Namespace) -> int:
     server = options.via or _server(options)
     try:
         paths = list(_paths(options.messages))
-        with nullcontext() if options.dry_run else record.opened() as known:
+        with nullcontext(_read()) if options.dry_run else record.opened() as known:
             left = [each for each in paths if not _resent(each, letters, server, known, options)]
     except OSError as error:
         say(f"{error.filename or options.messages}: {why(error)}")
@@ -66,6 +66,14 @@ def resend_mail(options: argparse.Namespace) -> int:
 
 def _server(options: argparse.Namespace) -> tuple[str, int]:
     return ("", 0) if options.dry_run else mailserver.smtpd(options.config_directory)
+
+
+def _read() -> record.Record | None:
+    try:
+        return record.read()
+    except OSError as error:
+        say(f"warning: cannot tell what was sent again before: {record.path()}: {why(error)}")
+        return None
 
 
 def _paths(name: str) -> Iterator[Path]:
@@ -92,15 +100,13 @@ def _resent(
     except (NotOursError, OSError) as error:
         say(f"{path}: {why(error) if isinstance(error, OSError) else printable(str(error))}")
         return False
-    if known is None:
-        print(f"would send again: {_words(letter)} size={len(letter.message)} {path}")
-        return True
-    before = known.queue_id(letter.known_as)
-    if before:
+    if before := known.queue_id(letter.known_as) if known else "":
         print(f"sent again before: {_words(letter)} queue_id={before} {path}")
+    elif known is None or options.dry_run:
+        print(f"would send again: {_words(letter)} size={len(letter.message)} {path}")
     elif not _sent(letter, server, known, path):
         return False
-    return _marked(path)
+    return options.dry_run or _marked(path)
 
 
 def _marked(path: Path) -> bool:

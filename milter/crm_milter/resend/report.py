@@ -14,6 +14,7 @@ _WHOLE = ("message/rfc822", "message/global")
 _HEADER = ("text/rfc822-headers", "message/global-headers")
 _BLANK_LINE = re.compile(rb"\r?\n[ \t]*\r?\n")
 _EMPTY_LINE = re.compile(rb"(?:\A|\n)\r?\n")
+_COMMENT = re.compile(r"\([^()]*\)")
 _ESCAPED = re.compile(r"\\x\{([0-9A-Fa-f]{2,6})\}")
 
 Fields = dict[str, str]  # by name, in lower case
@@ -32,7 +33,7 @@ class Report(NamedTuple):
 
     def said(self, name: str) -> tuple[str, ...]:
         """Return the addresses in a field of those recipients that it failed for."""
-        failed = [each for each in self.recipients if each.get("action", "").lower() == "failed"]
+        failed = [each for each in self.recipients if _action(each) == "failed"]
         return tuple(dict.fromkeys(address(each[name]) for each in failed if name in each))
 
 
@@ -55,7 +56,16 @@ def address(field: str) -> str:
     """Return the address in "rfc822; address", and what RFC 6533 has embedded in it."""
     kind, semicolon, rest = field.partition(";")
     plain = rest if semicolon else kind  # some servers leave the type out
+    plain = re.sub(r"(?<=\S)\s+\(.*\)\s*\Z", "", plain)  # a comment
     return unescaped(plain.strip().removeprefix("<").removesuffix(">"))
+
+
+def _action(fields: Fields) -> str:
+    """Return what was done for a recipient, without comments (RFC 3464 section 2.1.1)."""
+    action = fields.get("action", "?")
+    while action != (less := _COMMENT.sub(" ", action)):
+        action = less
+    return action.strip().lower()
 
 
 def unescaped(plain: str) -> str:
@@ -89,7 +99,7 @@ def take_apart(octets: bytes, head: "Message[str, str]") -> Report:
         elif kind in _HEADER:
             cut = True
     report = Report(status[0] if status else {}, status[1:], message or b"")
-    actions = sorted({each.get("action", "?").lower() for each in report.recipients})
+    actions = sorted({_action(each) for each in report.recipients})
     if "failed" not in actions:
         raise NotOursError(f"it reports {', '.join(actions) or 'nothing'}, and no failure")
     if not message or message.isspace():
