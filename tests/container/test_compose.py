@@ -1,6 +1,7 @@
 """postfix/compose.yaml as podman-compose runs it, and what the images do by themselves."""
 
 import os
+import re
 import shutil
 import smtplib
 import subprocess
@@ -40,6 +41,13 @@ class Site:
             check=False,
         )
         assert done.returncode == 0, done.stderr
+
+    def has_delivered(self) -> bool:
+        """Tell whether the metrics have a delivery to a target."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics", timeout=10) as page:
+            text = page.read().decode()
+        sent = r'crm_milter_deliveries_total\{(?=.*kind="target")(?=.*outcome="sent")[^}]*\} [1-9]'
+        return bool(re.search(sent, text)) and "crm_milter_delivery_log_readable 1" in text
 
     def send(self, name: str, recipient: str = HELP) -> int:
         """Send a message and return the code of the reply."""
@@ -81,6 +89,7 @@ def test_mail_is_routed_scraped_and_follows_a_change(site: Site, crm: Container)
     assert f"<{SUPPORT}>" in taken
     with urllib.request.urlopen(f"http://127.0.0.1:{site.metrics}/metrics", timeout=10) as page:
         assert b"crm_milter_messages_total" in page.read()
+    wait_for("the delivery", site.has_delivered, 30)
     assert site.send("early", "new@solarmora.com") == 250  # as any mail of the domain
     config = site.folder / "config"
     shutil.copytree(config / "..1", config / "..2")
