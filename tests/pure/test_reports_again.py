@@ -1,5 +1,6 @@
 """Reports and messages as they really come, taken apart for ``crm-milter resend``."""
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -166,3 +167,22 @@ def test_an_address_however_it_is_written(letters, address):
 def test_the_type_of_a_report_however_it_is_written(letters, value):
     octets = report(b"report-type=delivery-status", value)
     assert letters.letter(octets).message == MESSAGE.replace(b"\n", b"\r\n")
+
+
+def test_a_report_that_does_not_say_of_what(letters):
+    octets = report(b" report-type=delivery-status;", b"")
+    assert letters.letter(octets).recipients == HELP
+
+
+@pytest.mark.parametrize("damage", [b"!!!!", b"\xff\xff", b"=", b"--"])
+def test_a_message_in_base64_that_is_damaged_is_not_cut_silently(letters, damage):
+    whole = base64.encodebytes(MESSAGE)
+    head = b"message/rfc822\nContent-Transfer-Encoding: base64"
+    octets = report(b"message/rfc822", head, message=whole)
+    assert letters.letter(octets).message == MESSAGE.replace(b"\n", b"\r\n")
+    for place in (4, 40, len(whole) // 2):
+        broken = whole[:place] + damage + whole[place + len(damage) :]
+        octets = report(b"message/rfc822", head, message=broken)
+        assert "no valid base64" in refused(letters, octets)
+        octets = report(b"message/rfc822", head, message=whole[:place] + b"A" + whole[place:])
+        assert "no valid base64" in refused(letters, octets)

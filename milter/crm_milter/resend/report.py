@@ -82,7 +82,8 @@ def unescaped(plain: str) -> str:
 def is_report(head: "Message[str, str]") -> bool:
     """Tell whether a message is a report on deliveries."""
     kind = str(head.get_param("report-type") or "").lower()
-    return head.get_content_type() == "multipart/report" and kind.endswith("delivery-status")
+    is_that = not kind or kind.endswith("delivery-status")  # some servers leave it out
+    return head.get_content_type() == "multipart/report" and is_that
 
 
 def take_apart(octets: bytes, head: "Message[str, str]") -> Report:
@@ -133,7 +134,7 @@ def _content(part: bytes, fields: "Message[str, str]") -> bytes:
     encoding = str(fields.get("Content-Transfer-Encoding", "")).strip().lower()
     if encoding == "base64":
         try:
-            return base64.b64decode(content)
+            return base64.b64decode(b"".join(content.split()), validate=True)
         except binascii.Error:
             raise NotOursError("it is damaged: what it holds is no valid base64") from None
     return quopri.decodestring(content) if encoding == "quoted-printable" else content
