@@ -52,6 +52,12 @@ rules:
      flood: {limit: 1 in 7d, then: count}}
   - {name: enough, match: enough@solarmora.com, replace_with: enough@crm.example,
      flood: {limit: 1000000 in 7d, per: subject, then: tempfail}}
+  - {name: loud, match: loud@solarmora.com, replace_with: loud@crm.example, also_deliver_to: [archive@crm.example],
+     flood: {limit: 1 in 7d, then: leave}}
+  - {name: later, match: later@solarmora.com, replace_with: later@crm.example,
+     flood: {limit: 1 in 7d, then: tempfail}}
+  - {name: held, match: held@solarmora.com, replace_with: held@crm.example, also_deliver_to: [archive@crm.example],
+     flood: {limit: 1 in 7d, then: hold}}
   - {name: small, match: small@solarmora.com, replace_with: small@crm.example, max_size: 25K}
   - {name: tiny, match: tiny@solarmora.com, replace_with: tiny@crm.example, max_size: 25K,
      on_oversize: reject}
@@ -93,6 +99,7 @@ class Clause:
     named: bool = False  # the address must stand in To or Cc
     case: int = 0  # of those with a number only the first opens a case
     oversize: str = ""  # what happens above LIMIT; "": there is no limit
+    flood: str = ""  # what happens to the second message of a sender
     test: bool = False
     dead: str = "lost@solarmora.com"  # gets whole what a target refuses
 
@@ -177,6 +184,9 @@ _MATCHED = (
     _box("signed", Clause(("signed@crm.example",), forged="leave")),
     _box("proven", Clause(("proven@crm.example",), forged="refuse as forged")),
     *(_box(name, Clause((f"{name}@crm.example",))) for name in ("counted", "enough")),
+    _box("loud", Clause(("loud@crm.example",), ("archive@crm.example",), flood="leave")),
+    _box("later", Clause(("later@crm.example",), flood="put off")),
+    _box("held", Clause(("held@crm.example",), ("archive@crm.example",), flood="hold a flood")),
     _box("small", Clause(("small@crm.example",), oversize="leave")),
     _box("tiny", Clause(("tiny@crm.example",), oversize="reject")),
     _box("trial", Clause(("trial@crm.example",), test=True)),
@@ -241,7 +251,7 @@ class Plan:
     sender: str = ""  # the mailbox for dead letters, if it takes the place of the sender
 
 
-def _fate(clause: Clause, letter: Letter) -> str:
+def _fate(clause: Clause, letter: Letter, floods: frozenset[Clause]) -> str:
     """The first reason of the design's list, or "route"."""
     if clause.targets and {*clause.targets} <= {letter.sender.lower(), letter.author.lower()}:
         return "leave"
@@ -253,21 +263,36 @@ def _fate(clause: Clause, letter: Letter) -> str:
         return "leave" if clause.oversize == "leave" else "refuse as too large"
     if letter.verdict == "spam" and not clause.bypass:
         return clause.on_spam
+    if clause in floods:
+        return clause.flood
     return "leave" if clause.test else "route"
 
 
-_REFUSALS = {"reject": 550, "refuse as forged": 550, "refuse as too large": 552}
+_REFUSALS = {"reject": 550, "refuse as forged": 550, "refuse as too large": 552, "put off": 451}
 
 
-def plan(letter: Letter) -> Plan:
-    """What the design says of this letter."""
+def plans(letter: Letter) -> list[Plan]:
+    """What the design says of this letter: only a clause with a limit leaves two ways.
+
+    Which one depends on what the milter had counted, and a milter that was killed begins anew.
+    """
+    guarded = {clause for box, _ in letter.boxes if (clause := box.clause(letter)) and clause.flood}
+    ways = [frozenset[Clause]()]
+    for clause in guarded:
+        ways += [each | {clause} for each in ways]
+    return [_plan(letter, each) for each in ways]
+
+
+def _plan(letter: Letter, floods: frozenset[Clause]) -> Plan:
     fates = [(box, box.clause(letter)) for box, _ in letter.boxes]
-    wishes = [(box, clause, _fate(clause, letter) if clause else "") for box, clause in fates]
+    wishes = [
+        (box, clause, _fate(clause, letter, floods) if clause else "") for box, clause in fates
+    ]
     unanimous = {wish for *_, wish in wishes}
     (only,) = unanimous if len(unanimous) == 1 else ("",)
     if only in _REFUSALS:
         return Plan(reply=_REFUSALS[only], gone=Counter(box.lands for box, _ in letter.boxes))
-    result = Plan(held=only == "quarantine")
+    result = Plan(held=only in ("quarantine", "hold a flood"))
     wanted: set[str] = set()
     aims: set[str] = set()
     dead: set[str] = set()
