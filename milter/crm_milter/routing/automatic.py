@@ -9,7 +9,8 @@ X-Autorespond: auto_reply), Domain Technologie Control (X-Mail-Autoreply) and ot
 by "How to detect automatically generated emails" (arp242.net/autoreply.html).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from urllib.parse import unquote
 
 from crm_milter.routing.structured import keyword, words
 from crm_milter.rules.rule import AutomaticClass
@@ -22,8 +23,19 @@ def _unless(*harmless: str) -> Callable[[str], bool]:
     return lambda value: keyword(value) not in harmless
 
 
+def _unless_no(value: str) -> bool:
+    """Tell whether a value is not just "no": autoresponders write the subject there as well."""
+    return " ".join(words(value)).removeprefix('"').lower() != "no"
+
+
 def _one_of(*wanted: str) -> Callable[[str], bool]:
-    return lambda value: keyword(value) in wanted
+    return lambda value: not _items(value).isdisjoint(wanted)
+
+
+def _items(value: str) -> set[str]:
+    """Return the first word of each item of a list with commas."""
+    items = " ".join(words(value)).replace('"', " ").lower().split(",")
+    return {word for each in items for word in each.split(maxsplit=1)[:1]}
 
 
 def _is_delivery_report(value: str) -> bool:
@@ -36,23 +48,34 @@ def _is_delivery_report(value: str) -> bool:
             parts[-1].append(word.removeprefix('"'))
     if "".join(parts[0]).lower() != "multipart/report":
         return False
-    return any(_parameter("".join(each).lower()) in _REPORTS for each in parts[1:])
+    return not {*_report_types("".join(each) for each in parts[1:])}.isdisjoint(_REPORTS)
 
 
-def _parameter(text: str) -> str:
-    """Return the value of report-type, also of one in pieces or with a charset (RFC 2231)."""
-    name, _, value = text.partition("=")
-    if name.partition("*")[0] != "report-type":
-        return ""
-    return value.rpartition("'")[2] if name.endswith("*") else value
+def _report_types(parameters: Iterable[str]) -> Iterator[str]:
+    """Yield the values of report-type, also of one in pieces or with a charset (RFC 2231)."""
+    pieces: dict[str, str] = {}
+    for each in parameters:
+        name, _, value = each.partition("=")
+        attribute, _, section = name.lower().partition("*")
+        if attribute != "report-type":
+            continue
+        if section.endswith("*") or (not section and name.endswith("*")):
+            value = unquote(value.rpartition("'")[2])
+        if section[:1].isdigit():
+            pieces.setdefault(section.rstrip("*"), value)
+        else:
+            yield value.lower()
+    yield "".join(
+        pieces[each] for each in sorted(pieces, key=lambda each: (len(each), each))
+    ).lower()
 
 
 REPLY, BOUNCE, BULK, LIST = AutomaticClass
 _TESTS: dict[str, tuple[tuple[AutomaticClass, Callable[[str], bool]], ...]] = {
     "auto-submitted": ((REPLY, _unless("", "no")),),
-    "x-autoreply": ((REPLY, _unless("no")),),
-    "x-autorespond": ((REPLY, _unless("no")),),
-    "x-mail-autoreply": ((REPLY, _unless("no")),),
+    "x-autoreply": ((REPLY, _unless_no),),
+    "x-autorespond": ((REPLY, _unless_no),),
+    "x-mail-autoreply": ((REPLY, _unless_no),),
     "x-precedence": ((REPLY, _one_of("auto_reply", "auto-reply")),),
     "precedence": (
         (REPLY, _one_of("auto_reply", "auto-reply")),
