@@ -1,10 +1,13 @@
 """One case for a message: of the recipients whose rules share a group one is routed."""
 
+from pathlib import Path
+
 import pytest
 from rows import CRM, HELP, NO, YES, fates, policy, recipient, rule, run, targets
 
 from crm_milter.cli.explain import as_json, explain, lines
 from crm_milter.cli.rules import rule_json
+from crm_milter.config.load import parse
 from crm_milter.metrics.counting import message_outcome, recipient_outcome
 from crm_milter.routing.decision import Action, Reason, Reply
 from crm_milter.routing.logline import outcome_line
@@ -165,6 +168,31 @@ def test_a_test_rule_merges_nothing_and_is_told_as_if_it_were_enforced():
     line = outcome_line("q", decision.outcomes[1], decision.judgement)
     assert line.startswith("q: would_merge: to=<sales@solarmora.com> rule=sales into=help ")
     assert recipient_outcome(decision.outcomes[1]) == "test"
+
+
+GROUP = "unrouted_to: it@y.example\nspam: rspamd\ndead_letters: d@mailboxes.example\nrules:\n"
+MEMBER = (
+    "  - {{name: {0}, match: {0}@solarmora.com, replace_with: {0}@crm.example, case_group: g{1}}}\n"
+)
+TEST = ", mode: test"
+
+
+@pytest.mark.parametrize(
+    ("modes", "warned"),
+    [
+        (("", ""), []),
+        (("", TEST), ["a"]),
+        ((TEST, "", TEST), ["b"]),
+        (("", TEST, ""), []),
+        ((TEST, TEST), []),  # both go live together
+    ],
+)
+def test_a_group_whose_other_members_are_in_test_mode_has_no_effect(modes, warned):
+    members = [MEMBER.format(name, mode) for name, mode in zip("abc", modes, strict=False)]
+    found = parse(GROUP + "".join(members), Path("/etc/c.yaml")).warnings
+    told = [each for each in found if each.key.endswith("case_group")]
+    assert [members[each.line - 5].partition(",")[0][-1] for each in told] == warned
+    assert all("has no effect: all other rules" in each.message for each in told)
 
 
 def test_it_is_said():

@@ -1,29 +1,39 @@
 """What is odd about the groups of rules of which one opens a case: those with no effect."""
 
+from collections import Counter
+
 from crm_milter.config.build import Entry
 from crm_milter.rules.rule import Rule
 
 
 def check(entries: tuple[Entry, ...]) -> None:
     """Note groups that never merge anything."""
-    sizes: dict[object, int] = {}
+    replacing = [each.rule for each in entries if each.rule.replaces]
+    sizes = Counter(map(_group, replacing))
+    enforced = Counter(_group(each) for each in replacing if not each.is_test)
     for entry in entries:
-        if entry.rule.replaces:
-            group = entry.rule.case_group, entry.rule.fence
-            sizes[group] = sizes.get(group, 0) + 1
-    for entry in entries:
-        rule = entry.rule
-        if rule.case_group is None:
-            continue
-        if not rule.replaces:
-            message = "has no effect: the rule does not replace the recipient"
-            entry.place.warn(("case_group",), message)
-        elif _is_alone(rule, sizes):
-            message = f'has no effect: no other rule is in the group "{rule.case_group}"'
-            entry.place.warn(("case_group",), message)
+        why = _ineffective(entry.rule, sizes, enforced)
+        if why:
+            entry.place.warn(("case_group",), f"has no effect: {why}")
 
 
-def _is_alone(rule: Rule, sizes: dict[object, int]) -> bool:
-    """Tell whether no message can have two recipients that count for the group."""
-    is_only = sizes[rule.case_group, rule.fence] == 1
-    return is_only and rule.address_map is None and rule.has_constant_target
+def _group(rule: Rule) -> tuple[object, object]:
+    return rule.case_group, rule.fence
+
+
+def _ineffective(
+    rule: Rule, sizes: Counter[tuple[object, object]], enforced: Counter[tuple[object, object]]
+) -> str:
+    """Return why no message can have two recipients that count for the group, "" if it can."""
+    if rule.case_group is None:
+        return ""
+    if not rule.replaces:
+        return "the rule does not replace the recipient"
+    group = _group(rule)
+    if rule.address_map is not None or not rule.has_constant_target:
+        return ""  # two addresses of the rule may be two cases
+    if sizes[group] == 1:
+        return f'no other rule is in the group "{rule.case_group}"'
+    if enforced[group] == 1 and not rule.is_test:
+        return f'all other rules in the group "{rule.case_group}" are in test mode'
+    return ""
