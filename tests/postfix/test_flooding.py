@@ -1,6 +1,12 @@
 """The flood guard on the way through Postfix: each thing that a rule may do with too much."""
 
+import threading
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
+from configs import LONG
 from letter import HAM, SPAM, letter
 
 from lab import smtp
@@ -17,6 +23,7 @@ CONFIG += (
     ' flood: {limit: "2 in 1d", per: subject}}\n'
     "  - {name: open, match: open@solarmora.com, replace_with: open@crm.example}\n"
 )
+RANDOM, CLIENTS = 10_000 if LONG else 200, 4
 BUSY = "<busy@customer.example>"
 
 
@@ -106,17 +113,54 @@ def test_subjects_are_told_apart(lab):
         assert ends == [["subject@crm.example"]] * 2 + [["left-subject@x.org"]]
 
 
-def test_random_senders_displace_no_busy_one(lab):
-    """They are all routed, and the one that had its share still has; 10,000: test_floods.py."""
-    fill(lab, "leave")
+@pytest.mark.timeout(1200)
+def test_random_senders_displace_no_busy_one(lab, record_property):
+    """They are all routed, the busy ones have had their share, and the table is what it was."""
+    busy = [f"<busy{number}@customer.example>" for number in range(20)]
+    for sender in busy:
+        send_all(lab, [sender] * 3)
+    before = table_of(lab)
+    per_client = RANDOM // CLIENTS
+    clients = [
+        threading.Thread(
+            target=send_all,
+            args=(lab, [f"<{client}.{each}@random.example>" for each in range(per_client)]),
+        )
+        for client in range(CLIENTS)
+    ]
+    for each in clients:
+        each.start()
+    for each in clients:
+        each.join()
+    for sender in busy:
+        send_all(lab, [sender])
+    lab.postfix.wait_empty_queue(300)
+    ends = Counter((each.recipient, each.sender[:4] == "busy") for each in lab.sink.received)
+    routed = {each.sender for each in lab.sink.received if each.recipient == "leave@crm.example"}
+    assert len(routed) == RANDOM + len(busy)
+    assert ends == {
+        ("leave@crm.example", False): RANDOM,
+        ("leave@crm.example", True): 3 * len(busy),
+        ("left-leave@x.org", True): len(busy),
+    }
+    after = table_of(lab)
+    assert before[0] == after[0] == 1 << 20
+    assert after[1] * 512 <= 1 << 20
+    record_property("random senders, size and blocks of the table", (RANDOM, after))
+
+
+def send_all(lab, senders):
     with smtp.Session(lab.postfix.port) as session:
-        for number in range(100):
-            sender = f"<{number}@random.example>"
-            assert (
-                session.transaction(sender, ["<leave@solarmora.com>"], letter(HAM)).reply.code
-                == 250
-            )
-    lab.postfix.wait_empty_queue(60)
-    assert send(lab, "leave").recipients == ["left-leave@x.org"]
-    routed = [each for each in lab.sink.received if each.recipient == "leave@crm.example"]
-    assert len({each.sender for each in routed}) == 101
+        for sender in senders:
+            sent = session.transaction(sender, ["<leave@solarmora.com>"], letter(HAM))
+            assert sent.reply.code == 250
+
+
+def table_of(lab):
+    """Size and blocks of the flood guard's memory."""
+    for path in Path(f"/proc/{lab.milter.pid}/fd").iterdir():
+        with suppress(OSError):
+            if "memfd:crm-milter-flood" in str(path.readlink()):
+                about = path.stat()
+                return about.st_size, about.st_blocks
+    raise AssertionError("the supervisor has no table")
