@@ -2,7 +2,12 @@
 
 import pytest
 from letter import HAM, JOE, SPAM, letter
-from planted import HELP, RULES, Planted
+from planted import HELP, RSPAMD, RULES, Planted
+
+from crm_milter.config.load import load
+from crm_milter.postfix.checks import authentication
+from crm_milter.postfix.postconf import Postconf
+from crm_milter.postfix.site import Site
 
 RULE = "match: {0}@solarmora.com, replace_with: {0}@crm.example, on_unauthenticated: {0}"
 CONFIG = "unrouted_to: it@solarmora.com\nspam: amavis\nauthentication: [mx.solarmora.com]\nrules:\n"
@@ -76,11 +81,13 @@ def test_spam_that_is_forged_is_told_as_forged(lab):
 
 STRICT = RULES.rstrip() + "\n    on_unauthenticated: leave\n"
 OPENDMARC = "inet:127.0.0.1:8893"
+BORDER = "regexp:{{/^Authentication-Results: *mail[.]lab[.]example/ IGNORE}}"
 
 
 def reset(site: Planted, authserv_id: str = "", **main: str) -> None:
     name = authserv_id or site.postfix.settings.main.get("myhostname", "mail.lab.example")
-    site.reset(STRICT, main, head=f"spam: rspamd\nauthentication: {name}\n")
+    settings = {"header_checks": BORDER} | main
+    site.reset(STRICT, settings, head=f"spam: rspamd\nauthentication: {name}\n")
 
 
 def test_nothing_is_found_where_a_filter_writes_the_field_under_this_id(site):
@@ -97,9 +104,9 @@ def test_another_id_is_found(site):
 
 def test_no_filter_in_front_is_found(site):
     site.reset(STRICT, {}, head="spam: gmail\nauthentication: mail.lab.example\n", has_filter=False)
-    (found,) = site.findings()
-    assert found["check"] == "authentication"
-    main = {"smtpd_milters": f"{OPENDMARC}, {site.ours}"}
+    (found, border) = site.findings()
+    assert found["check"] == border["check"] == "authentication"
+    main = {"smtpd_milters": f"{OPENDMARC}, {site.ours}", "header_checks": BORDER}
     site.reset(
         STRICT, main, head="spam: gmail\nauthentication: mail.lab.example\n", has_filter=False
     )
@@ -112,3 +119,89 @@ def test_a_table_that_takes_the_field_away_is_found(site):
     reset(site, header_checks="regexp:{{/^Authentication-Results:/ IGNORE}}")  # at the border
     assert site.findings() == []
     assert HELP in site.yaml.read_text()
+
+
+@pytest.mark.parametrize(
+    "checks",
+    [
+        "",
+        "regexp:{{/^Authentication-Results: elsewhere/ IGNORE}}",
+        "regexp:{{/^Authentication-Results:/ WARN}}",
+        "regexp:{{/^Authentication-Results:/ PREPEND X-Seen: yes}}",
+        "regexp:{{/^Received:/ IGNORE}}",
+        "regexp:{{/^Authentication-Results:.*dmarc=pass/ IGNORE}}",
+    ],
+)
+def test_fields_that_mail_brings_under_this_id_are_found(site, checks):
+    reset(site, header_checks=checks)
+    (found,) = site.findings()
+    assert (found["check"], found["severity"]) == ("authentication", "warning")
+    assert "that a message brings" in found["found"]
+    assert "cannot be seen" not in found["found"]
+    site.mend()
+    assert site.findings() == []
+
+
+@pytest.mark.parametrize(
+    "checks",
+    [
+        "regexp:{{/^authentication-results:.*MAIL.LAB/ STRIP}}",
+        "regexp:{{/^Received:/ WARN}}, regexp:{{/^Authentication-Results:/ REJECT no}}",
+        "regexp:{{/^(Authentication-Results): *mail[.]lab[.]example(.*)/ REPLACE X-Old-$1: $2}}",
+    ],
+)
+def test_tables_that_remove_them_are_known(site, checks):
+    reset(site, header_checks=checks)
+    assert site.findings() == []
+
+
+def test_what_an_unknown_milter_removes_cannot_be_seen(site):
+    main = {"smtpd_milters": f"{RSPAMD}, inet:127.0.0.1:9, {site.ours}", "header_checks": ""}
+    reset(site, **main)
+    (found,) = site.findings()
+    assert 'whether "inet:127.0.0.1:9" removes it cannot be seen' in found["found"]
+
+
+def test_a_service_without_header_checks_is_found(site):
+    service = {"submission": {"receive_override_options": "no_header_body_checks"}}
+    head = "spam: rspamd\nauthentication: mail.lab.example\n"
+    site.reset(STRICT, {"header_checks": BORDER}, head=head, services=service)
+    (found,) = site.findings()
+    assert '"127.0.0.1:9/inet"' in found["found"]
+    site.mend()
+    assert site.findings() == []
+
+
+def test_the_id_of_a_gateway_may_come_with_the_message(site):
+    head = "spam: rspamd\nauthentication: [mail.lab.example, edge.example]\n"
+    site.reset(STRICT, {"header_checks": BORDER}, head=head)
+    assert site.findings() == []
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "removes"),
+    [
+        ("etc/rspamd/local.d/milter_headers.conf", 'use = ["authentication-results"];', True),
+        ("etc/rspamd/local.d/milter_headers.conf", 'use = ["x-spam-status"];', False),
+        ("etc/rspamd/local.d/milter_headers.conf", '# use = ["authentication-results"];', False),
+        ("etc/rspamd/override.d/milter_headers.conf", "use [\n authentication-results\n]", True),
+        ("etc/opendkim.conf", "RemoveARAll yes\n", False),  # no OpenDKIM in front
+    ],
+)
+def test_a_filter_that_removes_them_is_known(site, tmp_path, path, text, removes):
+    reset(site, header_checks="")
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_text(text)
+    where = Site(load(site.yaml), site.yaml, Postconf(site.postfix.config))
+    found = [*authentication.border(where, tmp_path)]
+    assert (found == []) is removes
+
+
+def test_a_field_that_mail_brings_is_gone_and_that_of_a_milter_stays(make_lab):
+    """As the finding proposes it: cleanup's header_checks do not see what a milter adds."""
+    lab = make_lab(
+        CONFIG, main={"header_checks": "regexp:{{/^Authentication-Results: *mx/ IGNORE}}"},
+        virtual_alias_maps={"leave@solarmora.com": "left-leave@x.org"},
+    )  # fmt: skip
+    outcome = lab.send(JOE, ["<leave@solarmora.com>"], letter(HAM, FAIL))
+    assert outcome.recipients == ["leave@crm.example"]

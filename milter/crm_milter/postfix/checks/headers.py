@@ -1,7 +1,8 @@
 """Check that no header_checks of Postfix take a filter's verdict away before we see it."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
+from crm_milter.postfix import authserv
 from crm_milter.postfix.checks import fix
 from crm_milter.postfix.checks.finding import Finding, names
 from crm_milter.postfix.edit import Edit
@@ -23,27 +24,34 @@ def verdict_headers(site: Site) -> Iterator[Finding]:
     for service in placement(site).wanted:
         entries = site.milters(service)
         by_milter = len(entries) > len(site.ours(entries))
-        cleanup = _cleanup(site, service)
+        cleanup = cleanup_of(site, service)
         if by_milter:
-            yield from _stripped(site, service, cleanup, "milter_header_checks", seen)
+            yield from _stripped(site, service, cleanup, "milter_header_checks", (), seen)
         by_gateway = any(Stands.GATEWAY in each.stands for each in site.config.policy.filters)
         checked = "no_header_body_checks" not in options(site.postconf, service)
         if checked and (by_gateway or not by_milter):
-            yield from _stripped(site, service, cleanup, "header_checks", seen)
+            own = authserv.ids(site) if by_milter else ()  # written later
+            yield from _stripped(site, service, cleanup, "header_checks", own, seen)
 
 
-def _cleanup(site: Site, service: Service) -> Service | None:
+def cleanup_of(site: Site, service: Service) -> Service | None:
+    """Return the cleanup service that a service hands its mail to."""
     name = site.postconf.value("cleanup_service_name", service)
     return next((each for each in site.postconf.running_as("cleanup") if each.name == name), None)
 
 
 def _stripped(
-    site: Site, service: Service, cleanup: Service | None, name: str, seen: set[tuple[str, str]]
+    site: Site,
+    service: Service,
+    cleanup: Service | None,
+    name: str,
+    without: Collection[str],
+    seen: set[tuple[str, str]],
 ) -> Iterator[Finding]:
     for table in split_list(site.postconf.value(name, cleanup)):
         if (name, table) in seen:
             continue
-        lines = list(_verdicts(site))
+        lines = list(_verdicts(site, without))
         answers = site.tables.look_up(table, lines)
         gone = [line for line in lines if answers.get(line, "").lower().startswith(_TAKES_AWAY)]
         if gone:
@@ -66,9 +74,9 @@ def _fix(site: Site, service: Service, name: str, table: str, line: str) -> str:
     return f"remove the entry that matches {query}, or the whole table: {whole}"
 
 
-def _verdicts(site: Site) -> Iterator[str]:
+def _verdicts(site: Site, without: Collection[str]) -> Iterator[str]:
     """Yield a header line for each field of the configured filters, as on spam and forged mail."""
-    for name in sorted(site.config.policy.authserv_ids):
+    for name in sorted(site.config.policy.authserv_ids.difference(without)):
         yield f"Authentication-Results: {name}; dmarc=fail (p=reject) header.from=customer.example"
     for each in site.config.policy.filters:
         for test in each.tests:
