@@ -136,21 +136,25 @@ class Planted:
         """The names of the checks that found something, sorted."""
         return sorted(each["check"] for each in self.findings())
 
+    def environment(self) -> dict[str, str]:
+        """What a shell needs to find the commands that findings name."""
+        path = f"{Path(sys.executable).parent}:/usr/sbin:{os.environ['PATH']}"
+        return {**os.environ, "PATH": path}
+
+    def shell(self, command: str) -> None:
+        """Run the command of a finding."""
+        arguments = ["/bin/sh", "-ec", command]
+        subprocess.run(arguments, env=self.environment(), check=True, timeout=60)
+
     def mend(self) -> None:
         """Do what the findings tell, without the reload of a Postfix that nobody asks."""
-        path = f"{Path(sys.executable).parent}:/usr/sbin:{os.environ['PATH']}"
         for each in self.findings():
             # "what else could be done: COMMAND"
             command = re.sub(
                 r"^(remove|add|check) .*?: (?=sed|postconf|crm-milter)", "", each["fix"]
             )
             command = re.sub(r" && (postfix -c \S+|systemctl) reload( crm-milter)?$", "", command)
-            subprocess.run(
-                ["/bin/sh", "-ec", command],
-                env={**os.environ, "PATH": path},
-                check=True,
-                timeout=60,
-            )
+            self.shell(command)
             self.age()
 
     def age(self) -> None:

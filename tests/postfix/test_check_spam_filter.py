@@ -116,6 +116,23 @@ def test_a_filter_by_what_its_pipe_runs(site):
     assert "content-filter" in site.checks()
 
 
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [("/usr/bin/spamc", []), ("/usr/local/bin/scan", ["it is unknown whether"])],
+)
+def test_a_filter_that_hands_everything_back_by_sendmail(site, command, expected):
+    main = {
+        "smtpd_milters": "",
+        "content_filter": "scan:",
+        "receive_override_options": "no_address_mappings",
+        "non_smtpd_milters": site.ours,
+    }
+    reset(site, "spamassassin", [], main, PIPE.format("scan", command))
+    found = [each["found"] for each in site.findings()]
+    assert len(found) == len(expected)
+    assert all(map(str.startswith, found, expected))
+
+
 def test_a_filter_that_gets_some_mail_only(site):
     table = f"inline:{{{{ {{{{big.example = {FILTER}}}}} }}}}"
     main = {"smtpd_sender_restrictions": f"check_sender_access {table}"}

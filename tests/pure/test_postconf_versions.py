@@ -36,6 +36,7 @@ def postconf(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     program.write_text(_REPLAY.format(folder=_RECORDED / version))
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("MAIL_CONFIG", "/tmp/c")  # as when it was recorded
     return Postconf()
 
 

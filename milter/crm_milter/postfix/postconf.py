@@ -58,7 +58,12 @@ class Postconf:
     @cached_property
     def directory(self) -> Path:
         """Return where main.cf and master.cf are."""
-        return self._home or Path(self._ask("-h", "config_directory").strip())
+        if self._home:
+            return self._home
+        # Without main.cf postconf gives nothing but defaults, and waits a second before it says so.
+        is_default = self._chosen is None and "MAIL_CONFIG" not in os.environ
+        options = ("-d", "-h") if is_default else ("-h",)
+        return Path(self._ask(*options, "config_directory").strip())
 
     @cached_property
     def _raw(self) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Check that something before crm-milter can write the header fields of the spam filter."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from crm_milter.config.problems import Severity
 from crm_milter.postfix.checks.finding import Finding, names
@@ -12,12 +13,12 @@ from crm_milter.postfix.site import Site
 from crm_milter.spam.presets import PRESETS
 from crm_milter.spam.verdict import SpamFilter, Stands
 
-_CHECK = "spam-filter"
+_CHECK: Final = "spam-filter"
 
 
 def absent(site: Site) -> Iterator[Finding]:
     """Each filter that runs on this host is there; a gateway's fields come with the message."""
-    texts = list(dict.fromkeys(t for each in placement(site).wanted for t in before(site, each)))
+    texts = list(dict.fromkeys(_all_before(site)))
     for each in site.config.policy.filters:
         if each.name not in PRESETS or Stands.GATEWAY in each.stands:
             continue
@@ -25,6 +26,16 @@ def absent(site: Site) -> Iterator[Finding]:
         if Writes.YES not in said.values():
             unknown = [text for text, what in said.items() if what is Writes.UNKNOWN]
             yield _unknown(each, unknown) if unknown else _missing(site, each, texts)
+
+
+def _all_before(site: Site) -> Iterator[str]:
+    """Yield what looks at mail before crm-milter does, on whichever way."""
+    place = placement(site)
+    for service in place.wanted:
+        yield from before(site, service)
+    if not place.wanted:  # the filters hand everything back by sendmail(1)
+        for service in place.early:
+            yield from destinations(site, service).any
 
 
 def before(site: Site, service: Service) -> Iterator[str]:
