@@ -259,6 +259,7 @@ BY_HAND = {
     "twice",
     "recipients are verified by a class",
     "a table that is not there",
+    "other milters for some",  # a command would take the exemptions away
 }
 
 
@@ -456,3 +457,29 @@ def test_a_socket_where_others_wait_to_be_accepted_is_listened_on(site):
     finally:
         for each in waiting:
             each.close()
+
+
+def test_a_domain_with_other_mail_stays(site):
+    """The target is wrong, not the domain: without it all other mail there is rejected."""
+    for target in ("boss@solarmora.com", "typo@solarmora.com"):
+        site.reset(RULES.replace(CRM, target), mailboxes=f"{IT} x\nboss@solarmora.com x\n")
+        (found,) = [each for each in site.findings() if each["check"] == "target-local"]
+        assert "postconf" not in found["fix"]
+        assert "replace the target" in found["fix"]
+
+
+def test_no_message_may_be_larger_than_a_mailbox(site):
+    """local(8) and virtual(8) deliver nothing then."""
+    site.reset(RULES + "    max_size: 60M\n")
+    (found,) = site.findings()
+    assert found["check"] == "message-size"
+    assert "postconf" not in found["fix"]
+    site.yaml.write_text(site.yaml.read_text().replace("60M", "9M"))
+    assert site.findings() == []
+
+
+def test_a_wildcard_that_others_use_stays(site):
+    site.reset(aliases="@solarmora.com boss@elsewhere.example\n")
+    site.mend()
+    text = (site.postfix.config / "virtual").read_text()
+    assert text.split() == ["@solarmora.com", "boss@elsewhere.example", IT, IT]

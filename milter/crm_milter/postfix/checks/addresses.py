@@ -154,10 +154,31 @@ def targets(site: Site) -> Iterator[Finding]:
                 f'the target "{target}" of rule "{rule.name}" is in the local domain'
                 f' "{domain}" ({kind.value}): it {fate.value}',
                 "mail for the CRM stays on this host instead of being sent to the CRM",
-                f"remove {domain} from {kind.value}: "
-                + fix.setting(site, kind.value, _without(site, kind.value, domain)),
+                _elsewhere(site, rule, domain, kind),
                 Severity.WARNING if fate is Fate.MAILBOX else Severity.ERROR,
             )
+
+
+def _elsewhere(site: Site, rule: Rule, domain: str, kind: Kind) -> str:
+    """Return how mail for a target leaves this host; a domain with other mail stays here."""
+    other = f'replace the target of rule "{rule.name}" in {site.path} by an address of the CRM'
+    without = _without(site, kind.value, domain)
+    listed = ", ".join(split_list(site.postconf.raw(kind.value)))
+    if without == listed or _is_used(site, domain, kind):
+        return f"{other}, then run systemctl reload crm-milter"
+    command = fix.setting(site, kind.value, without)
+    return f"remove {domain} from {kind.value}: {command}"
+
+
+def _is_used(site: Site, domain: str, kind: Kind) -> bool:
+    """Tell whether this host has, or may have, other addresses in a domain."""
+    copies = (copy.address for rule in site.rules for copy in rule.copies)
+    ours = [*site.routed, *site.routed.values(), *site.copied, *copies]
+    if any(addresses.domain_of(addresses.normalise(each)) == domain for each in ours):
+        return True
+    tables = site.domains.recipient_tables(kind)
+    listed = [site.tables.entries(each, site.domains.tool(each)) for each in tables]
+    return any(each is None or any(key.endswith(f"@{domain}") for key in each) for each in listed)
 
 
 def _targets(rule: Rule) -> Iterable[str]:

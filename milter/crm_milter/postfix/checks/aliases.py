@@ -17,6 +17,8 @@ _UNROUTED = (
     "mail for a matched address that is not rerouted has no mailbox, and Postfix may reject it"
 )
 
+_MOST = 20  # entries in one command
+
 
 def attached(site: Site) -> Iterator[Finding]:
     """The generated table, or entries like its own, are in virtual_alias_maps."""
@@ -99,8 +101,16 @@ def wildcards(site: Site) -> Iterator[Finding]:
                 "a wildcard virtual alias captures the mail of every mailbox in the domain",
                 fix.ours(site, "map", "--write")
                 if table == own
-                else fix.drop_entry(site, table, key),
+                else _spared(site, table, key, victims),
             )
+
+
+def _spared(site: Site, table: str, key: str, victims: list[str] | None) -> str:
+    """Return how mailboxes keep their mail beside a wildcard, which stays for all others."""
+    mailboxes = victims or [each for each in site.routed.values() if each.endswith(key)]
+    if 0 < len(mailboxes) <= _MOST:
+        return fix.add_entries(site, table, {each: each for each in mailboxes})
+    return f'add the line "ADDRESS ADDRESS" to {table} for each mailbox of {key[1:]}'
 
 
 def patterns(site: Site) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from crm_milter.config.problems import Severity
 from crm_milter.postfix import authserv
@@ -24,7 +25,7 @@ from crm_milter.postfix.scanners import program
 from crm_milter.postfix.site import Site
 from crm_milter.rules.rule import OnUnauthenticated
 
-_CHECK = "authentication"
+_CHECK: Final = "authentication"
 _WRITERS = ("OpenDMARC", "rspamd", "MIMEDefang")
 # Files of programs that can remove the field, and what there says that they do.
 _REMOVERS = {

@@ -2,19 +2,69 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from crm_milter.config.problems import Severity
 from crm_milter.wording import and_more, counted, one_line
 
-__all__ = ["Finding", "Severity", "as_json", "count_text", "lines", "names"]
+__all__ = ["CheckName", "Finding", "Severity", "as_json", "count_text", "lines", "names"]
+
+
+# What scripts know a finding by.
+CheckName = Literal[
+    "account-unlisted",
+    "address-domain",
+    "address-mappings",
+    "address-unknown",
+    "alias-domain",
+    "alias-member",
+    "authentication",
+    "bcc-member",
+    "bounce-size",
+    "content-filter",
+    "copy-unknown",
+    "dead-end-target",
+    "dead-letters",
+    "dead-letters-remote",
+    "dead-letters-shared",
+    "default-action",
+    "delimiter",
+    "delivery-rate",
+    "dsn-offered",
+    "foreign-domain",
+    "header-checks",
+    "map-missing",
+    "map-shadowed",
+    "map-stale",
+    "map-wildcard",
+    "message-size",
+    "milter-maps",
+    "milter-missing",
+    "milter-order",
+    "notify-classes",
+    "original-recipient",
+    "pattern-unknown",
+    "proxy-filter",
+    "real-account",
+    "reject-after-queue",
+    "socket",
+    "socket-path",
+    "spam-filter",
+    "table",
+    "target-local",
+    "target-rewritten",
+    "test-address",
+    "timeout",
+    "unrouted",
+    "unverified-recipient",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that is wrong. ``check`` names the rule that found it, for scripts."""
 
-    check: str
+    check: CheckName
     found: str
     why: str
     fix: str

@@ -2,9 +2,10 @@
 
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from crm_milter.postfix.checks.finding import names
 from crm_milter.postfix.edit import Edit
 from crm_milter.postfix.lookup import INDEXED, plain
 from crm_milter.postfix.postconf import Service
@@ -38,12 +39,18 @@ def ours(site: Site, *words: str) -> str:
 
 def add_entry(site: Site, table: str, key: str, value: str) -> str:
     """Return the commands that add an entry to a table that is a file."""
+    return add_entries(site, table, {key: value})
+
+
+def add_entries(site: Site, table: str, entries: Mapping[str, str]) -> str:
+    """Return the commands that add entries to a table that is a file."""
     kind, _, path = plain(table).partition(":")
     if kind not in INDEXED and kind != "texthash":
-        return f'add "{key}" to {table}'
-    entry = f"{key}: {value}" if is_local_aliases(site, table) else f"{key} {value}"
+        return f"add {names(entries)} to {table}"
+    colon = ":" if is_local_aliases(site, table) else ""
+    lines = " ".join(shlex.quote(f"{key}{colon} {value}") for key, value in entries.items())
     # The file may not end in a newline.
-    command = f"printf '\\n%s\\n' {shlex.quote(entry)} >> {shlex.quote(path)}"
+    command = f"printf '\\n%s' {lines} >> {shlex.quote(path)} && echo >> {shlex.quote(path)}"
     return f"{command} && {_compiled(site, table)}"
 
 

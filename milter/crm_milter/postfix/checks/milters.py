@@ -7,7 +7,7 @@ from crm_milter.config.problems import Severity
 from crm_milter.postfix import plan
 from crm_milter.postfix import plan as eligible
 from crm_milter.postfix.checks import fix
-from crm_milter.postfix.checks.finding import Finding, names
+from crm_milter.postfix.checks.finding import CheckName, Finding, names
 from crm_milter.postfix.edit import Edit
 from crm_milter.postfix.milters import Entry
 from crm_milter.postfix.placement import placement, takes_back
@@ -60,7 +60,7 @@ def _places(site: Site) -> list[tuple[str, tuple[Service, ...]]]:
 
 def _faults(
     site: Site, name: str, services: tuple[Service, ...]
-) -> Iterator[tuple[str, str, str, list[Service]]]:
+) -> Iterator[tuple[CheckName, str, str, list[Service]]]:
     absent, twice, early = [], [], []
     for service in services:
         if name == _LOCAL and _INHERITS.search(site.postconf.raw(name, service)):
@@ -143,6 +143,7 @@ def bypassed(site: Site) -> Iterator[Finding]:
 def overrides(site: Site) -> Iterator[Finding]:
     """receive_override_options neither keeps milters off nor expands aliases at the wrong place."""
     for edit in plan.receive_overrides(site):
+        check: CheckName
         scope = f'"{edit.scope}"' if edit.scope else "main.cf"
         now = site.postconf.raw("receive_override_options", _service(site, edit.scope))
         then = edit.value or ""
@@ -236,9 +237,10 @@ def by_client(site: Site) -> Iterator[Finding]:
             yield Finding(
                 "milter-maps",
                 f"smtpd_milter_maps is {maps}",
-                "smtpd_milters is ignored for clients listed there: add crm-milter to each"
-                " entry, or mail from those clients is not rerouted",
-                fix.setting(site, "smtpd_milter_maps", None, [service]),
+                "smtpd_milters is ignored for clients listed there, and their mail is not rerouted"
+                " unless their entry has crm-milter, too",
+                f"add {site.socket.address} to each entry, but to none that exempts a client on"
+                " purpose, such as by DISABLE",
                 Severity.WARNING,
             )
             return

@@ -114,9 +114,16 @@ def rewritten(site: Site) -> Iterator[Finding]:
                     f'the target "{target}" is rewritten to "{found[2]}" by "{found[1]}" in'
                     f" {found[0]} ({name})",
                     "mail for the CRM goes elsewhere",
-                    fix.drop_entry(site, found[0], found[1]),
+                    _spare(site, found[0], found[1], normal),
                 )
         yield from _masqueraded(site, target, addresses.domain_of(normal))
+
+
+def _spare(site: Site, table: str, key: str, target: str) -> str:
+    """Return the commands that keep a target as it is; an entry for a whole domain stays."""
+    if key == target:
+        return fix.drop_entry(site, table, key)
+    return fix.add_entry(site, table, target, target)
 
 
 def _masqueraded(site: Site, target: str, domain: str) -> Iterator[Finding]:

@@ -11,10 +11,12 @@ from crm_milter.postfix.checks.finding import Finding, names
 from crm_milter.postfix.placement import placement
 from crm_milter.postfix.postconf import Service, split_list
 from crm_milter.postfix.site import Site
+from crm_milter.rules.rule import Rule
 
 _LISTS = tuple(f"smtpd_{each}_restrictions" for each in ("client", "helo", "sender", "relay"))
 _RESTRICTIONS = (*_LISTS, "smtpd_recipient_restrictions")
 _DEEPEST = 10
+_MAILBOXES = ("mailbox_size_limit", "virtual_mailbox_limit")
 
 
 def notify_classes(site: Site) -> Iterator[Finding]:
@@ -86,9 +88,18 @@ def message_size(site: Site) -> Iterator[Finding]:
                 f'max_size of rule "{rule.name}" is {rule.max_size}, above message_size_limit'
                 f" ({limit})",
                 "Postfix rejects such mail before the rule's max_size can apply",
-                fix.setting(site, "message_size_limit", str(rule.max_size)),
+                _larger(site, rule, limit),
                 Severity.WARNING,
             )
+
+
+def _larger(site: Site, rule: Rule, limit: int) -> str:
+    """Return how both limits agree: no mailbox may be smaller than a message (local(8))."""
+    lower = f'set max_size of rule "{rule.name}" to at most {limit} in {site.path}'
+    values = [site.postconf.value(name) for name in _MAILBOXES]
+    if any(0 < int(each) < (rule.max_size or 0) for each in values if each.isdigit()):
+        return f"{lower}, then run systemctl reload crm-milter"
+    return fix.setting(site, "message_size_limit", str(rule.max_size))
 
 
 def unverified(site: Site) -> Iterator[Finding]:
