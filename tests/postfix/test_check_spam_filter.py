@@ -140,3 +140,19 @@ def test_a_filter_that_gets_some_mail_only(site):
     reset(site, "spamassassin", [DKIM], main, pipe)
     found = {each["check"]: each for each in site.findings()}
     assert "sends some mail" in found["content-filter"]["found"]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "socketmap", "proxy", "pipe"])
+def test_a_table_that_may_send_mail_to_a_filter_is_called_unknown(site, kind):
+    """What an access table in a database answers for each client cannot be listed."""
+    table = {
+        "sqlite": f"sqlite:{site.folder}/access.cf",
+        "socketmap": "socketmap:inet:127.0.0.1:9:access",
+        "proxy": f"proxy:sqlite:{site.folder}/access.cf",
+        "pipe": "tcp:127.0.0.1:9",
+    }[kind]
+    (site.folder / "access.cf").write_text("dbpath = /nowhere\nquery = SELECT 1\n")
+    reset(site, "rspamd", [DKIM], {"smtpd_client_restrictions": f"check_client_access {table}"})
+    (finding,) = [each for each in site.findings() if each["check"] == "spam-filter"]
+    assert finding["found"].startswith("it is unknown whether")
+    assert table in finding["found"]

@@ -5,6 +5,7 @@ matches every message is like content_filter; another concerns some mail only.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from crm_milter.postfix.postconf import Service, split_list
 from crm_milter.postfix.site import Site
 
 _LISTS = ("client", "helo", "sender", "relay", "recipient", "data", "end_of_data")
+# Each answers for one key at a time.
+_ASKED = frozenset({"ldap", "mysql", "pgsql", "sqlite", "mongodb", "tcp", "socketmap", "memcache"})
 _FILTER = re.compile(r"(?<![\w-])FILTER\s+([\w-]+:[^\s,}]*)", re.IGNORECASE)
 # A pattern or network that takes all there is, as administrators write it.
 _ALL = re.compile(r"^\s*(?:/\^?(?:\.[*+]?)?\$?/\w*|!/\^\$/|0\.0\.0\.0/0|::/0)\s")
@@ -46,6 +49,14 @@ def destinations(site: Site, service: Service) -> Destinations:
     return Destinations(
         *(tuple(_told(site, each) for each in some) for some in (always, sometimes))
     )
+
+
+def unlisted(site: Site, service: Service) -> Iterator[str]:
+    """Yield the access tables and checks of a service whose actions nobody can list (LDAP, SQL)."""
+    for table in _tables(site, service):
+        kind = plain(table).partition(":")[0]
+        if kind in _ASKED and site.tables.entries(table) is None:
+            yield table
 
 
 def _tables(site: Site, service: Service) -> list[str]:

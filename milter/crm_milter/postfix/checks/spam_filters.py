@@ -7,7 +7,7 @@ from crm_milter.config.problems import Severity
 from crm_milter.postfix.checks.finding import Finding, names
 from crm_milter.postfix.placement import is_reinjection, placement
 from crm_milter.postfix.postconf import Service
-from crm_milter.postfix.redirections import destinations
+from crm_milter.postfix.redirections import destinations, unlisted
 from crm_milter.postfix.scanners import Writes, program, writes
 from crm_milter.postfix.site import Site
 from crm_milter.spam.presets import PRESETS
@@ -25,7 +25,14 @@ def absent(site: Site) -> Iterator[Finding]:
         said = {text: writes(text, each) for text in texts}
         if Writes.YES not in said.values():
             unknown = [text for text, what in said.items() if what is Writes.UNKNOWN]
+            unknown += _unlisted(site)
             yield _unknown(each, unknown) if unknown else _missing(site, each, texts)
+
+
+def _unlisted(site: Site) -> list[str]:
+    """Return the tables that may send mail to a filter by FILTER, which cannot be seen."""
+    services = site.postconf.running_as("smtpd", "cleanup")
+    return list(dict.fromkeys(each for one in services for each in unlisted(site, one)))
 
 
 def _all_before(site: Site) -> Iterator[str]:
@@ -62,7 +69,8 @@ def _others(site: Site, service: Service) -> Iterator[str]:
 def _unknown(each: SpamFilter, texts: list[str]) -> Finding:
     return Finding(
         _CHECK,
-        f'it is unknown whether {names(texts)} is the spam filter of "spam: {each.name}"',
+        f"it is unknown whether {names(texts)} is, or sends mail to, the spam filter of"
+        f' "spam: {each.name}"',
         "if it does not write those header fields, spam is rerouted to the CRM",
         f'send yourself a message that is spam and look for "{each.tests[0].name}" in its header',
         Severity.WARNING,
