@@ -29,9 +29,12 @@ TOP = HERE.parents[1]
 PACKAGE = TOP / "milter" / "crm_milter"
 MODULES = [
     "routing/decide", "routing/edits", "rules/table", "address", "rules/pattern", "rules/rule",
-    "rules/wildcards", "rules/conditions", "routing/decision", "routing/facts", "routing/loopguard",
-    "routing/marker", "routing/authors", "routing/cases", "routing/headerfields", "headertext",
-    "rules/fieldpattern", "rules/moment", "spam/verdict", "spam/own_filter", "spam/presets",
+    "rules/wildcards", "rules/conditions", "rules/template", "rules/flood", "rules/senderset",
+    "rules/fence", "rules/strangers", "rules/fieldpattern", "rules/moment", "routing/decision",
+    "routing/facts", "routing/loopguard", "routing/marker", "routing/authors", "routing/cases",
+    "routing/headerfields", "routing/structured", "routing/automatic", "routing/authentication",
+    "routing/agreement", "routing/refusal", "routing/clients", "routing/floodguard",
+    "routing/dead_letters", "headertext", "spam/verdict", "spam/own_filter", "spam/presets",
 ]  # fmt: skip
 SLOW = 1.5  # s: tests that take longer measure time, or start programs; the others must do
 LIMIT = 60  # s of processor time that a change may take; what loops has been noticed

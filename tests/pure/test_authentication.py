@@ -1,5 +1,7 @@
 """Authentication-Results: which fields count, and what they say, whatever stands in them."""
 
+import time
+
 import pytest
 from rows import CRM, HELP, NO, YES, fates, policy, rule, run
 
@@ -117,6 +119,32 @@ def test_any_fail_of_ours_wins_wherever_it_stands(fields, forged):
     fate = (Action.REJECTED, Reason.UNAUTHENTICATED) if forged else (Action.REROUTED, None)
     assert fates(decision) == [fate]
     assert decision.reply is (Reply.REJECT_FORGED if forged else Reply.ACCEPT)
+
+
+LONG = [
+    f"filter; {'(' * 59_000}",
+    'filter; dmarc="' + r"\"" * 29_000,
+    f"filter{'; dmarc=none' * 5_000}",
+    f"filter; dmarc=pass; {'(a)' * 19_000}",
+]
+
+
+@pytest.mark.parametrize("value", LONG)
+@pytest.mark.parametrize(
+    ("before", "after"), [(0, 0), (1, 0), (2, 0), (3, 0), (200, 0), (0, 200), (1, 200), (200, 1)]
+)
+def test_a_fail_in_front_or_behind_counts_among_very_many_fields(value, before, after):
+    fields = [(FIELD, value)] * before + [FORGED] + [(FIELD, value)] * after
+    began = time.process_time()
+    facts = with_ids(STRICT).facts(fields)
+    assert facts.dmarc is Dmarc.FAIL
+    assert time.process_time() - began < 1
+
+
+def test_a_pass_in_front_or_behind_counts_among_very_many_fields():
+    passed, nothing = (FIELD, "filter; dmarc=pass"), (FIELD, "x.example; " + "(" * 50_000)
+    for fields in ([passed, *[nothing] * 100], [*[nothing] * 100, passed]):
+        assert with_ids(STRICT).facts(fields).dmarc is Dmarc.PASS
 
 
 @pytest.mark.parametrize(

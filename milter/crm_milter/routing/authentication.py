@@ -3,7 +3,8 @@
 Only fields of the authserv-ids that the configuration names count, every instance of them; one
 "fail" outweighs any "pass", as a spam filter's verdict does. So a forged "pass" wins nothing, and a
 forged "fail" hurts its forger. A field of a version other than 1 says nothing, nor does one that
-cannot be understood. All takes time linear in the length of a field.
+cannot be understood. All takes time linear in the length of a field. Of very many fields the first
+and the last are read: a filter adds its own in front of all others or behind them.
 
 Filters write the envelope sender and the name of the client as they came (rspamd: smtp.mailfrom,
 smtp.helo), also one with a parenthesis or a quote that nothing closes. That must not hide the

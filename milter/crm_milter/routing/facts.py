@@ -51,6 +51,27 @@ class Facts:
     subject: str = ""  # without blanks, where it is wanted
 
 
+class Last:
+    """The last values that were added, as many as together have so many characters."""
+
+    __slots__ = ("_most", "_size", "_values")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._size = 0
+        self._values: deque[str] = deque()
+
+    def add(self, value: str) -> None:
+        """Keep a value, and forget those that there is no more room for."""
+        self._values.append(value)
+        self._size += len(value) + 1
+        while self._size > self._most and len(self._values) > 1:
+            self._size -= len(self._values.popleft()) + 1
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+
 Readers = Mapping[str, tuple[Callable[["Gathering", str, str], None], ...]]
 
 
@@ -58,8 +79,8 @@ class Gathering:
     """The facts of one message while its header comes."""
 
     __slots__ = (
-        *("_authors", "_authserv_ids", "_automatic", "_dmarc", "_header", "_hearing", "_marks"),
-        *("_naming", "_readers", "_resent", "_room"),
+        *("_authors", "_authserv_ids", "_automatic", "_dmarc", "_header", "_hearing"),
+        *("_last_results", "_marks", "_naming", "_readers", "_resent", "_room"),
     )
 
     def __init__(
@@ -72,6 +93,7 @@ class Gathering:
         self._readers = readers
         self._authserv_ids = authserv_ids
         self._dmarc = Dmarc.NONE
+        self._last_results: Last | None = None  # most messages have few
         self._hearing = Hearing(judge)
         self._header = header
         self._automatic = _NOT_AUTOMATIC
@@ -100,7 +122,17 @@ class Gathering:
                 self._marks = deque(maxlen=_MOST_MARKS)
             self._marks.append(mark[1])
 
-    def _authenticate(self, _name: str, value: str) -> None:
+    def _authenticate(self, name: str, value: str) -> None:
+        if self._room.get(name, _MOST_READ) >= len(value):
+            self._beginning(name, value)
+            self._hear_dmarc(value)
+        else:  # one that is read in part might say anything
+            self._room[name] = 0
+            if self._last_results is None:
+                self._last_results = Last(_MOST_READ)
+            self._last_results.add(value)
+
+    def _hear_dmarc(self, value: str) -> None:
         if self._dmarc is not Dmarc.FAIL:  # nothing more can change that
             said = authentication.dmarc(value, self._authserv_ids)
             self._dmarc = self._dmarc if said is Dmarc.NONE else said
@@ -135,6 +167,8 @@ class Gathering:
 
     def facts(self) -> Facts:
         """Return the facts of all that was added."""
+        for value in self._last_results or ():
+            self._hear_dmarc(value)
         marks = tuple(self._marks or ())
         identities = tuple(self._identities(all_of_them=bool(marks)))
         judgement, said = self._hearing.judgement(), self._dmarc
