@@ -28,6 +28,8 @@ _PATIENCE = 0.5  # seconds to wait for room, before the first line that is dropp
 class _Stderr:
     """Writes whole lines; mail never waits long for a reader that is slow or gone."""
 
+    lost = 0  # by this process and, before it began, by the one that it comes from
+
     def __init__(self) -> None:
         self._to_journal = is_journal(_STDERR)
         self._can_fill = _is_pipe_or_socket(_STDERR)
@@ -37,6 +39,7 @@ class _Stderr:
         """Write one line, or drop and count it if nothing reads what was written before."""
         if not self._has_room():
             self._dropped += 1
+            _Stderr.lost += 1
             return
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
@@ -66,6 +69,11 @@ class _Stderr:
 def stderr_log() -> Log:
     """Return a function that writes one line to stderr, with a priority where that is a journal."""
     return _Stderr()
+
+
+def lines_lost() -> int:
+    """Return how many lines were dropped so far."""
+    return _Stderr.lost
 
 
 def _is_pipe_or_socket(descriptor: int) -> bool:

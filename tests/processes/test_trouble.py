@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -372,9 +373,10 @@ def test_what_cannot_be_served_again_ends_the_start(tmp_path, how):
 
 def test_a_log_that_is_not_read_stalls_no_mail(tmp_path, dial):
     """Its pipe fills up; what was lost is said once it is read again."""
-    milter = Milter(config())
+    port = free_port()
+    milter = Milter(config() + f"metrics:\n  listen: 127.0.0.1:{port}\n")
     command = [*program(), "serve", "--config", milter.config]
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process, ended(process):
         wait_for("two workers", lambda: len(workers(process.pid)) == 2)
         wait_for("the socket", milter.socket.exists)
         mta = dial(milter)
@@ -383,17 +385,32 @@ def test_a_log_that_is_not_read_stalls_no_mail(tmp_path, dial):
             mta.message([HELP], HAM)
             mta.abort()
         assert time.monotonic() - start < 30
+        lost = re.compile(r"(?m)^crm_milter_lost_log_lines_total ([1-9]\d*)")
+        wait_for("the count", lambda: lost.search(metrics(port)), 30)
         os.set_blocking(process.stderr.fileno(), False)
         assert len(process.stderr.read()) >= 60_000
         mta.message([HELP], HAM)
         wait_for("the word on it", lambda: b"of the log lost" in (process.stderr.read() or b""))
         mta.quit()
+
+
+@contextlib.contextmanager
+def ended(process):
+    """End a process also when the block fails."""
+    try:
+        yield
+    finally:
         process.terminate()
 
 
 def test_a_worker_without_descriptors_says_so_and_comes_back(make_milter, dial):
-    milter = make_milter(config(milter="workers: 1"))
-    (worker,) = wait_for_workers(milter, 1)
+    port = free_port()
+    exporter = f"metrics:\n  listen: 127.0.0.1:{port}\n  deliveries: none\n"
+    milter = make_milter(config(milter="workers: 1") + exporter)
+    counted = "crm_milter_descriptor_shortages_total"
+    wait_for("the metrics", lambda: f"{counted} 0" in metrics(port))
+    children = wait_for_workers(milter, 2)
+    worker = min(children, key=lambda pid: listens(pid, port))
     used = len(os.listdir(f"/proc/{worker}/fd"))  # noqa: PTH208 - of a process
     hard = resource.prlimit(worker, resource.RLIMIT_NOFILE)[1]
     resource.prlimit(worker, resource.RLIMIT_NOFILE, (used + 12, hard))
@@ -402,7 +419,8 @@ def test_a_worker_without_descriptors_says_so_and_comes_back(make_milter, dial):
     before = seconds(worker)
     time.sleep(2)
     assert seconds(worker) - before < 0.5, "it spins"
-    assert workers(milter.pid) == [worker]
+    wait_for("the count", lambda: f"{counted} 1" in metrics(port))
+    assert sorted(workers(milter.pid)) == children
     for session in sessions:
         session.close()
     wait_for("room", lambda: len(os.listdir(f"/proc/{worker}/fd")) < used + 6)  # noqa: PTH208

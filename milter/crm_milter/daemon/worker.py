@@ -25,7 +25,7 @@ from crm_milter.libmilter.mainloop import (
 )
 from crm_milter.libmilter.service import Service
 from crm_milter.libmilter.session import register
-from crm_milter.log import Log
+from crm_milter.log import Log, lines_lost
 from crm_milter.rules import regexes
 from crm_milter.rules.rule import LiveTable
 from crm_milter.wording import counted
@@ -55,7 +55,7 @@ def run(descriptor: int, service: Service, channel: socket.socket, drain_timeout
         table.report_to(log)
     libmilter.start()
     channel.send(READY)
-    _serve(channel, running, Door(descriptor, log), tables)
+    _serve(channel, running, _Look(service, Door(descriptor, log), tables))
     if not libmilter.is_alive() or wait_for_any(running, seconds=0):
         log("error: libmilter stopped unexpectedly")
         return _EX_SOFTWARE
@@ -65,16 +65,33 @@ def run(descriptor: int, service: Service, channel: socket.socket, drain_timeout
     return 0
 
 
-def _serve(channel: socket.socket, running: int, door: Door, tables: Sequence[LiveTable]) -> None:
+class _Look:
+    """What a worker looks at while it serves, and counts."""
+
+    def __init__(self, service: Service, door: Door, tables: Sequence[LiveTable]) -> None:
+        self._tally = service.tally
+        self._tables = tables
+        self._lost = lines_lost()  # by the supervisor, before this process
+        self.door = door
+
+    def now(self) -> None:
+        if self.door.look():
+            self._tally.shut()
+        for table in self._tables:
+            table.look(time.monotonic())
+        before, self._lost = self._lost, lines_lost()
+        if self._lost > before:
+            self._tally.lost(self._lost - before)
+
+
+def _serve(channel: socket.socket, running: int, look: _Look) -> None:
     """Return when told to, when the supervisor has gone for good, or with libmilter."""
     while True:
         if not wait_for_any(channel.fileno(), running, seconds=_LOOK):
-            door.look()
-            for table in tables:
-                table.look(time.monotonic())
+            look.now()
             continue
         if wait_for_any(running, seconds=0) or read(channel) != PING:
-            door.close()
+            look.door.close()
             return
         _say(channel, PING)
 

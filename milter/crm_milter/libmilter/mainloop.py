@@ -35,15 +35,20 @@ class Door:
         self._open = -1  # the socket that is accepted from, while it is not
         self._reserve = self._reserved()
 
-    def look(self) -> None:
-        """Shut it when the last descriptor is used, and open it when there is room again."""
+    def look(self) -> bool:
+        """Shut it when the last descriptor is used, and open it when there is room again.
+
+        Tell whether it was shut now.
+        """
         with contextlib.suppress(OSError):  # a session was faster: next time
             used, limit = _used(), resource.getrlimit(resource.RLIMIT_NOFILE)[0]
             if self._open < 0 and used > limit - _TIGHT:
                 self._shut(limit)
-            elif self._open >= 0 and used < limit - _ROOMY:
+                return True
+            if self._open >= 0 and used < limit - _ROOMY:
                 self.close()
                 self._reserve = self._reserved()
+        return False
 
     def close(self) -> None:
         """Accept again, and keep nothing that is not in use."""

@@ -161,6 +161,18 @@ ERRORS = WORKER.add(
     label="stage",
     values=("negotiation", "recipient", "end_of_message", "table"),
 )
+NO_DESCRIPTORS = WORKER.add(
+    "descriptor_shortages",
+    "counter",
+    "shortages",
+    "Times that a worker ran out of file descriptors and let new sessions wait.",
+)
+LINES_LOST = WORKER.add(
+    "lost_log_lines",
+    "counter",
+    "lines",
+    "Log lines of workers that were dropped because nothing read standard error.",
+)
 RELOAD_GOOD = SERVICE.add(
     "config_last_reload_successful",
     "gauge",

@@ -13,7 +13,9 @@ from crm_milter.metrics.catalogue import (
     ERRORS,
     FLOOD,
     LAST_REROUTED,
+    LINES_LOST,
     MESSAGES,
+    NO_DESCRIPTORS,
     PROCESSING,
     RECIPIENTS,
     SESSIONS,
@@ -88,6 +90,16 @@ class Tally:
     def error(self, stage: str) -> None:
         with self._lock:
             self._cells[ERRORS.cell(stage)] += 1
+
+    def lost(self, lines: int) -> None:
+        """Count lines of the log that were dropped."""
+        with self._lock:
+            self._cells[LINES_LOST.first] += lines
+
+    def shut(self) -> None:
+        """Count that new sessions wait because no descriptor is left."""
+        with self._lock:
+            self._cells[NO_DESCRIPTORS.first] += 1
 
     def _finish(self, cell: int, seconds: float) -> None:
         cells = self._cells
