@@ -2,7 +2,10 @@
 
 import json
 import re
+import shutil
 import signal
+import subprocess
+import time
 from hashlib import sha256
 from html.parser import HTMLParser
 
@@ -11,6 +14,11 @@ from mta import Mta
 from scraping import Exporter, with_metrics
 from serving import run
 
+from crm_milter.config import paused
+from crm_milter.config.paused import Pause
+from crm_milter.metrics.http import Site
+from crm_milter.metrics.memory import Numbers
+from crm_milter.rules.rule import Rule
 from lab.milter import Milter
 
 HAM = [("X-Spam", "no")]
@@ -141,3 +149,44 @@ def test_nobody_answers(tmp_path):
     done = run("rules", "--running", "--config", file)
     assert (done.returncode, done.stdout) == (1, "")
     assert "tells nothing" in done.stderr
+
+
+@pytest.mark.parametrize("width", [320, 390, 800, 980, 1280])
+def test_the_page_fits_a_browser(tmp_path, width):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("chromium is not here")
+    shown = Numbers()
+    names = ("support", "a-name-without-a-blank-" + "x" * 99, *(f"rule{n}" for n in range(9)))
+    shown.loaded("f" * 64, tuple(map(Rule, names)))
+    until = Pause(1, time.time() + 999)
+    paused.write(tmp_path, {"support": until})
+    page = tmp_path / "page.html"
+    page.write_bytes(Site(shown, print, directory=tmp_path).page("/", "").body)
+    # A window of a browser cannot be as narrow as that, a frame can.
+    frame = (
+        f'<iframe id="f" src="page.html" style="border:0;width:{width}px;height:800px"></iframe>'
+    )
+    script = (
+        'document.title = document.getElementById("f").contentDocument.body.parentNode.scrollWidth'
+    )
+    outer = tmp_path / "outer.html"
+    outer.write_text(
+        f"<html><body>{frame}<script>onload = () => {{{script}}}</script></body></html>"
+    )
+    options = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
+    done = subprocess.run(
+        [
+            browser,
+            *options,
+            "--hide-scrollbars",
+            "--allow-file-access-from-files",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--dump-dom",
+            f"file://{outer}",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert f"<title>{width}</title>" in done.stdout

@@ -4,12 +4,15 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from scraping import ROOT, promtool
 
+from crm_milter.config import paused
+from crm_milter.config.paused import Pause
 from crm_milter.metrics import http as exporter
 from crm_milter.metrics.collector import METRICS
 from crm_milter.metrics.counting import Tally
@@ -169,6 +172,44 @@ def test_a_page_is_kept_for_fifty_times_the_time_that_it_took(monkeypatch):
         site.page("/metrics", "")
         clock[0] += 0.1
     assert made == pytest.approx([100.0, 125.0, 150.0], abs=0.3)
+
+
+@pytest.mark.parametrize("path", ["/", "/rules"])
+def test_what_is_in_force_is_kept_until_it_changes(monkeypatch, tmp_path, path):
+    monkeypatch.setattr(exporter, "_LEISURE", 1e9)  # for ever, but for what is new
+    shown = numbers(*(f"rule{number}" for number in range(1000)))
+    site = Site(shown, print, directory=tmp_path)
+    began = time.process_time()
+    first = site.page(path, "").body
+    made = time.process_time() - began
+    began = time.process_time()
+    for _ in range(20):
+        assert site.page(path, "").body == first
+    assert (time.process_time() - began) / 20 < made / 10
+
+    def is_new() -> bool:
+        nonlocal first
+        before, first = first, site.page(path, "").body
+        return first != before
+
+    shown.loaded("a" * 64, (Rule("other"),))
+    assert is_new()
+    paused.write(tmp_path, {"other": Pause(1, time.time() + 0.5)})
+    assert is_new()
+    assert b"paused" in first
+    time.sleep(0.6)  # it ends by itself
+    assert is_new()
+    paused.write(tmp_path, {"other": Pause(1, time.time() + 60)})
+    assert is_new()
+    paused.write(tmp_path, {})
+    assert is_new()
+    shown.reload_failed()
+    assert is_new()
+    shown.loaded("b" * 64, (Rule("other"),))
+    assert is_new()
+    shown.staffed(1, 0)
+    assert is_new()
+    assert not is_new()
 
 
 def test_health():

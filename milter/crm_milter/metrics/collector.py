@@ -31,6 +31,7 @@ from crm_milter.metrics.deliveries import Deliveries
 from crm_milter.metrics.memory import Numbers, State, Totals
 
 Labels = dict[str, str]
+Generation = tuple[tuple[float, ...], dict[str, Pause]]
 Samples = Iterator[tuple[str, Labels, float]]  # suffix of the name, labels, value
 
 METRICS = tuple(
@@ -79,12 +80,18 @@ class Collector:
         self._numbers = numbers
         self._directory = directory
 
+    def generation(self) -> Generation:
+        """Return what changes with the rules, the pauses or the workers, but not with mail."""
+        return self._numbers.generation(), self._pauses()
+
     def seen(self) -> Seen:
         """Look at all numbers, and at the pauses."""
         word = self._numbers.deliveries.read()
         deliveries = Deliveries(**word) if word else None
-        pauses = current(self._directory) if self._directory else {}
-        return Seen(self._numbers.state(), self._numbers.totals(), deliveries, pauses)
+        return Seen(self._numbers.state(), self._numbers.totals(), deliveries, self._pauses())
+
+    def _pauses(self) -> dict[str, Pause]:
+        return current(self._directory) if self._directory else {}
 
     def collect(self) -> Iterator[Family]:
         """Yield each metric with its samples."""

@@ -2,7 +2,8 @@
 
 It owns its socket, so that a port that is taken or an exporter that dies has no part in the
 mail; the supervisor starts another. A page is kept for fifty times the processor time that it
-took: whoever asks, and however often, pages take no more than a fiftieth of one processor.
+took, or until other rules, pauses or workers are in force: whoever asks, and however often, pages
+take no more than a fiftieth of one processor.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from crm_milter.log import Log, fault_line
 from crm_milter.metrics import overview
 from crm_milter.metrics.catalogue import RELOAD_GOOD, RELOADED_AT, SOCKET_BOUND, WORKERS
-from crm_milter.metrics.collector import Collector
+from crm_milter.metrics.collector import Collector, Generation
 from crm_milter.metrics.memory import Numbers, State
 from crm_milter.wording import counted, why
 
@@ -77,6 +78,13 @@ class Page:
     status: int = 200
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    until: float
+    generation: Generation
+    page: Page
+
+
 Pages = Callable[[str, str], Page]  # of a path, for what the client accepts
 
 
@@ -95,7 +103,7 @@ class Site:
         self._log = log
         self._collector: Any = Collector(numbers, directory)
         self._lock = Lock()
-        self._kept: dict[bool, tuple[float, Page]] = {}  # by format: until when, and what
+        self._kept: dict[Callable[[], Page], _Kept] = {}
 
     def page(self, path: str, accept: str) -> Page:
         """Return the page of a path, as the client's Accept wants it."""
@@ -108,33 +116,44 @@ class Site:
 
     def _page(self, path: str, accept: str) -> Page:
         if path == "/metrics":
-            return self._metrics("application/openmetrics-text" in accept)
+            is_open = "application/openmetrics-text" in accept
+            return self._cheaply(self._openmetrics if is_open else self._metrics)
         if path == "/healthz":
             return health(self._numbers.state(), self._lost_socket())
         if path == "/rules":
-            return Page(overview.as_json(self._collector.seen()), "application/json")
+            return self._cheaply(self._rules)
         if path == "/":
-            return Page(overview.html(self._collector.seen()), "text/html; charset=utf-8")
+            return self._cheaply(self._overview)
         return Page(b"not found\n", status=404)
 
     def _lost_socket(self) -> str:
         """Return where the milter socket should be if there is none, "" if there is."""
         return "" if self._socket is None or self._socket.is_socket() else str(self._socket)
 
-    def _metrics(self, as_openmetrics: bool) -> Page:
+    def _cheaply(self, make: Callable[[], Page]) -> Page:
         began, now = time.process_time(), time.monotonic()
-        until, page = self._kept.get(as_openmetrics, (0.0, Page(b"")))
-        if now < until:
-            return page
-        if as_openmetrics:
-            body = openmetrics.generate_latest(self._collector)  # type: ignore[no-untyped-call]
-            page = Page(body, openmetrics.CONTENT_TYPE_LATEST)
-        else:
-            body = generate_latest(self._collector)
-            page = Page(body, "text/plain; version=0.0.4; charset=utf-8")
+        generation = self._collector.generation()
+        kept = self._kept.get(make)
+        if kept and now < kept.until and kept.generation == generation:
+            return kept.page
+        page = make()
         spent = time.process_time() - began
-        self._kept[as_openmetrics] = (now + _LEISURE * spent, page)
+        self._kept[make] = _Kept(now + _LEISURE * spent, generation, page)
         return page
+
+    def _metrics(self) -> Page:
+        body = generate_latest(self._collector)
+        return Page(body, "text/plain; version=0.0.4; charset=utf-8")
+
+    def _openmetrics(self) -> Page:
+        body = openmetrics.generate_latest(self._collector)  # type: ignore[no-untyped-call]
+        return Page(body, openmetrics.CONTENT_TYPE_LATEST)
+
+    def _rules(self) -> Page:
+        return Page(overview.as_json(self._collector.seen()), "application/json")
+
+    def _overview(self) -> Page:
+        return Page(overview.html(self._collector.seen()), "text/html; charset=utf-8")
 
 
 def health(state: State, lost_socket: str = "") -> Page:

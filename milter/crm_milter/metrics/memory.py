@@ -219,6 +219,10 @@ class Numbers:
         known = tuple(Known(name, mode, tuple(keys)) for name, mode, keys in rules)
         return State(list(self._cells[: SERVICE.size]), digest, known, of_all)
 
+    def generation(self) -> tuple[float, ...]:
+        """Return what differs when the supervisor has said something new since."""
+        return tuple(self._cells[: SERVICE.size])
+
     def totals(self) -> Totals:
         """Add up the rows of all slots that were ever in use."""
         totals = Totals()

@@ -34,14 +34,21 @@ _COLUMNS = {
     "Held": ("quarantined",),
     "Test": ("test",),
 }
+_HEADINGS = ("Rule", "Mode", *_COLUMNS, "Last rerouted", "Conditions")
 _COUNTED = (("rules_in_use", "rule"), ("workers", "worker"))
 _STYLE = """
 :root{color-scheme:light dark}
-body{font:16px/1.5 system-ui,sans-serif;margin:1rem auto;max-width:70rem;padding:0 1rem}
-h1{font-size:1.4rem}.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%}
-th,td{padding:.4rem .6rem;text-align:left;border-bottom:1px solid #8886;white-space:nowrap}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}td:first-child,td:nth-child(2){white-space:normal;overflow-wrap:anywhere;min-width:6rem}
+body{font:16px/1.5 system-ui,sans-serif;margin:1rem auto;max-width:75rem;padding:0 1rem}
+h1{font-size:1.4rem}table{border-collapse:collapse;width:100%}
+th,td{padding:.4rem .6rem;text-align:left;border-bottom:1px solid #8886;vertical-align:top}
+h1,p,td:first-child,td:last-child{overflow-wrap:anywhere}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 .bad{color:#c00;font-weight:bold}
+"""
+# A table of so many columns does not fit a phone: there each rule is a block of lines, and what a
+# cell is stands before it.
+_NARROW = """thead{display:none}tr,td{display:block}
+tr{border-bottom:1px solid #8886;padding:.4rem 0}td,td.n{border:0;padding:0;text-align:left}
+td:first-child{font-weight:bold}td.n{display:inline-block;margin-right:1rem}
 """
 
 
@@ -95,19 +102,31 @@ def html(seen: Seen) -> bytes:
 def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    yield f"<title>crm-milter</title>\n<style>{_STYLE}</style>\n</head>\n<body>"
+    yield f"<title>crm-milter</title>\n<style>{_STYLE}</style>"
+    yield f'<style media="(max-width: 60rem)">{_narrow()}</style>\n</head>\n<body>'
     yield f"<h1>crm-milter {escape(found['version'])}</h1>"
     rules, workers = (counted(found[each], what) for each, what in _COUNTED)
     yield f"<p>{rules}, {workers}, in force since {found['since']},"
     yield f"file {escape(found['sha256'][:12])}</p>"
     for line in _warnings(found):
         yield f'<p class="bad">{line}</p>'
-    yield '<div class="scroll"><table>\n<thead><tr><th>Rule</th><th>Mode</th>'
-    yield "".join(f'<th class="n">{name}</th>' for name in _COLUMNS)
-    yield "<th>Last rerouted</th><th>Conditions</th></tr></thead>\n<tbody>"
+    yield "<table>\n<thead><tr>"
+    yield "".join(
+        f'<th class="n">{name}</th>' if name in _COLUMNS else f"<th>{name}</th>"
+        for name in _HEADINGS
+    )
+    yield "</tr></thead>\n<tbody>"
     yield from map(_row, found["rules"])
-    yield '</tbody></table></div>\n<p><a href="/metrics">metrics</a> <a href="/healthz">health</a>'
+    yield '</tbody></table>\n<p><a href="/metrics">metrics</a> <a href="/healthz">health</a>'
     yield '<a href="/rules">rules as JSON</a></p>\n</body>\n</html>'
+
+
+def _narrow() -> str:
+    labels = (
+        f'td:nth-child({number})::before{{content:"{name}: "}}'
+        for number, name in enumerate(_HEADINGS[1:], 2)
+    )
+    return f"{_NARROW}{''.join(labels)}"
 
 
 def _warnings(found: dict[str, Any]) -> Iterator[str]:
