@@ -1,5 +1,6 @@
 """replay: what old mail comes to, by the daemon's own decision, and the lines to write."""
 
+import gzip
 import json
 import os
 import pty
@@ -226,6 +227,47 @@ def test_what_cannot_be_read(run, tmp_path, capsys):
         assert main(["replay", "--config", "crm-milter.yaml", name]) == 1
         assert why in capsys.readouterr().err
     assert main(["replay", "--config", "crm-milter.yaml", "--against", "nowhere.yaml", "box"]) == 78
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x89PNG\r\n" * 99,
+        b"just text\n",
+        b"\0" * 5000,
+        b"unrouted_to: it@solarmora.com\nspam: rspamd\n",  # a configuration, not a header
+        b'{"from": "joe@x.example"}',
+        b"<html>\n<p>Subject: x</p>",
+        gzip.compress(b"just text\n", mtime=0),
+        gzip.compress(message(), mtime=0)[:30],
+        b"\x1f\x8bnonsense",
+    ],
+)
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_garbage_is_no_mailbox(run, capsys, data, options):
+    run()
+    Path("garbage").write_bytes(data)
+    assert main(["replay", "--config", "crm-milter.yaml", *options, "garbage"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1] == (
+        "crm-milter: no message in garbage; expected mbox files, Maildirs or messages with their"
+        " header"
+    )
+
+
+def test_garbage_among_mailboxes_is_said_and_left_out(run, tmp_path, capsys):
+    run()
+    (tmp_path / "a.mbox").write_bytes(message())
+    (tmp_path / "b.png").write_bytes(b"\x89PNG\r\n")
+    assert main(["replay", "--config", "crm-milter.yaml", "a.mbox", "b.png"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("1 message")
+    assert err.splitlines()[-1] == "crm-milter: b.png: neither a mailbox nor a message"
+
+
+def test_an_empty_mailbox_has_no_messages(run):
+    assert run().startswith("0 messages; rules match 0 of them")
 
 
 def test_several_mailboxes_and_a_pipe(run, tmp_path):

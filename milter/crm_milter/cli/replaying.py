@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from crm_milter.cli import options as common
-from crm_milter.cli.terminal import EX_NO, EX_OK, load_config, say
+from crm_milter.cli.terminal import EX_NO, EX_OK, EX_USAGE, load_config, say
 from crm_milter.config.load import load
 from crm_milter.daemon import floodtable
 from crm_milter.daemon.floodtable import FloodTable
 from crm_milter.dryrun import histogram, replayreport
-from crm_milter.dryrun.mailboxes import OldMail, messages, octets
+from crm_milter.dryrun.mailboxes import OldMail, Warn, messages, octets
 from crm_milter.dryrun.replay import Change, Replay, Replayed
 from crm_milter.dryrun.tally import Tally
 from crm_milter.routing.floodguard import Meter
 from crm_milter.routing.logline import outcome_words
-from crm_milter.wording import printable, why
+from crm_milter.wording import and_more, printable, why
 
 _MOST_CHANGES = 1000  # that are shown
 _REDRAWN = 0.2  # seconds
@@ -67,6 +67,10 @@ def replay_mail(options: argparse.Namespace) -> int:
     except _UnreadableError as error:
         say(str(error))
         return EX_NO
+    except _NoMailError:
+        say(f"no message in {and_more(options.mailboxes, 3)}; expected mbox files, Maildirs or"
+            " messages with their header")  # fmt: skip
+        return EX_USAGE
     if options.json:
         found = replayreport.as_json(tally)
         if against:
@@ -85,22 +89,35 @@ def _meter(clock: Callable[[], float]) -> Meter:
 def _mail(options: argparse.Namespace) -> Iterator[OldMail]:
     """Yield the mail of all mailboxes, with a bar of progress on a terminal."""
     bar = _Bar(sum(map(octets, options.mailboxes)))  # of files; a Maildir is only counted
+    has_complained = False
+
+    def warn(text: str) -> None:
+        nonlocal has_complained
+        has_complained = True
+        say(text)
+
     try:
         for name in options.mailboxes:
-            for mail in _messages(name, bar):
+            for mail in _messages(name, warn, bar):
                 bar.messages += 1
                 yield mail
     finally:
         bar.clear()
+    if has_complained and not bar.messages:
+        raise _NoMailError
 
 
 class _UnreadableError(Exception):
     """A mailbox cannot be read; the text says which and why."""
 
 
-def _messages(name: str, bar: "_Bar") -> Iterator[OldMail]:
+class _NoMailError(Exception):
+    """There is nothing to replay."""
+
+
+def _messages(name: str, warn: Warn, bar: "_Bar") -> Iterator[OldMail]:
     try:
-        yield from messages(name, say, bar.advance)
+        yield from messages(name, warn, bar.advance)
     except OSError as error:
         raise _UnreadableError(f"{name}: {why(error)}") from error
 

@@ -27,6 +27,11 @@ _LONGEST_SEPARATOR = 1024
 # A line "From " with a date stands between two messages; one without is a sentence.
 _SEPARATOR = re.compile(rb"From [^\r\n]*\d\d:\d\d[^\r\n]*\d{4}[^\r\n]*\r?\n?")
 _HEADER_END = re.compile(rb"\n\r?\n")
+# What tells the header of a lone message from another file that has words with colons.
+_OF_MAIL = re.compile(
+    rb"(?im)^(?:return-path|received|delivered-to|x-original-to|from|to|cc|date|subject"
+    rb"|message-id)[ \t]*:"
+)
 _BEGINNING = re.compile(rb"From |[!-9;-~]+[ \t]*:")
 _SIZE = re.compile(r",S=(\d{1,15})")
 _TIME = re.compile(r"(\d{9,11})\.")
@@ -91,7 +96,7 @@ def _stream(raw: BinaryIO, name: str, warn: Warn, advance: Advance) -> Iterator[
 
 
 class _NoMailboxError(Exception):
-    """A file begins with neither a separator nor a header field."""
+    """A file has no message: it begins with neither a separator nor the header of one."""
 
 
 class _Mbox:
@@ -137,6 +142,8 @@ class _Mbox:
             end = max(end, start)
             self._take(data[start:end])
             before, data = (before + data[max(end - 4, 0) : end])[-4:], data[end:]
+        if not is_mailbox and not _OF_MAIL.search(self._header):
+            raise _NoMailboxError
         yield self._mail(is_mailbox)
 
     def _beginning(self) -> bytes:
