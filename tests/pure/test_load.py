@@ -124,6 +124,43 @@ def test_a_table_that_shrinks_by_more_than_a_third(folder, capsys, before, after
     assert len(rows(folder)) == after
 
 
+@pytest.mark.parametrize(
+    "after",
+    [
+        many(9).replace("@x.", "@y."),  # as many rows, other addresses
+        many(99).replace("@x.", "@y."),
+        many(5) + many(9).replace("@x.", "@y."),
+        "".join(f"+a{number}@x.example,x@crm.example\n" for number in range(9)),
+        "@x.example,x@crm.example\n",
+    ],
+)
+def test_a_table_that_loses_more_than_a_third_of_its_addresses(folder, capsys, after):
+    assert load(folder, many(9)) == 0
+    before = rows(folder)
+    capsys.readouterr()
+    assert load(folder, after) == 1
+    assert re.search(
+        "not changed: the table would lose [459] of its 9 rows; use --force",
+        capsys.readouterr().err,
+    )
+    assert rows(folder) == before
+    assert load(folder, after, "--force") == 0
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        many(9, "other@crm.example"),  # other targets are no loss
+        many(9).upper().replace("CRM.EXAMPLE", "crm.example"),
+        many(6) + many(9).replace("@x.", "@y."),
+        many(999),
+    ],
+)
+def test_a_table_that_keeps_its_addresses_is_loaded(folder, after):
+    assert load(folder, many(9)) == 0
+    assert load(folder, after) == 0
+
+
 def test_a_table_of_another_maker_keeps_its_form(folder):
     statement = (
         "CREATE TABLE routes (id INTEGER PRIMARY KEY, address TEXT, target TEXT, since TEXT)"

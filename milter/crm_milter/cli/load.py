@@ -27,7 +27,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "database", type=Path, metavar="DB", help="SQLite file; created if it does not exist"
     )
     command.add_argument(
-        "--force", action="store_true", help="load it even if more than a third of the rows go"
+        "--force", action="store_true", help="load it even if more than a third of its rows go"
     )
 
 
@@ -36,7 +36,7 @@ def load_table(options: argparse.Namespace) -> int:
 
     The file is changed in one transaction, and only if every row is valid: a running crm-milter
     uses the old table until it uses the new one. A table that would lose more than a third of its
-    rows is refused without --force.
+    rows, by their addresses, is refused without --force.
     """
     problems = Problems(options.table, _SHOWN)
 

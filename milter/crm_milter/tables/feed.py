@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from crm_milter.address import AddressError
 from crm_milter.tables import columns
+from crm_milter.wording import counted
 
 Complain = Callable[[int, str], None]
 
@@ -27,6 +28,7 @@ _CHANGE = (
     f"UPDATE live.routes SET target = (SELECT target {_SAME})"  # noqa: S608 - fixed
     f" WHERE target IS NOT (SELECT target {_SAME})"
 )
+_GONE = f"SELECT count(*) FROM live.routes WHERE NOT EXISTS (SELECT 1 {_SAME})"  # noqa: S608
 _ADD = """INSERT INTO live.routes (address, target) SELECT address, target FROM staged
 WHERE NOT EXISTS (
     SELECT 1 FROM live.routes WHERE routes.address = staged.address COLLATE NOCASE
@@ -131,13 +133,18 @@ def _delimiter(line: str) -> str:
 
 def _replace(connection: sqlite3.Connection, *, force: bool) -> Loaded:
     connection.execute(f"CREATE TABLE IF NOT EXISTS live.routes {_COLUMNS}")
-    before, after = _count(connection, "live.routes"), _count(connection, "staged")
-    if not force and 3 * after < 2 * before:
-        raise ShrunkError(f"the table would shrink from {before} to {after} rows")
+    if not force:
+        _refuse_loss(connection)
     removed, changed, added = (
         connection.execute(each).rowcount for each in (_REMOVE, _CHANGE, _ADD)
     )
     return Loaded(_count(connection, "live.routes"), added, changed, removed)
+
+
+def _refuse_loss(connection: sqlite3.Connection) -> None:
+    before, gone = _count(connection, "live.routes"), connection.execute(_GONE).fetchone()[0]
+    if 3 * gone > before:
+        raise ShrunkError(f"the table would lose {gone} of its {counted(before, 'row')}")
 
 
 def _count(connection: sqlite3.Connection, table: str) -> int:
