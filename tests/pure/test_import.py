@@ -5,6 +5,7 @@ import re
 import pytest
 
 from crm_milter.cli.main import main
+from crm_milter.config import atomic
 from crm_milter.config.load import load
 
 CRM = "support@acme.zendesk.com"
@@ -244,6 +245,33 @@ def test_a_table_that_is_no_list_of_entries_is_not_read(run, tmp_path, capsys, k
     (tmp_path / "virtual").write_text(f"help@a.example {CRM}\n")
     assert main(["import", f"{kind}:{tmp_path}/virtual"]) == 1
     assert "no such file or directory" in capsys.readouterr().err
+
+
+def test_no_file_is_written_if_one_cannot_be(run, tmp_path):
+    (tmp_path / "imported-accounts").write_text("mine")
+    options = ("--write", str(tmp_path), "--unrouted-to", "it@a.example")
+    before = sorted(tmp_path.iterdir())
+    status, out, err = run(f"@a.example {CRM}\nit@a.example it@b.example\n", options=options)
+    assert (status, out) == (1, "")
+    assert err == f"crm-milter: {tmp_path}/imported-accounts: file exists\n"
+    assert {each.name for each in tmp_path.iterdir()} - {each.name for each in before} <= {
+        "virtual"
+    }
+    assert (tmp_path / "imported-accounts").read_text() == "mine"
+
+
+def test_new_files_are_all_there_or_none(tmp_path):
+    files = {tmp_path / name: name.encode() for name in ("a", "b", "c")}
+    (tmp_path / "c").write_text("mine")
+    with pytest.raises(FileExistsError):
+        atomic.create(files)
+    assert [each.name for each in tmp_path.iterdir()] == ["c"]
+    (tmp_path / "c").unlink()
+    with pytest.raises(FileNotFoundError):
+        atomic.create({**files, tmp_path / "nowhere" / "d": b""})
+    assert not list(tmp_path.iterdir())
+    atomic.create(files)
+    assert sorted(each.read_text() for each in tmp_path.iterdir()) == ["a", "b", "c"]
 
 
 def test_circles_and_odd_files_end(run):

@@ -1,7 +1,6 @@
 """The command ``import``: what forwarded mail to a CRM so far, as rules."""
 
 import argparse
-import errno
 import os
 import re
 from collections import Counter
@@ -12,6 +11,7 @@ from crm_milter import address as addresses
 from crm_milter import mailbox
 from crm_milter.cli.options import kind
 from crm_milter.cli.terminal import EX_NO, EX_OK, read_stdin, say
+from crm_milter.config import atomic
 from crm_milter.config.crms import crm_of
 from crm_milter.config.problems import Problem, Problems
 from crm_milter.migration.chains import Tables
@@ -133,7 +133,7 @@ def _print(result: Import, found: list[Entry], options: argparse.Namespace) -> i
         try:
             _write(options.write, files)
         except OSError as error:
-            say(f"{error.filename or options.write}: {why(error)}")
+            say(f"{error.filename2 or options.write}: {why(error)}")
             return EX_NO
     else:
         print("\n".join(files[0][1]))
@@ -145,14 +145,12 @@ def _print(result: Import, found: list[Entry], options: argparse.Namespace) -> i
 
 
 def _write(folder: Path, files: list[tuple[str, list[str]]]) -> None:
-    """Write new files, none if one is there; raises OSError."""
-    for name, _ in files:
-        if (folder / name).exists():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder / name))
+    texts = {folder / name: "".join(f"{line}\n" for line in lines) for name, lines in files}
     folder.mkdir(exist_ok=True)
-    for name, lines in files:
-        (folder / name).write_text("".join(f"{line}\n" for line in lines), "utf-8")
-        print(f"# written: {folder / name}")
+    # The configuration last: once it is there, so is what it names.
+    atomic.create({path: texts[path].encode() for path in reversed(texts)})
+    for path in texts:
+        print(f"# written: {path}")
 
 
 def _report(result: Import, found: list[Entry]) -> Iterator[str]:
