@@ -111,6 +111,8 @@ def test_a_name_without_a_domain(run, rules):
         ("x@a.example |/usr/bin/procmail", '"|/usr/bin/procmail" is a command or a file'),
         ("x@a.example :include:/etc/list", '":include:/etc/list" is a command or a file'),
         (r"/^case-(\d+)@a\.example$/ c$1@b.example", "is a regular expression"),
+        ("!/@b\\.example$/ c@b.example", "is a regular expression"),
+        ("if /@a\\.example$/", "regular expression"),
         ("help: x@b.example", '"help:" is a line of aliases(5)'),
         ("case-*@a.example x@b.example", 'the "*" in "case-*@a.example" is not supported'),
         ("x@a_b@c x@b.example", "looks like several"),

@@ -105,6 +105,13 @@ def test_a_single_message_and_what_is_no_mailbox(read):
         assert read(data) == ([], ["box: neither a mailbox nor a message"])
 
 
+@pytest.mark.parametrize("above", [b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n\n", b"\n"])
+def test_what_an_editor_leaves_above_the_first_line(read, above):
+    for first in (STAMP, b""):
+        found, said = read(above + first + mail(1))
+        assert (subjects(found), said) == ([b"Subject: 1"], [])
+
+
 def test_a_header_without_an_end_is_not_kept_whole(read):
     found, _ = read(STAMP + b"Subject: x\n" + b"X-Long: y\n" * 300_000)
     assert len(found[0].header) == 1 << 20
@@ -129,6 +136,7 @@ def test_a_maildir(tmp_path):
     (tmp_path / "cur/.hidden").write_bytes(mail(9))
     (tmp_path / "tmp/1767600000.5.host").write_bytes(mail(9))
     (tmp_path / "cur/1767600004.6.host:2,").symlink_to("/nowhere")
+    (tmp_path / "cur/folder").mkdir()
     said: list[str] = []
     found = list(messages(str(tmp_path), said.append))
     assert subjects(found) == [b"Subject: 2", b"Subject: 1", b"Subject: 3", b"Subject: 4"]

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from io import BufferedReader
@@ -147,10 +148,10 @@ class _Mbox:
         yield self._mail(is_mailbox)
 
     def _beginning(self) -> bytes:
-        """Return enough for a first separator, without empty lines above it."""
+        """Return enough for a first separator, without an editor's mark and empty lines."""
         data = b""
         while len(data) < _LONGEST_SEPARATOR and (chunk := self._stream.read(_CHUNK)):
-            data = (data + chunk).lstrip(b"\r\n")
+            data = (data + chunk).removeprefix(BOM_UTF8).lstrip(b"\r\n")
         return data
 
     def _next(self, data: bytes, before: bytes, start: int, end: int) -> re.Match[bytes] | None:
@@ -189,7 +190,9 @@ def _maildir(folder: Path, warn: Warn, advance: Advance) -> Iterator[OldMail]:
     parts = [folder / name for name in ("cur", "new") if (folder / name).is_dir()]
     if not parts:
         raise OSError(0, "a directory, but not a Maildir: it has neither cur nor new")
-    found = ((each.name, each.path) for part in parts for each in os.scandir(part))
+    found = (
+        (each.name, each.path) for part in parts for each in os.scandir(part) if not each.is_dir()
+    )
     for name, path in sorted(each for each in found if not each[0].startswith(".")):
         try:
             with Path(path).open("rb") as stream:

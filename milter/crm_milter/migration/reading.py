@@ -143,7 +143,7 @@ class _Reader:
         if text.endswith(":"):
             message = f'"{text}" is a line of aliases(5), not of virtual(5): write a full address'
             raise addresses.AddressError(message)
-        if text.startswith("/"):
+        if text.startswith(("/", "!/")) or text.lower() in ("if", "endif"):  # regexp_table(5)
             message = f'"{text}" is a regular expression; write its rule by hand (match: "/.../")'
             raise addresses.AddressError(message)
         return columns.key(self._full(text))
