@@ -180,6 +180,23 @@ MAILBOXES = {
 CASES_RULE = f"unrouted_to: {IT}\nspam: rspamd\n" + rules("'case-*@solarmora.com'")
 
 
+@pytest.mark.parametrize("listed", ["", "{}", "inline:{{{{other@solarmora.com=x}}}}, {}"])
+def test_attach_adds_both_tables_at_once(listed):
+    """Also where main.cf names the first, which is not written yet."""
+    text = f"unrouted_to: {IT}\nspam: rspamd\n" + rules(f"{HELP}, 'case-*@solarmora.com'")
+    with attachable(main=MAILBOXES, virtual_alias_maps={IT: IT}) as site:
+        site.milter.stop()
+        value = listed.format(f"hash:{site.postfix.config}/crm-milter-aliases")
+        site.restore(text, f"virtual_alias_maps = {value}\n")
+        done = attach(site)
+        assert done.returncode == 0, done
+        assert "pattern-unknown" not in site.checks()
+        for recipient in (HELP, "case-7@solarmora.com"):
+            sent = site.lab.send("<a@a.example>", [f"<{recipient}>"], MESSAGE)
+            assert sent.recipients == [CRM], sent
+            site.lab.fresh()
+
+
 def test_attach_adds_the_table_and_detach_removes_it():
     with attachable(main=MAILBOXES, virtual_alias_maps={IT: IT}) as site:
         site.milter.stop()

@@ -1,6 +1,6 @@
 """Whose mail Postfix takes, and where an address ends up (ADDRESS_CLASS_README, virtual(5))."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -161,13 +161,18 @@ class Domains:
             keys += [addresses.local_of(address), addresses.local_of(base)]
         return list(dict.fromkeys([*keys, f"@{domain}"]))
 
-    def fate(self, address: str, routed: frozenset[str] = frozenset()) -> Fate:
-        """Return what becomes of mail that is not routed; the worst, where it goes to several."""
+    def fate(
+        self, address: str, routed: frozenset[str] = frozenset(), empty: Collection[str] = ()
+    ) -> Fate:
+        """Return what becomes of mail that is not routed; the worst, where it goes to several.
+
+        ``empty`` are tables of aliases that cannot be read because they have yet to be written.
+        """
         fates = {self._fate(member) for member in self._final(address, routed, _DEEPEST)}
         order = (Fate.LOOP, Fate.UNKNOWN, Fate.UNCHECKED, Fate.REMOTE, Fate.MAILBOX)
         worst = next((each for each in order if each in fates), Fate.UNKNOWN)
-        aliases = split_list(self._postconf.value("virtual_alias_maps"))
-        if worst is Fate.UNKNOWN and self._tables.has_failed(aliases):
+        aliases = {*split_list(self._postconf.value("virtual_alias_maps"))}
+        if worst is Fate.UNKNOWN and self._tables.has_failed(aliases.difference(empty)):
             return Fate.UNCHECKED  # an alias that cannot be seen may lead elsewhere
         return worst
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from crm_milter import address as addresses
+from crm_milter.postfix import alias_file
 from crm_milter.postfix.alias_patterns import pattern_lines, posix
 from crm_milter.postfix.aliases import AliasError, diverts
 from crm_milter.postfix.domains import Fate
@@ -75,19 +76,26 @@ def write(site: Site, *, force: bool = False) -> bool:
 def refused(site: Site) -> dict[str, str]:
     """Return the patterns whose addresses Postfix refuses, each with the name of its rule."""
     found: dict[str, str] = {}
+    unwritten = _unwritten(site)
     for rule in site.rules:
         for pattern in rule.match if diverts(rule) else ():
-            if isinstance(pattern, Glob | Regex) and _is_refused(site, pattern):
+            if isinstance(pattern, Glob | Regex) and _is_refused(site, pattern, unwritten):
                 found.setdefault(pattern.source, rule.name)
     return found
 
 
-def _is_refused(site: Site, pattern: Glob | Regex) -> bool:
+def _unwritten(site: Site) -> set[str]:
+    """Return those of our tables that main.cf names and that "map --write" has yet to write."""
+    ours = ((alias_file.listed(site), alias_file.path(site)), (listed(site), path(site)))
+    return {table for table, source in ours if table and not source.exists()}
+
+
+def _is_refused(site: Site, pattern: Glob | Regex, unwritten: set[str]) -> bool:
     """Tell whether Postfix refuses what a pattern takes, tried with one address of it."""
     if isinstance(pattern, Glob):
         sample = f"{'1'.join(pattern.pieces)}@{pattern.domain}"
-        return site.domains.fate(sample) is Fate.UNKNOWN
+        return site.domains.fate(sample, empty=unwritten) is Fate.UNKNOWN
     if listed(site) and posix(pattern):
         return not is_current(site)
     samples = (addresses.join("crm-milter-no-such-user", each) for each in domains_of(pattern))
-    return any(site.domains.fate(each) is Fate.UNKNOWN for each in samples)
+    return any(site.domains.fate(each, empty=unwritten) is Fate.UNKNOWN for each in samples)
