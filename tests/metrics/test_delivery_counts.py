@@ -121,6 +121,18 @@ class Followed:
         """Those of the children that stand back behind the mail and serve no port."""
         return [each for each in exporters_of(self.lab.milter) if not _listens(each)]
 
+    def kill_follower(self) -> None:
+        """Kill it; one that another found a moment ago may be gone."""
+
+        def kill() -> bool:
+            with suppress(ProcessLookupError):
+                for each in self.followers()[:1]:
+                    os.kill(each, signal.SIGKILL)
+                    return True
+            return False
+
+        wait_for("the follower", kill)
+
     def restart(self, kill: bool = False) -> None:
         self.lab.milter.kill() if kill else self.lab.milter.stop()
         self.start()
@@ -323,7 +335,7 @@ def test_a_state_that_is_damaged_means_from_now_on(followed, tmp_path):
     host.lab.milter.stop()
     (tmp_path / "deliveries.json").write_text('{"tracker": {"counts": [[1]]}')
     host.start()
-    assert host.lab.milter.lines("is not usable, deliveries are counted from now on")
+    host.lab.milter.wait_log("is not usable, deliveries are counted from now on")
     wait_for("the metric", lambda: host.exporter.counts("delivery_log_readable"))
     host.send("sales@solarmora.com")
     wait_for("the count", lambda: host.counts() == {("sales", "target", "sent"): 1})
@@ -366,7 +378,7 @@ def test_a_follower_that_dies_is_replaced_and_loses_nothing(followed):
         host.send("help@solarmora.com", "info@solarmora.com")
         if number != 1:
             host.settle()
-        os.kill(wait_for("the follower", host.followers)[0], signal.SIGKILL)
+        host.kill_follower()
     host.settle()
 
 
