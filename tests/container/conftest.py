@@ -78,6 +78,41 @@ def attached(host: MailHost, package: Path) -> MailHost:
     return host
 
 
+# What a test beside other software may change, but for their data.
+_CHANGED = (
+    "/etc/postfix /etc/crm-milter /etc/rspamd /etc/amavis /etc/opendkim.conf /etc/opendmarc.conf"
+)
+_CHANGED += " /etc/default/postsrsd /etc/dovecot"
+_STARTED = "rspamd spamd spamass-milter amavis opendkim opendmarc postsrsd dovecot postgresql"
+_AS_IT_WAS = f"""\
+crm-milter detach --yes >/dev/null 2>&1
+systemctl stop {_STARTED}
+postsuper -d ALL 2>/dev/null
+rm -rf {_CHANGED}
+tar -C / -xf /root/etc.tar
+systemctl restart postfix crm-milter
+"""
+
+
+@pytest.fixture(scope="session")
+def companions(crm: Container, world: Container, package: Path) -> Iterator[MailHost]:
+    """A mail host with other software that is not started, and our package, not attached."""
+    with MailHost("companions", image("companions"), crm, world) as host:
+        host.install(package)
+        host.run("useradd", "--create-home", "rejected")
+        host.run("sh", "-c", f"tar -cPf /root/etc.tar {_CHANGED}")
+        yield host
+
+
+@pytest.fixture
+def guarded(companions: MailHost) -> Iterator[MailHost]:
+    """The same, as it was when the first test began."""
+    companions.forget()
+    companions.mark_journal()
+    yield companions
+    companions.run("sh", "-c", _AS_IT_WAS, timeout=120)
+
+
 @pytest.fixture(scope="session")
 def images(package: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The two images of postfix/Containerfile, of the package as it is now."""

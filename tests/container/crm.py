@@ -1,6 +1,7 @@
 """Runs in a container: the CRM's mail server, with the sink of the lab on port 25.
 
-Each transaction that it takes becomes a line of JSON in /tmp/taken.
+Each transaction that it takes becomes a line of JSON in /tmp/taken. It refuses for good the
+addresses that are in /tmp/refused, one a line.
 """
 
 import json
@@ -10,10 +11,11 @@ from pathlib import Path
 
 sys.path.insert(0, "/source/postfix")
 
-from lab.delivery import Delivery
+from lab.delivery import Delivery, Rcpt
 from lab.sink import Sink, _Handler, _Server
 
 TAKEN = Path("/tmp/taken")
+REFUSED = Path("/tmp/refused")
 
 
 class Recorder(Sink):
@@ -24,6 +26,11 @@ class Recorder(Sink):
         self._server.server_close()
         self._server = _Server(("0.0.0.0", 25), _Handler)
         self._server.sink = self
+
+    def reply_to(self, rcpt: Rcpt) -> str | None:
+        """Return the refusal that the file asks for."""
+        refused = REFUSED.read_text("utf-8").split() if REFUSED.exists() else []
+        return "550 5.1.1 no such address" if rcpt.address in refused else None
 
     def take(self, delivery: Delivery) -> None:
         """Write it down before it is answered for."""

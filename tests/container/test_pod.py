@@ -86,13 +86,21 @@ def pods(
         f"{route}\nminimal_backoff_time = 5s\nmaximal_backoff_time = 5s\nqueue_run_delay =\n   5s"
     )
     made = Pods(manifest, tmp_path_factory.mktemp("pods"))
+    _remove(manifest)  # what a run that was killed left behind
+    try:
+        for number in range(_REPLICAS):
+            made.play(number)
+        yield made
+    finally:
+        _remove(manifest)
+
+
+def _remove(manifest: list[stateful.Manifest]) -> None:
     for number in range(_REPLICAS):
-        made.play(number)
-    yield made
-    for number in range(_REPLICAS):
-        run("podman", "pod", "rm", "--force", "--time", "0", _name(number), check=False)
+        pod = ("podman", "pod", "rm", "--force", "--time", "0", _name(number))
+        run(*pod, check=False, timeout=120)
         names = (*stateful.claims(manifest, number).values(), f"milter-{number}", "crm-milter")
-        run("podman", "volume", "rm", "--force", *names, check=False)
+        run("podman", "volume", "rm", "--force", *names, check=False, timeout=120)
 
 
 def _reply(world: Container, server: str, recipient: str = HELP, name: str = "pod") -> str:

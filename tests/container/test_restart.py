@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from mailhost import CONFIG_FILE, MailHost
-from pods import wait_for
+from pods import PodError, wait_for
 
 RESTARTS = 100 if os.environ.get("CRM_MILTER_LONG", "") not in ("", "0") else 10
 
@@ -32,11 +32,13 @@ def _fresh(attached: MailHost) -> Iterator[None]:
 
 
 def _left_behind(host: MailHost) -> list[str]:
-    """Return the processes of the unit but the main one and its children."""
-    main = host.show("MainPID")
+    """Return the processes of the unit but the main one and those below it."""
     lines = host.run("ps", "-o", "pid=,ppid=", "-u", "crm-milter").splitlines()
-    pairs = [line.split() for line in lines]
-    return [pid for pid, parent in pairs if main not in (pid, parent)]
+    parents = dict(line.split() for line in lines)
+    below = {host.show("MainPID")}
+    while more := {pid for pid, parent in parents.items() if parent in below} - below:
+        below |= more
+    return [*parents.keys() - below]
 
 
 def test_restarts_refuse_nothing(attached: MailHost) -> None:
@@ -51,7 +53,11 @@ def test_restarts_refuse_nothing(attached: MailHost) -> None:
     load.accepted.append("idle")
     load.prove(attached)
     assert set(load.replies) == {"250"}
-    wait_for("the old workers' end", lambda: not _left_behind(attached), 90)
+    try:
+        wait_for("the old workers' end", lambda: not _left_behind(attached), 90)
+    except PodError as error:
+        tree = attached.run("ps", "-o", "pid,ppid,stat,etimes,args", "-u", "crm-milter")
+        raise PodError(f"{error}\n{tree}\n{attached.journal()[-4000:]}") from error
 
 
 def test_reloads_refuse_nothing(attached: MailHost) -> None:

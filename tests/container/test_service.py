@@ -77,7 +77,7 @@ def test_systemd_finds_nothing_wrong_with_the_unit(host: MailHost) -> None:
     unit = "/lib/systemd/system/crm-milter.service"
     assert host.run("systemd-analyze", "verify", "--man=no", unit) == ""
     # The exposure in tenths, at most.
-    host.run("systemd-analyze", "security", "--offline=true", "--threshold=15", unit)
+    host.run("systemd-analyze", "security", "--offline=true", "--threshold=11", unit)
 
 
 def test_routes_mail_from_outside_once_it_is_attached(attached: MailHost) -> None:

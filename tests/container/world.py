@@ -1,6 +1,7 @@
 """Runs in a container: the world that sends mail, as a server that tries again does.
 
-    world.py SERVER RECIPIENT THREADS [PREFIX]    sends until its standard input ends
+    world.py SERVER RECIPIENT THREADS [PREFIX]    sends until its standard input ends, and until
+                                                  more than a hundred were accepted
     world.py SERVER RECIPIENT                     sends the message on standard input, once
 
 prints JSON: the ids of the messages that were accepted, those of which nobody knows, since the
@@ -14,6 +15,8 @@ import threading
 import time
 from collections import Counter
 
+ENOUGH = 100
+PATIENCE = 45  # seconds after the end of the input
 SENDER = "anna@customer.example"
 TEXT = "From: anna@customer.example\r\nTo: help@solarmora.com\r\nSubject: test\r\n"
 
@@ -25,7 +28,7 @@ class World:
         self.server = server
         self.prefix = prefix
         self.recipient = recipient
-        self.ended = threading.Event()
+        self.ended = float("inf")  # when the input ended
         self.accepted: list[str] = []
         self.unknown: list[str] = []
         self.replies: Counter[str] = Counter()
@@ -33,7 +36,7 @@ class World:
     def send_many(self, number: int) -> None:
         """Send until told to end, several messages a connection."""
         count = 0
-        while not self.ended.is_set():
+        while not self._is_over():
             try:
                 with smtplib.SMTP(self.server, timeout=30) as session:
                     for _ in range(5):
@@ -43,6 +46,10 @@ class World:
             except (OSError, smtplib.SMTPException) as error:
                 self.replies[type(error).__name__] += 1
                 time.sleep(0.1)
+
+    def _is_over(self) -> bool:
+        late = time.monotonic() - self.ended
+        return late > (0 if len(self.accepted) > ENOUGH else PATIENCE)
 
     def _send(self, session: smtplib.SMTP, name: str) -> None:
         session.ehlo_or_helo_if_needed()
@@ -84,7 +91,7 @@ def main(server: str, recipient: str, threads: int, prefix: str = "") -> None:
     for each in running:
         each.start()
     sys.stdin.read()
-    world.ended.set()
+    world.ended = time.monotonic()
     for each in running:
         each.join()
     result = {"accepted": world.accepted, "unknown": world.unknown, "replies": world.replies}

@@ -37,6 +37,7 @@ class MailHost(Container):
         self._crm = crm
         self._world = world
         self.before = ""  # main.cf before we were attached
+        self._since: tuple[str, ...] = ()  # the first entry of the journal that counts
 
     def wait_until_up(self) -> None:
         """Return when mail is taken, and the CRM can be reached."""
@@ -81,8 +82,13 @@ class MailHost(Container):
         return self.run("systemctl", "show", "--value", "-p", name, "crm-milter").strip()
 
     def journal(self, unit: str = "crm-milter") -> str:
-        """Return what our unit wrote."""
-        return self.run("journalctl", "--no-pager", "-q", "-o", "cat", "-u", unit)
+        """Return what our unit wrote, since mark_journal() if that was called."""
+        return self.run("journalctl", "--no-pager", "-q", "-o", "cat", *self._since, "-u", unit)
+
+    def mark_journal(self) -> None:
+        """Leave out what the journal has so far."""
+        said = self.run("journalctl", "-q", "-n", "0", "--show-cursor")
+        self._since = ("--after-cursor", said.partition("-- cursor: ")[2].strip())
 
     # Mail
 
@@ -102,9 +108,13 @@ class MailHost(Container):
         """Return what the CRM has taken, in order."""
         return [json.loads(line) for line in self._crm.read("/tmp/taken").splitlines()]
 
+    def refuse(self, *addresses: str) -> None:
+        """Have the CRM refuse these for good."""
+        self._crm.write("/tmp/refused", "\n".join(addresses))
+
     def forget(self) -> None:
         """Have the CRM, and the mailbox, start anew."""
-        self._crm.run("rm", "-f", "/tmp/taken")
+        self._crm.run("rm", "-f", "/tmp/taken", "/tmp/refused")
         self.run("sh", "-c", "rm -f /var/mail/it")
 
     def wait_for_crm(self, name: str, timeout: float = 60) -> dict[str, Any]:
