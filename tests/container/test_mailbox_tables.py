@@ -39,6 +39,10 @@ service lmtp {
 DOVECOT = {
     "2.3": """\
 mail_location = maildir:/var/vmail/%d/%n
+passdb {
+  driver = static
+  args = password=unused
+}
 userdb {
   driver = static
   args = uid=mail gid=mail home=/var/vmail/%d/%n allow_all_users=yes
@@ -47,6 +51,9 @@ userdb {
     "2.4": """\
 mail_driver = maildir
 mail_path = /var/vmail/%{user|domain}/%{user|username}
+passdb static {
+  password = unused
+}
 userdb static {
   allow_all_users = yes
   fields {
