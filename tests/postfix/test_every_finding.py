@@ -232,7 +232,10 @@ CASES: dict[str, Case] = {
             "head": "spam: rspamd\nauthentication: other.example\n",
             **rule("on_unauthenticated: leave"),
         },
-        edit("authentication: other.example", "authentication: mail.lab.example"),
+        both(
+            edit("authentication: other.example", "authentication: mail.lab.example"),
+            Planted.mend,  # what mail brings itself is found once the name is right
+        ),
     ),
     "bcc-member": Case(
         {
