@@ -45,8 +45,9 @@ def attach_milter(options: argparse.Namespace) -> int:
     """Configure Postfix to use the milter: show the changes, ask, apply and test them.
 
     This sets smtpd_milters, non_smtpd_milters, virtual_alias_maps (the table that "map" prints) and
-    notify_classes, and receive_override_options and enable_original_recipient where needed. If the
-    test or the command itself fails, everything is rolled back, except what others changed since.
+    notify_classes, and, if needed, bounce_size_limit, receive_override_options and
+    enable_original_recipient. If the test or the command itself fails, everything is rolled back,
+    except what others changed since.
     With --when-down accept it may also be run while the milter is down: mail then goes to
     unrouted_to instead of being deferred, until "crm-milter attach" is run again.
     """
