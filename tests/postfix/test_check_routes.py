@@ -249,6 +249,7 @@ def test_accounts_of_the_host_and_its_aliases(local):
     )
     (found,) = local.findings()
     assert found["check"] == "account-unlisted"
+    assert "yp_" not in found["fix"]  # what postalias notes in the table for NIS
     assert '"root@solarmora.com"' in found["fix"]
     assert '"hostmaster@solarmora.com"' in found["fix"]
     assert "postmaster" not in found["fix"]  # wildcards never match it

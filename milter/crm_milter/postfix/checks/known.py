@@ -19,6 +19,7 @@ _USUAL = (
     *("root", "hostmaster", "webmaster", "info", "sales", "support", "security", "noc"),
     *("admin", "administrator", "office", "contact", "marketing", "billing", "www-data"),
 )
+_NIS = ("yp_last_modified", "yp_master_name")  # keys that postalias(1) adds to a table
 _PEOPLE = 1000  # the first user id of a person (adduser.conf)
 _NOBODY = 65534
 
@@ -91,6 +92,8 @@ def _listed(
     is_bare = kind is Kind.LOCAL or domain == site.postconf.origin
     for key in entries:
         normal = addresses.normalise(key)
+        if normal in _NIS:
+            continue
         if normal.strip("@") and "@" not in normal and is_bare and "." not in normal:
             yield addresses.join(normal, domain)
         elif not normal.startswith("@") and addresses.domain_of(normal) == domain:
