@@ -33,9 +33,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
 def virtual_map(options: argparse.Namespace) -> int:
     """Print the virtual alias table: each exact address and its mailbox (unrouted_to).
 
-    Wildcards and patterns get no entry, because an entry would capture the mail of every mailbox in
-    the domain. With --write, the table is written to a file next to main.cf and compiled if it has
-    changed; the patterns get a table of their own there, of type pcre or regexp.
+    Wildcards get no entry, because an entry would capture the mail of every mailbox in the domain,
+    unless their rule has "apply_to: unknown": then known recipients get entries for themselves.
+    Patterns get no entry either. With --write, the table is written to a file next to main.cf and
+    compiled if it has changed; the patterns get a table of their own there, of type pcre or regexp.
     """
     if options.write and options.in_force:
         done = in_force.write(options.config, options.config_directory, print, say)
