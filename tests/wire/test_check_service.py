@@ -1,6 +1,7 @@
 """check judges as the service would: what its user can read, and how long its unit waits."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,42 @@ def test_the_unit_with_its_drop_ins(tmp_path, files, user, stop):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     assert unit(tmp_path) == Unit(user, stop)
+
+
+@pytest.mark.parametrize(
+    ("lines", "groups"),
+    [
+        (["SupplementaryGroups=systemd-journal adm"], ("systemd-journal", "adm")),
+        (["SupplementaryGroups=adm", "SupplementaryGroups = postfix  4"], ("adm", "postfix", "4")),
+        (
+            ["SupplementaryGroups=adm", "SupplementaryGroups=", "SupplementaryGroups=tape"],
+            ("tape",),
+        ),
+        (["SupplementaryGroups=adm", "SupplementaryGroups="], ()),
+        (["#SupplementaryGroups=adm"], ()),
+    ],
+)
+def test_the_groups_of_the_unit_add_up(tmp_path, lines, groups):
+    for n, line in enumerate(lines):
+        path = tmp_path / (f"{ETC}.d/{n}.conf" if n else LIB)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"[Service]\n{line}\n")
+    assert unit(tmp_path).groups == groups
+
+
+@pytest.mark.parametrize("group", ["adm", "4", "tape"])
+def test_a_file_that_the_service_reads_by_a_group_of_its_unit(folder, group):
+    path = folder / "list"
+    path.chmod(0o640)
+    shutil.chown(path, group="adm")
+    disk = Disk()
+    config = load(folder / "crm-milter.yaml", disk)
+    closed = [str(path)] if group == "tape" else []
+    found = Unit("nobody", groups=(group, "crm-milter-no-such-group"))
+    files = [
+        each.file for each in problems(folder / "crm-milter.yaml", config, found, disk.digests)
+    ]
+    assert files == closed
 
 
 @pytest.mark.parametrize(("seconds", "wrong"), [(60, False), (89, False), (90, True), (600, True)])

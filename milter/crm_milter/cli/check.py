@@ -78,7 +78,7 @@ def _unfit(options: argparse.Namespace, config: Config, files: Iterable[str]) ->
     """Return, and say, what the service cannot do with the files; raises ConfigError."""
     service = unit.unit()
     found = list(unit.problems(options.config, config, service, files))
-    found += _locked_out(config, service.user)
+    found += _locked_out(config, service.user, service.groups)
     if any(each.severity is Severity.ERROR for each in found):
         if options.json:
             print(_as_json(options.config, None, errors=list(map(str, found))))
@@ -88,14 +88,14 @@ def _unfit(options: argparse.Namespace, config: Config, files: Iterable[str]) ->
     return found
 
 
-def _locked_out(config: Config, user: str) -> Iterator[Problem]:
+def _locked_out(config: Config, user: str, groups: Iterable[str] = ()) -> Iterator[Problem]:
     """Yield which tables the service cannot read because of their journal."""
     if not config.policy.table.live() or os.geteuid() != 0:
         return
     from crm_milter.tables.database import is_wal  # here: SQLite takes time to load
 
     paths = [each.path for each in config.policy.table.live() if is_wal(each.path)]
-    closed = set(unit.unwritable(user, {str(path.parent) for path in paths}))
+    closed = set(unit.unwritable(user, {str(path.parent) for path in paths}, groups))
     for path in paths:
         if str(path.parent) in closed:
             message = (

@@ -4,11 +4,13 @@ root may read everything; the daemon runs as the user of its unit, and is killed
 longer to stop than the unit allows.
 """
 
+import grp
 import os
 import pwd
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,16 +43,20 @@ class Unit:
 
     user: str = _USER
     stop: float | None = None
+    groups: tuple[str, ...] = ()
 
 
 def unit(root: Path = Path("/")) -> Unit:
     """Return the unit of the daemon with its drop-ins, what is usual where there is none."""
     settings: dict[str, str] = {}
+    groups: list[str] = []
     for path in _files(root):
         for name, value in _SETTING.findall(path.read_text("utf-8", "replace")):
             settings[name] = value.strip()
+            if name == "SupplementaryGroups":  # each line adds to the list, an empty one clears it
+                groups = [*groups, *value.split()] if value.split() else []
     text = settings.get("TimeoutStopSec", settings.get("TimeoutSec", ""))
-    return Unit(settings.get("User", "") or _USER, _span(text))
+    return Unit(settings.get("User", "") or _USER, _span(text), tuple(groups))
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -82,22 +88,22 @@ def problems(file: Path, config: Config, found: Unit, files: Iterable[str]) -> I
         yield Problem(str(file), 0, "milter.drain_timeout", message, Severity.WARNING)
     # A draft elsewhere is not what the daemon reads.
     severity = Severity.ERROR if file.absolute() == _CONFIG else Severity.WARNING
-    for path in unreadable(found.user, files) if os.geteuid() == 0 else ():
+    for path in unreadable(found.user, files, found.groups) if os.geteuid() == 0 else ():
         message = f'the user "{found.user}" of {UNIT} cannot read it'
         yield Problem(path, 0, "", message, severity)
 
 
-def unwritable(user: str, folders: Iterable[str]) -> list[str]:
+def unwritable(user: str, folders: Iterable[str], groups: Iterable[str] = ()) -> list[str]:
     """Return the directories that a user cannot write, [] if there is no such user; needs root."""
-    return _as(user, _WRITABLE, folders)
+    return _as(user, groups, _WRITABLE, folders)
 
 
-def unreadable(user: str, files: Iterable[str]) -> list[str]:
+def unreadable(user: str, files: Iterable[str], groups: Iterable[str] = ()) -> list[str]:
     """Return the files that a user cannot read, [] if there is no such user; needs root."""
-    return _as(user, _READABLE, files)
+    return _as(user, groups, _READABLE, files)
 
 
-def _as(user: str, script: str, files: Iterable[str]) -> list[str]:
+def _as(user: str, groups: Iterable[str], script: str, files: Iterable[str]) -> list[str]:
     try:
         account = pwd.getpwnam(user)
     except KeyError:
@@ -106,7 +112,7 @@ def _as(user: str, script: str, files: Iterable[str]) -> list[str]:
         ["/bin/sh", "-c", script, "sh", *files],
         user=account.pw_uid,
         group=account.pw_gid,
-        extra_groups=os.getgrouplist(user, account.pw_gid),
+        extra_groups=[*os.getgrouplist(user, account.pw_gid), *_ids(groups)],
         cwd="/",
         capture_output=True,
         encoding="utf-8",
@@ -115,3 +121,10 @@ def _as(user: str, script: str, files: Iterable[str]) -> list[str]:
         check=False,
     )
     return done.stdout.splitlines()
+
+
+def _ids(groups: Iterable[str]) -> Iterator[int]:
+    """Yield the ids of groups by name or number, without those that do not exist."""
+    for each in groups:
+        with suppress(KeyError):
+            yield int(each) if each.isdecimal() else grp.getgrnam(each).gr_gid
