@@ -22,6 +22,9 @@ from crm_milter.cli import terminal
 EXAMPLE = Path(__file__).parents[1] / "milter" / "crm-milter.yaml"
 _FILES = (
     (terminal.DEFAULT_CONFIG, "the configuration, see"),
+    ("/etc/crm-milter/marker.key", "secret key of the marker, the same on all mail hosts"),
+    ("/etc/postfix/crm-milter-aliases", "table of virtual aliases that map --write makes"),
+    ("/var/lib/crm-milter", "last good configuration, pauses, counts of deliveries"),
     ("/var/spool/postfix/crm-milter/milter.sock", "socket on which the milter listens for Postfix"),
 )
 
