@@ -21,7 +21,7 @@ _LISTED = re.compile(r"(?P<word>Examples|Presets): +(?P<first>.*)")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class KeyEntry:
     """One key: its path, such as ``rules[].match``, and the prose above it."""
 
     path: str
@@ -29,11 +29,11 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class DocSection:
     """A part of the file under one title."""
 
     title: str
-    entries: list[Entry]
+    entries: list[KeyEntry]
 
 
 def introduction(example: str) -> list[str]:
@@ -42,16 +42,16 @@ def introduction(example: str) -> list[str]:
     return _prose(head.splitlines())
 
 
-def sections(example: str) -> list[Section]:
+def sections(example: str) -> list[DocSection]:
     """Return what the file says of its keys, in its order; each key once."""
     lines = example.splitlines()
     titles = {number: m["title"] for number, line in enumerate(lines) if (m := _TITLE.match(line))}
-    found = [(number, Section(title, [])) for number, title in titles.items()]
+    found = [(number, DocSection(title, [])) for number, title in titles.items()]
     for path, line in _keys(example):
         above = _above(lines, line - 1)
         owner = next(section for number, section in reversed(found) if number < line)
         if above:
-            owner.entries.append(Entry(path, above))
+            owner.entries.append(KeyEntry(path, above))
     return [section for _, section in found if section.entries]
 
 

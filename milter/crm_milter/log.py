@@ -22,7 +22,7 @@ _PRIORITIES = ((b"error: ", b"<3>"), (b"warning: ", b"<4>"))
 _INFO = b"<6>"
 _LONGEST = select.PIPE_BUF - len(_INFO + b"\n")  # longer writes to a pipe mix with others (pipe(7))
 _CUT = b"..."
-_PATIENCE = 0.5  # seconds to wait for room, before the first line that is dropped
+_TIMEOUT = 0.5  # seconds to wait for room, before the first line that is dropped
 
 
 class _Stderr:
@@ -53,7 +53,7 @@ class _Stderr:
             return True
         poll = select.poll()
         poll.register(_STDERR, select.POLLOUT)
-        return bool(poll.poll(0 if self._dropped else _PATIENCE * 1000))
+        return bool(poll.poll(0 if self._dropped else _TIMEOUT * 1000))
 
     def _write(self, line: str) -> None:
         octets = line.encode("utf-8", "backslashreplace")
@@ -93,7 +93,7 @@ def is_journal(descriptor: int) -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
-def fault_line(stage: str, fault: BaseException) -> str:
+def error_line(stage: str, fault: BaseException) -> str:
     """Return the line for an exception that no one expected: what, and where it came from."""
     frames = traceback.extract_tb(fault.__traceback__)[-3:]
     places = ", ".join(f"{PurePath(each.filename).name}:{each.lineno}" for each in frames)

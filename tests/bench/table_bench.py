@@ -27,7 +27,7 @@ from serving import Serve  # noqa: E402
 
 from crm_milter.config.load import load  # noqa: E402
 
-MOST_MEMORY = 10  # MB more than with one row
+MAX_MEMORY = 10  # MB more than with one row
 CONFIG = """
 unrouted_to: it@solarmora.com
 spam: rspamd
@@ -96,7 +96,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=1_000_000)
     rows = parser.parse_args().rows
     few, many = with_mail(1), with_mail(rows)
-    missed = many - few > MOST_MEMORY
+    missed = many - few > MAX_MEMORY
     print(f"memory, 1 row: {few:.1f} MB; {rows} rows: {many:.1f} MB{' !' if missed else ''}")
     with tempfile.TemporaryDirectory() as folder:
         for what, cost in look_ups(Path(folder), rows).items():

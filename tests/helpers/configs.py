@@ -21,10 +21,10 @@ def changed(statement: str) -> tuple[str, ...]:
 
 
 # Kills come closer together here than the supervisor would put up with.
-PATIENT = changed("child.Deaths.WINDOW = 0.0")
+PATIENT = changed("child.RestartBackoff.WINDOW = 0.0")
 # What comes while signals are looked at comes for certain before they are.
 SLOW = changed(
-    "child.Deaths.WINDOW = 0.0; import time; taken = child.Signals.taken;"
+    "child.RestartBackoff.WINDOW = 0.0; import time; taken = child.Signals.taken;"
     "child.Signals.taken = lambda self: time.sleep(0.2) or taken(self)"
 )
 # Time enough to send signals one by one that are meant as one.

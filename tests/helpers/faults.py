@@ -29,7 +29,7 @@ import sys, time
 from crm_milter.cli import main as cli
 from crm_milter.daemon import child as children
 from crm_milter.routing.memory import Memory
-children.Deaths.WINDOW = 0.0
+children.RestartBackoff.WINDOW = 0.0
 resolve = Memory.resolve
 def slow(self, envelope, facts):
     if envelope.sender.startswith("slow@"):

@@ -25,8 +25,8 @@ from crm_milter.metrics.catalogue import (
     WORKERS,
     Metric,
 )
-from crm_milter.metrics.counting import Tally, message_outcome, recipient_outcome
-from crm_milter.metrics.memory import Numbers
+from crm_milter.metrics.counting import WorkerCounters, message_outcome, recipient_outcome
+from crm_milter.metrics.memory import SharedCounters
 from crm_milter.routing.decision import Action, Decision, Outcome, Reason, Recipient, Reply
 from crm_milter.rules.rule import Copy, Mode, Rule
 from crm_milter.spam.verdict import Judgement, Verdict
@@ -52,9 +52,9 @@ def decision(*outcomes: Outcome, reply: Reply = Reply.ACCEPT, hold: bool = False
 
 
 @pytest.fixture
-def numbers() -> Numbers:
-    made = Numbers()
-    made.admit(0)
+def numbers() -> SharedCounters:
+    made = SharedCounters()
+    made.ensure_row(0)
     return made
 
 
@@ -64,12 +64,12 @@ def counts(metric: Metric, cells: list[float]) -> dict[str, float]:
     return {value: count for value, count in found if count}
 
 
-def routed(numbers: Numbers) -> dict[str, float]:
+def routed(numbers: SharedCounters) -> dict[str, float]:
     return {name: values[ROUTED] for name, values in numbers.totals().rules.items()}
 
 
 def test_each_thing_is_counted_once(numbers):
-    tally = Tally(numbers, 0, rules("a"))
+    tally = WorkerCounters(numbers, 0, rules("a"))
     tally.opened()
     tally.passed(0.1)
     tally.failed(0.1)
@@ -89,14 +89,14 @@ def test_each_thing_is_counted_once(numbers):
 
 
 def test_a_filter_that_was_not_asked_has_no_verdict(numbers):
-    Tally(numbers, 0, rules("a")).decided(decision(outcome("a")), False, 0.1)
+    WorkerCounters(numbers, 0, rules("a")).decided(decision(outcome("a")), False, 0.1)
     assert counts(SPAM_VERDICTS, numbers.totals().cells) == {}
 
 
 def test_test_mode_counts_as_test_and_as_left(numbers):
     copies = (Copy("x@y.example"),)
     tried = decision(outcome(Rule("a", mode=Mode.TEST), copies=copies, withheld=1, test=True))
-    Tally(numbers, 0, rules("a")).decided(tried, True, 0.1)
+    WorkerCounters(numbers, 0, rules("a")).decided(tried, True, 0.1)
     values = numbers.totals().rules["a"]
     assert counts(RECIPIENTS, values) == {"test": 1}
     assert not any(values[COPIES.first :])
@@ -130,10 +130,10 @@ def test_no_two_metrics_share_a_cell_or_a_name():
 
 
 def test_the_latest_of_several_workers_is_shown(numbers, monkeypatch):
-    numbers.admit(1)
+    numbers.ensure_row(1)
     for slot, now in ((0, 2000.0), (1, 1000.0)):
         monkeypatch.setattr(time, "time", lambda now=now: now)
-        Tally(numbers, slot, rules("a")).decided(decision(outcome("a")), True, 0.1)
+        WorkerCounters(numbers, slot, rules("a")).decided(decision(outcome("a")), True, 0.1)
     assert numbers.totals().rules["a"][LAST_REROUTED.cell()] == 2000.0
 
 
@@ -166,12 +166,12 @@ def test_a_successor_goes_on_where_a_killed_worker_was(numbers):
         pid = os.fork()
         if pid == 0:
             names = rules("first", f"rule{generation}")
-            tally = Tally(numbers, 0, names)
+            tally = WorkerCounters(numbers, 0, names)
             tally.opened()
             tally.decided(decision(*map(outcome, names)), True, 0.1)
             os.kill(os.getpid(), signal.SIGKILL)
         os.waitpid(pid, 0)
-        numbers.bury(0)
+        numbers.reap(0)
         assert routed(numbers)["first"] == generation + 1
     assert routed(numbers) == {"first": 20, **{f"rule{each}": 1 for each in range(20)}}
     assert numbers.totals().cells[SESSIONS.cell()] == 0
@@ -179,8 +179,8 @@ def test_a_successor_goes_on_where_a_killed_worker_was(numbers):
 
 def test_slots_add_up(numbers):
     for slot in (0, 1, 5):
-        numbers.admit(slot)
-        tally = Tally(numbers, slot, rules("a", "b"))
+        numbers.ensure_row(slot)
+        tally = WorkerCounters(numbers, slot, rules("a", "b"))
         tally.opened()
         tally.decided(decision(outcome("b" if slot else "a")), True, 0.1)
     assert routed(numbers) == {"a": 1, "b": 2}
@@ -188,7 +188,7 @@ def test_slots_add_up(numbers):
 
 
 def test_threads_lose_nothing(numbers):
-    tally = Tally(numbers, 0, rules("a"))
+    tally = WorkerCounters(numbers, 0, rules("a"))
     made = decision(outcome("a"))
 
     def work() -> None:
@@ -205,7 +205,7 @@ def test_threads_lose_nothing(numbers):
 
 def test_a_hundred_thousand_rules_take_room_only_once_they_have_mail(numbers):
     names = tuple(Rule(f"rule{number}") for number in range(100_000))
-    tally = Tally(numbers, 0, names)
+    tally = WorkerCounters(numbers, 0, names)
     numbers.totals()
     descriptor = numbers._descriptor
     before = os.fstat(descriptor).st_blocks
@@ -216,7 +216,7 @@ def test_a_hundred_thousand_rules_take_room_only_once_they_have_mail(numbers):
 
 @pytest.mark.parametrize("name", ["a", "seven-7", "eight--8", "nine----9", "n" * 5000])
 def test_names_of_any_length(numbers, name):
-    tally = Tally(numbers, 0, rules("before", name))
+    tally = WorkerCounters(numbers, 0, rules("before", name))
     tally.decided(decision(outcome(name), outcome("before"), outcome(name)), True, 0.1)
     assert routed(numbers) == {name: 2, "before": 1}
 
@@ -226,7 +226,7 @@ def test_what_the_supervisor_says(numbers):
     for turn in range(5):
         numbers.loaded(f"digest{turn}", rules(*(f"rule{number}" for number in range(1500))))
         numbers.reload_failed()
-        numbers.staffed(turn, turn + 1)
+        numbers.set_workers(turn, turn + 1)
         state = numbers.state()
         assert (state.digest, state[WORKERS], state[RESTARTS]) == (f"digest{turn}", turn, turn + 1)
         assert state.names == tuple(f"rule{number}" for number in range(1000))

@@ -16,8 +16,8 @@ from serving import run
 
 from crm_milter.config import paused
 from crm_milter.config.paused import Pause
-from crm_milter.metrics.http import Site
-from crm_milter.metrics.memory import Numbers
+from crm_milter.metrics.http import PageSet
+from crm_milter.metrics.memory import SharedCounters
 from crm_milter.rules.rule import Rule
 from lab.milter import Milter
 
@@ -156,13 +156,13 @@ def test_the_page_fits_a_browser(tmp_path, width):
     browser = shutil.which("chromium")
     if browser is None:
         pytest.skip("chromium is not here: postfix/install --tests")
-    shown = Numbers()
+    shown = SharedCounters()
     names = ("support", "a-name-without-a-blank-" + "x" * 99, *(f"rule{n}" for n in range(9)))
     shown.loaded("f" * 64, tuple(map(Rule, names)))
     until = Pause(1, time.time() + 999)
     paused.write(tmp_path, {"support": until})
     page = tmp_path / "page.html"
-    page.write_bytes(Site(shown, print, directory=tmp_path).page("/", "").body)
+    page.write_bytes(PageSet(shown, print, directory=tmp_path).page("/", "").body)
     # A window of a browser cannot be as narrow as that, a frame can.
     frame = (
         f'<iframe id="f" src="page.html" style="border:0;width:{width}px;height:800px"></iframe>'

@@ -15,10 +15,10 @@ from crm_milter.config import paused
 from crm_milter.config.paused import Pause
 from crm_milter.metrics import http as exporter
 from crm_milter.metrics.collector import METRICS
-from crm_milter.metrics.counting import Tally
+from crm_milter.metrics.counting import WorkerCounters
 from crm_milter.metrics.deliveries import Deliveries
-from crm_milter.metrics.http import Site
-from crm_milter.metrics.memory import Numbers
+from crm_milter.metrics.http import PageSet
+from crm_milter.metrics.memory import SharedCounters
 from crm_milter.routing.decision import Action, Decision, Outcome, Recipient
 from crm_milter.rules.rule import Rule
 
@@ -27,13 +27,13 @@ OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0
 HOSTILE = ['evil"} 1\nup{x="', "a\\", "a\nb", "# HELP x", "\u2028", "{}", "\0"]
 
 
-def numbers(*names: str, mail: bool = True) -> Numbers:
-    made = Numbers()
-    made.admit(0)
+def numbers(*names: str, mail: bool = True) -> SharedCounters:
+    made = SharedCounters()
+    made.ensure_row(0)
     rules = tuple(map(Rule, names))
     made.loaded("f" * 64, rules)
-    made.staffed(2, 3)
-    tally = Tally(made, 0, rules)
+    made.set_workers(2, 3)
+    tally = WorkerCounters(made, 0, rules)
     tally.passed(0.0002)
     for rule in rules if mail else ():
         recipient = Recipient("a@b.example", "a@b.example")
@@ -44,9 +44,9 @@ def numbers(*names: str, mail: bool = True) -> Numbers:
     return made
 
 
-def page(numbers: Numbers, accept: str = "") -> str:
+def page(numbers: SharedCounters, accept: str = "") -> str:
     faults: list[str] = []
-    found = Site(numbers, faults.append).page("/metrics", accept)
+    found = PageSet(numbers, faults.append).page("/metrics", accept)
     assert not faults
     assert found.status == 200
     return found.body.decode()
@@ -102,7 +102,9 @@ def test_rules_have_series_from_the_start_up_to_a_thousand_of_them():
     assert 'crm_milter_recipients_total{outcome="left_spam",rule="rule999"} 0.0' in text
     assert "rule1000" not in text
     outcome = Outcome(Recipient("a@b.c", "a@b.c"), Rule("rule1001"), Action.COPIED)
-    Tally(shown, 0, tuple(map(Rule, names))).decided(Decision(outcomes=(outcome,)), True, 0)
+    WorkerCounters(shown, 0, tuple(map(Rule, names))).decided(
+        Decision(outcomes=(outcome,)), True, 0
+    )
     text = page(shown)
     assert 'crm_milter_recipients_total{outcome="kept_with_copies",rule="rule1001"} 1.0' in text
     assert "rule1000" not in text
@@ -159,7 +161,7 @@ def test_a_page_is_kept_for_fifty_times_the_time_that_it_took(monkeypatch):
     monkeypatch.setattr(exporter.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(exporter.time, "process_time", lambda: clock[0])
     shown = numbers("support")
-    site = Site(shown, print)
+    site = PageSet(shown, print)
     made = []
 
     def generate(_collector: object) -> bytes:
@@ -178,7 +180,7 @@ def test_a_page_is_kept_for_fifty_times_the_time_that_it_took(monkeypatch):
 def test_what_is_in_force_is_kept_until_it_changes(monkeypatch, tmp_path, path):
     monkeypatch.setattr(exporter, "_LEISURE", 1e9)  # for ever, but for what is new
     shown = numbers(*(f"rule{number}" for number in range(1000)))
-    site = Site(shown, print, directory=tmp_path)
+    site = PageSet(shown, print, directory=tmp_path)
     began = time.process_time()
     first = site.page(path, "").body
     made = time.process_time() - began
@@ -207,14 +209,14 @@ def test_what_is_in_force_is_kept_until_it_changes(monkeypatch, tmp_path, path):
     assert is_new()
     shown.loaded("b" * 64, (Rule("other"),))
     assert is_new()
-    shown.staffed(1, 0)
+    shown.set_workers(1, 0)
     assert is_new()
     assert not is_new()
 
 
 def test_health():
     shown = numbers("support")
-    site = Site(shown, print)
+    site = PageSet(shown, print)
 
     def health() -> tuple[int, str]:
         found = site.page("/healthz", "")
@@ -224,12 +226,12 @@ def test_health():
     shown.reload_failed()
     status, text = health()
     assert (status, "last reload failed" in text) == (200, True)
-    shown.staffed(0, 0)
+    shown.set_workers(0, 0)
     assert health() == (503, "no worker is accepting mail\n")
 
 
 def test_the_front_page_has_links_and_no_address():
-    found = Site(numbers("support", "sales"), print).page("/", "")
+    found = PageSet(numbers("support", "sales"), print).page("/", "")
     text = found.body.decode()
     assert 'href="/metrics"' in text
     assert 'href="/healthz"' in text
@@ -239,7 +241,7 @@ def test_the_front_page_has_links_and_no_address():
 
 def test_a_fault_of_ours_is_logged_and_the_next_page_is_good(monkeypatch):
     shown, faults = numbers("support"), []
-    site = Site(shown, faults.append)
+    site = PageSet(shown, faults.append)
     with monkeypatch.context() as patch:
         patch.setattr(shown, "totals", lambda: 1 / 0)
         assert site.page("/metrics", "").status == 500

@@ -382,7 +382,7 @@ def test_the_reason_is_found_in_what_postfix_check_says(site):
     main.write_text(main.read_text() + "inet_interfaces = 192.0.2.256\n")
     site.age()
     with pytest.raises(apply.PostfixError, match=r"postfix check. failed: .*fatal: .*192.0.2.256"):
-        apply.take_up(Postconf(site.postfix.config))
+        apply.check_and_reload(Postconf(site.postfix.config))
     assert directory.exists()
     site.restore()
 

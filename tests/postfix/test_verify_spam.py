@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from verifying import RULES, Screen, lab, mood, screen, shared
 
-from crm_milter.trace.history import journeys
+from crm_milter.trace.history import group_by_message
 from crm_milter.trace.lines import Parser
-from crm_milter.verify.outcome import Evidence, Expected, Outcome, judge
+from crm_milter.verify.outcome import Evidence, Expected, Proof, evaluate
 from crm_milter.verify.probe import Reply
 from lab.whole import Lab
 
@@ -86,12 +86,12 @@ spam was rerouted: {LINE} verdict=ham
 def test_silence_of_a_filter_that_marks_no_ham_proves_nothing() -> None:
     text = f"4bXq1Z: {LINE} verdict=ham\nNov 22 03:52:34 mx postfix/qmgr[1]: 4bXq1Z: removed"
     lines = map(Parser(datetime.now(UTC)).line, text.encode().splitlines())
-    evidence = Evidence(Reply("message", 250, "queued as 4bXq1Z"), tuple(journeys(lines)))
+    evidence = Evidence(Reply("message", 250, "queued as 4bXq1Z"), tuple(group_by_message(lines)))
     target = "support@crm.example"
     expected = Expected("help@solarmora.com", "support", (target,), (), marks_ham=False, spam=True)
-    result = judge(expected, evidence, time_is_up=False)
+    result = evaluate(expected, evidence, time_is_up=False)
     assert result is not None
-    assert result.outcome is Outcome.NO_VERDICT
+    assert result.outcome is Proof.NO_VERDICT
     assert result.why == f"no verdict from the filter, which counts as ham: {LINE} verdict=ham"
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from crm_milter.config import document, keys
 from crm_milter.config.document import Mapping, Node, Sequence
-from crm_milter.config.kinds import Either, Fields, Key, Several, Table
+from crm_milter.config.kinds import Key, ListOf, OneOf, StringMap, Table
 from crm_milter.config.load import load, parse
 from crm_milter.config.problems import Problems
 from crm_milter.config.scalars import Kind
@@ -26,9 +26,9 @@ UNCOMMENTED = re.sub(r"(?m)^( *)#([^ #\n])", r"\1\2", TEXT)
 def supported(kind: Kind, prefix: str = "") -> Iterator[tuple[str, Key]]:
     """Yield each supported key with its path, lists as ``[]``."""
     match kind:
-        case Several():
+        case ListOf():
             yield from supported(kind.item, f"{prefix}[]")
-        case Either():
+        case OneOf():
             yield from supported(kind.table, prefix)
         case Table():
             for key in kind.keys.values():
@@ -49,7 +49,7 @@ def named(node: Node | None, prefix: str = "") -> Iterator[tuple[str, int]]:
         for name, value in node.entries.items():
             path = f"{prefix}.{name}" if prefix else name
             yield path, value.line
-            if not isinstance(KEYS[path].kind, Fields):
+            if not isinstance(KEYS[path].kind, StringMap):
                 yield from named(value, path)
 
 

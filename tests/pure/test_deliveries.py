@@ -366,9 +366,9 @@ def test_rubbish_counts_nothing():
 
 
 def test_memory_is_bounded_and_what_is_dropped_is_counted(monkeypatch):
-    monkeypatch.setattr(deliveries, "MOST_RECIPIENTS", 100)
-    monkeypatch.setattr(deliveries, "MOST_RECENT", 50)
-    monkeypatch.setattr(deliveries, "MOST_OVER", 10)
+    monkeypatch.setattr(deliveries, "MAX_RECIPIENTS", 100)
+    monkeypatch.setattr(deliveries, "MAX_RECENT", 50)
+    monkeypatch.setattr(deliveries, "MAX_OVER", 10)
     tracker = Tracker(COPIES, BOUNDS)
     ids = [f"4bXq1Z{number:06d}" for number in range(500)]
     for each in ids:
@@ -387,7 +387,7 @@ def test_memory_is_bounded_and_what_is_dropped_is_counted(monkeypatch):
 
 
 def test_one_message_of_many_more_recipients_than_the_bound(monkeypatch):
-    monkeypatch.setattr(deliveries, "MOST_RECIPIENTS", 10)
+    monkeypatch.setattr(deliveries, "MAX_RECIPIENTS", 10)
     tracker = tracked(begin(), ours(new=" ".join(f"a{n}@crm.example" for n in range(30))))
     assert (tracker.dropped, tracker._size) == (1, 0)
 

@@ -104,7 +104,7 @@ def test_a_character_across_two_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_file_too_large_is_not_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(document, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(document, "MAX_BYTES", 1 << 20)
     stream = BytesIO(b"# a comment\n" * 1_000_000)
     with pytest.raises(ConfigError, match="f: larger than 1 MiB"):
         document.read(stream, Problems("f"), {})

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pytest
 
 from crm_milter.trace import frame
-from crm_milter.trace.history import journeys
+from crm_milter.trace.history import group_by_message
 from crm_milter.trace.lines import Line, Parser, decided, delivery
 
 NEWEST = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -284,7 +284,7 @@ def test_the_end_of_daylight_saving_splits_no_message(kind: str, begin: str, end
         put(frame, "postfix/qmgr", "171EB2103A4: removed").replace("03:52:34", end),
     ]
     lines = [parser.line(each.replace("03:52:34", begin).encode()) for each in texts]
-    (journey,) = journeys(lines)
+    (journey,) = group_by_message(lines)
     assert [line.text for line in journey.lines] == ["client=x", "removed"]
 
 

@@ -8,7 +8,7 @@ from crm_milter.routing.decision import Action, Outcome, Recipient
 from crm_milter.routing.logline import outcome_line
 from crm_milter.rules.rule import Copy, Rule
 from crm_milter.spam.verdict import Judgement, Verdict
-from crm_milter.trace.history import Journey, journeys
+from crm_milter.trace.history import MessageHistory, group_by_message
 from crm_milter.trace.lines import Line, Parser, decided, delivery, is_queue_id
 from crm_milter.trace.search import since
 
@@ -141,8 +141,8 @@ def test_queue_ids(text: str, expected: bool) -> None:
     assert is_queue_id(text) is expected
 
 
-def stories(*texts: str) -> list[Journey]:
-    return journeys(map(parsed, texts))
+def stories(*texts: str) -> list[MessageHistory]:
+    return group_by_message(map(parsed, texts))
 
 
 OURS = "171EB2103A4: rerouted: to=<help@x.example> new=<a@crm.example> rule=r copies=0 verdict=ham"
@@ -206,7 +206,7 @@ def test_a_message_that_was_given_up_is_not_the_next_one() -> None:
 )
 def test_where_it_is(texts: list[str], held: bool, over: bool) -> None:
     (journey,) = stories(*(postfix(n, text) for n, text in enumerate(texts)))
-    assert (journey.is_held, journey.is_over) == (held, over)
+    assert (journey.is_held, journey.is_finished) == (held, over)
 
 
 @pytest.mark.parametrize("text", ["30m", "2h", "3d", "1w", "today", "yesterday", "2026-11-01"])

@@ -147,7 +147,7 @@ def test_a_target_that_writes_gets_nothing_back_of_what_is_remembered():
 
 def test_nothing_of_many_messages_is_kept_for_long(monkeypatch):
     monkeypatch.setattr(memory, "MOST", 5)
-    monkeypatch.setattr(memory, "_MOST_SEEN", 7)
+    monkeypatch.setattr(memory, "_MAX_SEEN", 7)
     made = policy(rule("all", "@solarmora.com", "case@crm.example"))
     remembering = Memory(made)
     for number in range(100):

@@ -26,7 +26,7 @@ def sent(monkeypatch, tmp_path):
 
     def hand_in(*arguments):
         messages.append(arguments[3])
-        return probe.Reply("message", 250, f"2.0.0 Ok: queued as 4bXq1{len(messages)}")
+        return probe.ServerReply("message", 250, f"2.0.0 Ok: queued as 4bXq1{len(messages)}")
 
     monkeypatch.setattr(probe, "hand_in", hand_in)
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))

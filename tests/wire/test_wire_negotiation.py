@@ -12,7 +12,7 @@ REROUTED = (
     ("add", "<team@solarmora.com>", "NOTIFY=NEVER"),
     ("delete", "help@solarmora.com"),
 )
-FAULT = "451 4.3.0"
+INTERNAL_ERROR = "451 4.3.0"
 
 
 def test_asks_for_just_what_it_uses(milter):
@@ -113,7 +113,7 @@ def test_a_peer_without_the_actions_gets_451_for_matched_mail_only(milter, lacki
         for _ in range(2):
             assert mta.message(["<alice@a.example>"], HAM).answer == "accept"
             result = mta.message(["<alice@a.example>", HELP], HAM)
-            assert result.answer.startswith(FAULT)
+            assert result.answer.startswith(INTERNAL_ERROR)
             assert result.edits == ()
     milter.wait_log("^error: .*actions")
     assert len(milter.lines("error")) == 1
@@ -126,7 +126,7 @@ def test_the_protocol_of_sendmail_8_13_is_served_as_far_as_it_goes(milter):
         mta.steps |= c.SMFIP_NODATA
         assert mta.message(["<alice@a.example>"], HAM).answer in ("accept", "continue")
         result = mta.message([HELP], HAM)
-        assert (result.answer[:9], result.edits) == (FAULT, ())
+        assert (result.answer[:9], result.edits) == (INTERNAL_ERROR, ())
 
 
 def test_several_versions_at_once(milter):
@@ -136,5 +136,5 @@ def test_several_versions_at_once(milter):
             mta.mail()
             mta.rcpt(HELP)
             mta.rcpt("<alice@a.example>")
-        assert old.finish(HAM).answer.startswith(FAULT)
+        assert old.finish(HAM).answer.startswith(INTERNAL_ERROR)
         assert new.finish(HAM).edits == REROUTED

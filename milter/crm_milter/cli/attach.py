@@ -119,6 +119,6 @@ def _terminal(options: argparse.Namespace) -> Terminal:
 
     return Terminal(
         tell,
-        agrees=lambda question: bool(options.yes) or asks(question),
+        confirm=lambda question: bool(options.yes) or asks(question),
         consents=lambda question: not options.yes and asks(question),
     )

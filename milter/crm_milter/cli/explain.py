@@ -23,7 +23,7 @@ from crm_milter.wording import printable, why
 
 QUEUE_ID = "explain"
 # A table may have a hundred thousand rules; the story of one address names this many.
-MOST_PASSED_OVER = 20
+MAX_PASSED_OVER = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +72,20 @@ def _steps(table: RuleTable, address: str, occasion: Occasion) -> Iterator[Step]
         considered.setdefault(each.match.rule.name, each)
         if _acts(each):
             break
-    spared = table.spares(address)
+    spared = table.is_protected(address)
     passed_over = 0
     for rule in table.rules:
         found = considered.get(rule.name)
         if found is None:
             passed_over += 1
-            if passed_over <= MOST_PASSED_OVER:
+            if passed_over <= MAX_PASSED_OVER:
                 yield Step(rule.name, False, _not_taken(spared))
             continue
         yield Step(rule.name, not found.failing, _why(found))
         if _acts(found):
             break
-    if passed_over > MOST_PASSED_OVER:
-        more = passed_over - MOST_PASSED_OVER
+    if passed_over > MAX_PASSED_OVER:
+        more = passed_over - MAX_PASSED_OVER
         yield Step("", False, f"{more} more rules do not match")
 
 

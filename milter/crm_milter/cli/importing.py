@@ -15,7 +15,7 @@ from crm_milter.config import atomic
 from crm_milter.config.crms import crm_of
 from crm_milter.config.problems import Problem, Problems
 from crm_milter.migration.chains import Tables
-from crm_milter.migration.reading import Entry, entries, written
+from crm_milter.migration.reading import AliasEntry, entries, written
 from crm_milter.migration.writing import Import, as_yaml, imported
 from crm_milter.wording import why
 
@@ -70,7 +70,7 @@ def import_aliases(options: argparse.Namespace) -> int:
     tables count if they lead to a known CRM or to --crm, also by way of other entries; those of a
     list always do. The exit status is 1 if a line was not understood or nothing leads to a CRM.
     """
-    found: list[Entry] = []
+    found: list[AliasEntry] = []
     problems: list[Problem] = []
     for name in map(_source, options.files):
         of_file = Problems(name, _SHOWN)
@@ -111,7 +111,7 @@ def _is_crm(more: list[str]) -> Callable[[str], bool]:
     return is_crm
 
 
-def _nothing(found: list[Entry]) -> str:
+def _nothing(found: list[AliasEntry]) -> str:
     """Return that nothing leads to a CRM, and which domains outside may be one."""
     own = {addresses.domain_of(each.key) for each in found}
     outside = Counter(
@@ -125,7 +125,7 @@ def _nothing(found: list[Entry]) -> str:
     return f"no entry leads to a known CRM{hint}"
 
 
-def _print(result: Import, found: list[Entry], options: argparse.Namespace) -> int:
+def _print(result: Import, found: list[AliasEntry], options: argparse.Namespace) -> int:
     unrouted_to = options.unrouted_to
     head = [f"unrouted_to: {as_yaml(unrouted_to)}" if unrouted_to else _NO_MAILBOX]
     files = list(result.files(head))
@@ -153,7 +153,7 @@ def _write(folder: Path, files: list[tuple[str, list[str]]]) -> None:
         print(f"# written: {path}")
 
 
-def _report(result: Import, found: list[Entry]) -> Iterator[str]:
+def _report(result: Import, found: list[AliasEntry]) -> Iterator[str]:
     """Yield, as comments, what to do with the old tables."""
     for file in dict.fromkeys(entry.file for entry in found if not entry.is_listed):
         drop = [each for each in result.drop if each.file == file]

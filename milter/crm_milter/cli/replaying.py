@@ -20,7 +20,7 @@ from crm_milter.routing.floodguard import Meter
 from crm_milter.routing.logline import outcome_words
 from crm_milter.wording import and_more, printable, why
 
-_MOST_CHANGES = 1000  # that are shown
+_MAX_CHANGES = 1000  # that are shown
 _REDRAWN = 0.2  # seconds
 
 
@@ -61,7 +61,7 @@ def replay_mail(options: argparse.Namespace) -> int:
             done = replay.message(mail)
             tally.add(mail, done.envelope, done.decided)
             changed += len(done.changes)
-            changes += done.changes[: _MOST_CHANGES - len(changes)]
+            changes += done.changes[: _MAX_CHANGES - len(changes)]
             if options.verbose and not options.json:
                 print("\n".join(_story(done)))
     except _UnreadableError as error:

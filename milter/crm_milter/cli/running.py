@@ -13,7 +13,7 @@ from crm_milter.config.problems import ConfigError
 from crm_milter.config.sources import Disk
 from crm_milter.wording import counted, why
 
-_PATIENCE = 10.0  # seconds
+_TIMEOUT = 10.0  # seconds
 _USUAL = "127.0.0.1:9894"
 _HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask, not to listen
 _HEADING = ("RULE", "MODE", "CONDITIONS", "REROUTED", "LEFT", "LAST REROUTED")
@@ -50,7 +50,7 @@ def _config(options: Namespace, disk: Disk) -> tuple[Config | None, bool]:
 
 
 def _asked(host: str, port: int) -> dict[str, Any]:
-    connection = http.client.HTTPConnection(_HERE.get(host, host), port, timeout=_PATIENCE)
+    connection = http.client.HTTPConnection(_HERE.get(host, host), port, timeout=_TIMEOUT)
     try:
         connection.request("GET", "/rules")
         response = connection.getresponse()

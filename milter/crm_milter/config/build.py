@@ -55,7 +55,7 @@ class SpamSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class RuleEntry:
     """A rule, and where it stands."""
 
     rule: Rule
@@ -97,7 +97,7 @@ def spam(section: Section) -> SpamSettings:
     filters = (*section["filter"], *section["headers"])
     if not filters:
         section.place.complain((), '"filter" and "headers" are both empty')
-    if filters and section.states("no_verdict") and not any(each.marks_ham for each in filters):
+    if filters and section.is_set("no_verdict") and not any(each.marks_ham for each in filters):
         names = ", ".join(f'"{each.name}"' for each in filters)
         message = f"has no effect: with {names}, mail without a mark counts as ham"
         section.place.warn(("no_verdict",), message)
@@ -124,7 +124,7 @@ def automatic(section: Section) -> frozenset[AutomaticClass]:
 
 def flood(section: Section) -> Flood:
     """Return the flood guard of a rule."""
-    per = section["per"] if section.states("per") else None
+    per = section["per"] if section.is_set("per") else None
     return Flood(section["limit"], per, section["then"], section["except"])
 
 
@@ -134,11 +134,11 @@ def copy(section: Section) -> Copy:
     return Copy(values["address"], values["deliver_spam"], values["suppress_bounces"])
 
 
-def rule(section: Section) -> Entry:
+def rule(section: Section) -> RuleEntry:
     values = section.values
     built = Rule(copies=values.pop("also_deliver_to"), conditions=conditions.take(values), **values)
     place = section.place
-    if built.bypass_spam_filter and section.states("on_spam"):
+    if built.bypass_spam_filter and section.is_set("on_spam"):
         message = 'cannot be combined with "bypass_spam_filter: true"'
         place.complain(("on_spam",), message)
     _unsaid(built, section)
@@ -150,13 +150,13 @@ def rule(section: Section) -> Entry:
             " its addresses from later rules"
         )
         place.warn((), message)
-    return Entry(built, place)
+    return RuleEntry(built, place)
 
 
 def _unsaid(rule: Rule, section: Section) -> None:
     """Note what says nothing, for want of another key or of content."""
     place = section.place
-    if section.states("on_oversize") and rule.max_size is None:
+    if section.is_set("on_oversize") and rule.max_size is None:
         place.warn(("on_oversize",), 'has no effect without "max_size"')
     if rule.propagate_extension and not rule.replaces:
         place.warn(

@@ -18,8 +18,8 @@ import yaml
 
 from crm_milter.config.problems import Path, Problems
 
-MOST_BYTES = 64 * 1024 * 1024
-DEEPEST = 10  # the configuration itself needs five
+MAX_BYTES = 64 * 1024 * 1024
+MAX_DEPTH = 10  # the configuration itself needs five
 
 # libyaml where PyYAML was built with it: ten times as fast, the same events.
 _Parser = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
@@ -85,7 +85,7 @@ _NO_TEXT = re.compile(
 )
 _LINE_END = re.compile(r"\r\n?|\n")
 _CHUNK = 1 << 16
-_TOO_DEEP = f"nested more than {DEEPEST} levels deep"
+_TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 
 
 class _Source:
@@ -104,9 +104,9 @@ class _Source:
         if self._size == 0 and (data[:2] in (b"\xff\xfe", b"\xfe\xff") or data[:2].count(0) == 1):
             self._refuse("the file is UTF-16; save it as UTF-8")
         self._size += len(data)
-        if self._size > MOST_BYTES:
+        if self._size > MAX_BYTES:
             self._line = 0
-            self._refuse(f"larger than {MOST_BYTES >> 20} MiB")
+            self._refuse(f"larger than {MAX_BYTES >> 20} MiB")
         try:
             text = self._decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
@@ -170,7 +170,7 @@ class _Builder:
             self._refuse(line, f'"{event.tag}" is a YAML tag, which is not supported; remove it')
         if kind is yaml.ScalarEvent:
             return Refused(line)
-        if len(self._path) >= DEEPEST:
+        if len(self._path) >= MAX_DEPTH:
             self._problems.fail(line, _TOO_DEEP)
         if kind is yaml.SequenceStartEvent:
             return Sequence(self._items(), line)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from crm_milter import address as addresses
 from crm_milter import mailbox, precis
 from crm_milter.config import international
-from crm_milter.config.problems import Problems, Reported, Severity
+from crm_milter.config.problems import AlreadyReported, Problems, Severity
 from crm_milter.config.sources import Disk, Sources
 from crm_milter.tables import columns
 from crm_milter.wording import why
@@ -58,9 +58,9 @@ class Files:
     def read(self, name: str, read: Read[T]) -> T:
         """Return what a file comes to.
 
-        Raises ValueError if it cannot be read or has no entry, and Reported if some of its lines
-        are bad. A file without an entry is more likely one that is just being written, or a full
-        disk, than a wish: taken at its word it would send mail elsewhere.
+        Raises ValueError if it cannot be read or has no entry, and AlreadyReported if some of its
+        lines are bad. A file without an entry is more likely one that is just being written, or a
+        full disk, than a wish: taken at its word it would send mail elsewhere.
         """
         if _TABLE_TYPE.match(name):
             raise ValueError(f'write only the path, without "{name.partition(":")[0]}:"')
@@ -73,7 +73,7 @@ class Files:
                 raise ValueError(f'"{name}": {why(error)}') from error
         result: T | None = self._results[key]
         if result is None:
-            raise Reported
+            raise AlreadyReported
         if not result:
             raise ValueError(f'"{name}" has no entries; add one, or remove what names this file')
         return result
@@ -90,7 +90,7 @@ class Files:
             raise ValueError(f'"{name}": {why(error)}') from error
         if found.trouble:
             message = f"{found.trouble}; mail for its domains is answered with 451 meanwhile"
-            self._problems.beside(str(path)).add(0, (), message, Severity.WARNING)
+            self._problems.for_file(str(path)).add(0, (), message, Severity.WARNING)
         return Live(path, Domains(found.domains), self._fence)
 
     def _read(self, path: Path, read: Read[T]) -> T | None:
@@ -101,7 +101,7 @@ class Files:
                     "not a text file; name the source file, not the one that postmap makes from it",
                 )
             stream.seek(0)
-            problems = self._problems.beside(str(path), SHOWN_LINES)
+            problems = self._problems.for_file(str(path), SHOWN_LINES)
             result = read(stream, problems)
         return None if problems.has_errors else result
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from crm_milter.config.build import Entry
-from crm_milter.config.kinds import Either, Key, Several, table
+from crm_milter.config.build import RuleEntry
+from crm_milter.config.kinds import Key, ListOf, OneOf, table
 from crm_milter.config.place import Section
 from crm_milter.config.scalars import Text
 from crm_milter.config.sources import Sources
@@ -41,16 +41,16 @@ def fenced(section: Section) -> Include:
     return Include(section["files"], frozenset(section["domains"]))
 
 
-INCLUDE = Several(
-    Either(
+INCLUDE = ListOf(
+    OneOf(
         Text("a file", plain),
         table(
             'a mapping with "files" and "domains"',
             fenced,
-            Key("files", Several(Text("a file"), least=1), (), "files with rules", required=True),
+            Key("files", ListOf(Text("a file"), least=1), (), "files with rules", required=True),
             Key(
                 "domains",
-                Several(Text("a domain", checked_domain, "^[^@<>,; ]+$"), least=1),
+                ListOf(Text("a domain", checked_domain, "^[^@<>,; ]+$"), least=1),
                 (),
                 "the only domains that these rules may match",
                 required=True,
@@ -97,14 +97,14 @@ def _meant(folder: Path, name: str, sources: Sources) -> Iterator[Path]:
             yield path.parent / each
 
 
-def within(entries: Iterable[Entry], domains: Domains) -> list[Entry]:
+def within(entries: Iterable[RuleEntry], domains: Domains) -> list[RuleEntry]:
     """Return the rules with these as their fence, and note what they may match outside."""
     inside = [replace(each, rule=replace(each.rule, fence=domains)) for each in entries]
     _check_fence(inside, domains)
     return inside
 
 
-def _check_fence(entries: Iterable[Entry], domains: Domains) -> None:
+def _check_fence(entries: Iterable[RuleEntry], domains: Domains) -> None:
     named = ", ".join(sorted(domains)[:5]) + (", ..." if len(domains) > 5 else "")
     for entry in entries:
         rule, place = entry.rule, entry.place

@@ -9,9 +9,9 @@ from dataclasses import replace
 from crm_milter.config import build, values
 from crm_milter.config.includes import INCLUDE
 from crm_milter.config.keys_of_service import METRICS, MILTER
-from crm_milter.config.kinds import Either, Fields, Key, Several, table
+from crm_milter.config.kinds import Key, ListOf, OneOf, StringMap, table
 from crm_milter.config.rulekeys import AUTOMATIC, COPY, FLOOD
-from crm_milter.config.scalars import Choice, Decimal, FileText, Flag, Text
+from crm_milter.config.scalars import Boolean, Choice, FileText, Number, Text
 from crm_milter.config.shapes import (
     ADDRESS,
     DEAD_LETTERS,
@@ -45,16 +45,16 @@ HEADER = table(
         None,
         "spam if the value matches; * and ? are wildcards",
     ),
-    Key("at_least", Decimal(), None, "spam if the score in the value is at least this"),
-    needs=(("value", "at_least"),),
-    apart=(("value", "at_least"),),
+    Key("at_least", Number(), None, "spam if the score in the value is at least this"),
+    any_of=(("value", "at_least"),),
+    exclusive=(("value", "at_least"),),
 )
 
 SPAM = table(
     'a mapping with "filter" or "headers"',
     build.spam,
-    Key("filter", Several(PRESET), (), "presets of the spam filters to trust"),
-    Key("headers", Several(HEADER), (), "header fields of your own filter"),
+    Key("filter", ListOf(PRESET), (), "presets of the spam filters to trust"),
+    Key("headers", ListOf(HEADER), (), "header fields of your own filter"),
     Key(
         "no_verdict",
         Choice(NoVerdict),
@@ -63,11 +63,11 @@ SPAM = table(
     ),
     Key(
         "unfiltered",
-        Several(Text("a network", clients.network, "^[0-9a-fA-F:.]+(/[0-9]+)?$")),
+        ListOf(Text("a network", clients.network, "^[0-9a-fA-F:.]+(/[0-9]+)?$")),
         (),
         "clients whose mail the filter does not look at",
     ),
-    needs=(("filter", "headers"),),
+    any_of=(("filter", "headers"),),
 )
 
 RULE = table(
@@ -80,15 +80,15 @@ RULE = table(
         "label in logs and metrics",
         required=True,
     ),
-    Key("match", Several(PATTERN, least=1), (), "recipients it applies to"),
+    Key("match", ListOf(PATTERN, least=1), (), "recipients it applies to"),
     Key(
         "address_map",
         FileText("a file", values.address_map),
         None,
         "table of recipients and targets, instead of match and replace_with",
     ),
-    Key("senders", Several(SENDER, least=1), (), "envelope senders it applies to"),
-    Key("except_senders", Several(SENDER, least=1), (), "envelope senders it does not apply to"),
+    Key("senders", ListOf(SENDER, least=1), (), "envelope senders it applies to"),
+    Key("except_senders", ListOf(SENDER, least=1), (), "envelope senders it does not apply to"),
     Key(
         "apply_to",
         Choice(ApplyTo),
@@ -108,7 +108,7 @@ RULE = table(
     Key("replace_with", TEMPLATE, None, "address that replaces the recipient"),
     Key(
         "also_deliver_to",
-        Several(Either(Text("an address", build.plain_copy, ADDRESS.shape), COPY)),
+        ListOf(OneOf(Text("an address", build.plain_copy, ADDRESS.shape), COPY)),
         (),
         "addresses that get a copy",
     ),
@@ -118,12 +118,12 @@ RULE = table(
         None,
         "of a message's recipients whose rules share a group only the first rule's is rerouted",
     ),
-    Key("propagate_extension", Flag(), False, "keep the extension of the recipient"),
-    Key("bypass_spam_filter", Flag(), False, "reroute spam as well"),
+    Key("propagate_extension", Boolean(), False, "keep the extension of the recipient"),
+    Key("bypass_spam_filter", Boolean(), False, "reroute spam as well"),
     Key("on_spam", Choice(OnSpam), "leave", "what happens to spam"),
     Key(
         "automatic",
-        Either(
+        OneOf(
             Text('"route", "leave" or a mapping', values.automatic, "^(route|leave)$"), AUTOMATIC
         ),
         "route",
@@ -144,7 +144,7 @@ RULE = table(
     Key("on_oversize", Choice(OnOversize), "leave", "what happens to larger ones"),
     Key(
         "suppress_bounces",
-        Flag(),
+        Boolean(),
         True,
         "do not send the sender a bounce if the CRM rejects the mail",
     ),
@@ -156,13 +156,13 @@ RULE = table(
     ),
     Key(
         "flood",
-        Either(Text('"auto" or a mapping', values.flood, "^auto$"), FLOOD),
+        OneOf(Text('"auto" or a mapping', values.flood, "^auto$"), FLOOD),
         None,
         "how much mail of one sender is routed",
     ),
     Key(
         "add_headers",
-        Fields(
+        StringMap(
             "a mapping of header names to values",
             Text("a header name", values.new_field_name, FIELD_NAME.shape),
             Text("a string", values.new_field_value, "^[ -~]+$"),
@@ -177,8 +177,8 @@ RULE = table(
         "mailbox for mail this rule does not reroute; overrides the global one",
     ),
     Key("mode", Choice(Mode), "enforce", "test: log what would be done, change nothing"),
-    needs=(("match", "address_map"),),
-    apart=(("match", "address_map"), ("replace_with", "address_map")),
+    any_of=(("match", "address_map"),),
+    exclusive=(("match", "address_map"), ("replace_with", "address_map")),
     former={
         "auto_submitted": 'replaced by "automatic"; write "automatic: {reply: leave}"',
         "envelope_sender": NOT_SENDER,
@@ -199,7 +199,7 @@ ROOT = table(
     ),
     Key(
         "known_recipients",
-        Several(FileText("a file", values.accounts)),
+        ListOf(FileText("a file", values.accounts)),
         (),
         "tables whose first column lists the addresses with an account",
     ),
@@ -207,13 +207,13 @@ ROOT = table(
     Key("dead_letters", DEAD_LETTERS, None, "mailbox for mail that the CRM rejects"),
     Key(
         "spam",
-        Either(Text("a preset", build.preset, PRESET.shape), SPAM),
+        OneOf(Text("a preset", build.preset, PRESET.shape), SPAM),
         None,
         "which spam filters to trust",
     ),
     Key(
         "authentication",
-        Several(Text("an authserv-id", values.authserv_id, r"^[^\s;()\"]+$")),
+        ListOf(Text("an authserv-id", values.authserv_id, r"^[^\s;()\"]+$")),
         (),
         "authserv-ids whose Authentication-Results count",
     ),
@@ -224,7 +224,7 @@ ROOT = table(
         "file with the secret key of the marker, the same on all hosts",
     ),
     Key("include", INCLUDE, (), "files with more rules, such as rules.d/*.yaml"),
-    Key("rules", Several(RULE, one=False), (), "the first rule that matches a recipient applies"),
+    Key("rules", ListOf(RULE, one=False), (), "the first rule that matches a recipient applies"),
     former={"envelope_sender": NOT_SENDER},
 )
 

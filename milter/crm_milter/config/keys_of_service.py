@@ -1,8 +1,8 @@
 """The keys of the sections ``milter`` and ``metrics``: how the service is reached, and watched."""
 
 from crm_milter.config import build, listen, values
-from crm_milter.config.kinds import Key, Several, table
-from crm_milter.config.scalars import Text, Whole
+from crm_milter.config.kinds import Key, ListOf, table
+from crm_milter.config.scalars import Integer, Text
 
 MILTER = table(
     'a mapping with the keys of the milter ("listen", ...)',
@@ -27,7 +27,7 @@ MILTER = table(
     ),
     Key(
         "workers",
-        Whole('a number from 1 to 64 or "auto"', 1, 64, word="auto"),
+        Integer('a number from 1 to 64 or "auto"', 1, 64, word="auto"),
         "auto",
         "number of worker processes; auto: one per usable CPU, at most 4",
     ),
@@ -50,7 +50,7 @@ METRICS = table(
     ),
     Key(
         "deliveries",
-        Several(Text("a log", listen.delivery_log, "^(auto|journal|none|/.+)$"), least=1),
+        ListOf(Text("a log", listen.delivery_log, "^(auto|journal|none|/.+)$"), least=1),
         "auto",
         "where Postfix logs: auto, journal, none, or files",
     ),

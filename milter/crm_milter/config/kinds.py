@@ -16,7 +16,7 @@ from crm_milter.config.scalars import Kind, Schema, Text
 
 
 @dataclass(frozen=True, slots=True)
-class Several(Kind):
+class ListOf(Kind):
     """A list; where ``one`` is set, a single value may stand without one."""
 
     item: Kind
@@ -57,12 +57,12 @@ class Several(Kind):
 
 
 @dataclass(frozen=True, slots=True)
-class Fields(Kind):
+class StringMap(Kind):
     """Values by names that are not keys of ours; the name is a text."""
 
     what: str
     name: Text
-    value: Text | Several
+    value: Text | ListOf
 
     @property
     def expected(self) -> str:
@@ -126,15 +126,15 @@ class Key:
 class Table(Kind):
     """Keys, and the function that makes something of their values.
 
-    Of the keys in each of ``needs`` one has to be there; each pair of ``apart`` excludes one
+    Of the keys in each of ``any_of`` one has to be there; each pair of ``exclusive`` excludes one
     another. ``former`` says of keys of earlier versions what to write.
     """
 
     what: str
     keys: dict[str, Key]
     build: Callable[[Section], Any]
-    needs: tuple[tuple[str, ...], ...] = ()
-    apart: tuple[tuple[str, str], ...] = ()
+    any_of: tuple[tuple[str, ...], ...] = ()
+    exclusive: tuple[tuple[str, str], ...] = ()
     former: dict[str, str] = field(default_factory=dict)
     defaults: dict[str, Any] = field(init=False)
     required: tuple[str, ...] = field(init=False)
@@ -155,16 +155,16 @@ class Table(Kind):
 
     def schema(self) -> Schema:
         schema: Schema = {
-            "type": "object" if self.required or self.needs else ["object", "null"],
+            "type": "object" if self.required or self.any_of else ["object", "null"],
             "properties": {key.name: key.schema() for key in self.keys.values()},
             "additionalProperties": False,
         }
         if self.required:
             schema["required"] = list(self.required)
         relations: list[Schema] = [
-            {"anyOf": [{"required": [name]} for name in names]} for names in self.needs
+            {"anyOf": [{"required": [name]} for name in names]} for names in self.any_of
         ]
-        relations += [{"not": {"required": list(pair)}} for pair in self.apart]
+        relations += [{"not": {"required": list(pair)}} for pair in self.exclusive]
         if relations:
             schema["allOf"] = relations
         return schema
@@ -197,11 +197,11 @@ class Table(Kind):
         for name in self.required:
             if name not in present:
                 reading.fail(node, path, f'required key "{name}" is missing')
-        for names in self.needs:
+        for names in self.any_of:
             if present.isdisjoint(names):
                 these = " or ".join(f'"{name}"' for name in names)
                 reading.fail(node, path, f"{these} is required")
-        for first, second in self.apart:
+        for first, second in self.exclusive:
             if second in present and first in present:
                 wrong = f'cannot be combined with "{first}"'
                 reading.fail(node.entries[second], (*path, second), wrong)
@@ -222,7 +222,7 @@ class Table(Kind):
 
 
 @dataclass(frozen=True, slots=True)
-class Either(Kind):
+class OneOf(Kind):
     """A short form, or a table."""
 
     short: Text
@@ -253,9 +253,9 @@ def table(
     what: str,
     build: Callable[[Section], Any],
     *keys: Key,
-    needs: tuple[tuple[str, ...], ...] = (),
-    apart: tuple[tuple[str, str], ...] = (),
+    any_of: tuple[tuple[str, ...], ...] = (),
+    exclusive: tuple[tuple[str, str], ...] = (),
     former: dict[str, str] | None = None,
 ) -> Table:
     """Return the table of these keys."""
-    return Table(what, {key.name: key for key in keys}, build, needs, apart, former or {})
+    return Table(what, {key.name: key for key in keys}, build, any_of, exclusive, former or {})

@@ -16,7 +16,7 @@ from time import time
 from typing import Any, BinaryIO
 
 from crm_milter.config import document, keys
-from crm_milter.config.build import Entry, MilterSettings, Reload, SpamSettings
+from crm_milter.config.build import MilterSettings, Reload, RuleEntry, SpamSettings
 from crm_milter.config.files import Files
 from crm_milter.config.includes import included, within
 from crm_milter.config.kinds import Table
@@ -67,7 +67,7 @@ def load(path: Path, sources: Sources | None = None, clock: Callable[[], float] 
     """
     sources = sources or Disk()
     try:
-        with sources.open(path, document.MOST_BYTES) as stream:
+        with sources.open(path, document.MAX_BYTES) as stream:
             return _config(stream, path, sources, clock())
     except OSError as error:
         raise ConfigError((Problem(str(path), 0, "", why(error)),)) from error
@@ -81,7 +81,7 @@ def parse(text: str, path: Path) -> Config:
 def _config(stream: BinaryIO, path: Path, sources: Sources, now: float) -> Config:
     problems = Problems(str(path))
     files = Files(problems, sources)
-    entries: list[Entry] = []
+    entries: list[RuleEntry] = []
     with _uncollected():
         section = _section(stream, keys.ROOT, problems, files, entries)
         if section is INVALID:
@@ -89,7 +89,7 @@ def _config(stream: BinaryIO, path: Path, sources: Sources, now: float) -> Confi
         for file, domains in included(section, path, sources):
             inside = files.seen_from(file, domains)
             first = len(entries)
-            _include(file, problems.beside(str(file)), inside, entries, sources)
+            _include(file, problems.for_file(str(file)), inside, entries, sources)
             if domains is not None:
                 entries[first:] = within(entries[first:], domains)
         problems.raise_errors()  # the rules are looked at together once each of them is whole
@@ -97,7 +97,7 @@ def _config(stream: BinaryIO, path: Path, sources: Sources, now: float) -> Confi
 
 
 def _section(
-    stream: BinaryIO, root: Table, problems: Problems, files: Files, entries: list[Entry]
+    stream: BinaryIO, root: Table, problems: Problems, files: Files, entries: list[RuleEntry]
 ) -> Any:
     """Return the keys of a file, and append its rules to ``entries`` as they are read."""
     reading = Reading(root.known(), problems, files)
@@ -112,11 +112,11 @@ def _section(
 
 
 def _include(
-    file: Path, problems: Problems, files: Files, entries: list[Entry], sources: Sources
+    file: Path, problems: Problems, files: Files, entries: list[RuleEntry], sources: Sources
 ) -> None:
     """Append the rules of an included file; what is wrong with it is noted."""
     try:
-        with sources.open(file, document.MOST_BYTES) as stream:
+        with sources.open(file, document.MAX_BYTES) as stream:
             _section(stream, keys.INCLUDED, problems, files, entries)
     except OSError as error:
         problems.add(0, (), why(error))
@@ -138,7 +138,7 @@ def _uncollected() -> Iterator[None]:
 
 def _checked(
     section: Section,
-    entries: tuple[Entry, ...],
+    entries: tuple[RuleEntry, ...],
     path: Path,
     problems: Problems,
     sources: Sources,
@@ -146,7 +146,7 @@ def _checked(
 ) -> Config:
     delimiter: str = section["recipient_delimiter"]
     spam: SpamSettings = section["spam"] or SpamSettings()
-    if entries and not section.states("spam"):
+    if entries and not section.is_set("spam"):
         message = "no spam filter is configured: spam is rerouted like any other mail"
         section.place.warn(("spam",), message)
     milter = _absolute(section, path)

@@ -20,7 +20,7 @@ GLANCE = 0.2  # seconds between two looks
 _DIRECTORY = "/var/lib/crm-milter"
 _NAME = "paused.json"
 _HELD = "held."
-_MOST_BYTES = 1 << 20
+_MAX_BYTES = 1 << 20
 _LATEST = 10**11  # seconds; no calendar has much more
 
 
@@ -42,7 +42,7 @@ def read(directory: Path) -> dict[str, Pause]:
     """Return all pauses by rule, those that have ended as well; {} if nothing makes sense."""
     try:
         with (directory / _NAME).open("rb") as stream:
-            found = json.loads(stream.read(_MOST_BYTES))
+            found = json.loads(stream.read(_MAX_BYTES))
         return {
             str(rule): Pause(float(since), float(until), bool(hold), str(why))
             for rule, (since, until, hold, why) in found.items()

@@ -76,6 +76,6 @@ class Section:
     def __getitem__(self, key: str) -> Any:
         return self.values[key]
 
-    def states(self, key: str) -> bool:
+    def is_set(self, key: str) -> bool:
         """Tell whether the file has the key, rather than its default."""
         return self.place.has(key)

@@ -52,7 +52,7 @@ class ConfigError(Exception):
         return "\n".join(map(str, self.problems))
 
 
-class Reported(Exception):  # noqa: N818 - it tells of no error, but that one was told of
+class AlreadyReported(Exception):  # noqa: N818 - it tells of no error, but that one was told of
     """A value is of no use, and its problems are noted already."""
 
 
@@ -69,7 +69,7 @@ class Problems:
         self._count = dict.fromkeys(Severity, 0)
         self._beside: list[Problems] = []
 
-    def beside(self, file: str, shown: int = SHOWN) -> "Problems":
+    def for_file(self, file: str, shown: int = SHOWN) -> "Problems":
         """Return the problems, none so far, of another file that belongs to this one."""
         self._beside.append(Problems(file, shown))
         return self._beside[-1]

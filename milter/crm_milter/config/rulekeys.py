@@ -1,8 +1,8 @@
 """The keys of a rule that have keys of their own."""
 
 from crm_milter.config import build, values
-from crm_milter.config.kinds import Key, Several, table
-from crm_milter.config.scalars import Choice, Flag, Text
+from crm_milter.config.kinds import Key, ListOf, table
+from crm_milter.config.scalars import Boolean, Choice, Text
 from crm_milter.config.shapes import ADDRESS, SENDER
 from crm_milter.rules.flood import OnFlood, Per
 from crm_milter.rules.rule import AutomaticClass, OnAutomatic
@@ -13,11 +13,11 @@ COPY = table(
     Key("address", ADDRESS, None, "address that gets the copy", required=True),
     Key(
         "deliver_spam",
-        Flag(),
+        Boolean(),
         False,
         "send this copy even if the mail is spam (with bypass_spam_filter)",
     ),
-    Key("suppress_bounces", Flag(), True, "do not send the sender a bounce if this copy fails"),
+    Key("suppress_bounces", Boolean(), True, "do not send the sender a bounce if this copy fails"),
 )
 
 AUTOMATIC = table(
@@ -44,5 +44,5 @@ FLOOD = table(
     ),
     Key("per", Choice(Per), "sender", "whose messages are counted together"),
     Key("then", Choice(OnFlood), "leave", "what happens to a message over the limit"),
-    Key("except", Several(SENDER, least=1), (), "envelope senders that are not counted"),
+    Key("except", ListOf(SENDER, least=1), (), "envelope senders that are not counted"),
 )

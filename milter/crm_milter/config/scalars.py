@@ -8,7 +8,7 @@ from typing import Any
 
 from crm_milter.config.document import Node, Refused, Scalar
 from crm_milter.config.files import Files
-from crm_milter.config.problems import Path, Reported
+from crm_milter.config.problems import AlreadyReported, Path
 from crm_milter.config.reading import Reading, noun, shown
 from crm_milter.precis import complaint, invisible
 from crm_milter.wording import suggestion
@@ -63,7 +63,7 @@ class Single(Kind):
     __slots__ = ()
 
     def value(self, node: Scalar, files: Files) -> Any:
-        """Return the value; raises ValueError with the reason, or Reported if that is noted."""
+        """Return the value; raises ValueError with the reason, or AlreadyReported."""
         raise NotImplementedError
 
     def _read(self, reading: Reading, node: Node, path: Path) -> Any:
@@ -78,7 +78,7 @@ class Single(Kind):
             return self.value(node, reading.files)
         except ValueError as error:
             return reading.fail(node, path, str(error))
-        except Reported:
+        except AlreadyReported:
             return reading.refuse()
 
     def _unexpected(self, node: Scalar, hint: str = "") -> ValueError:
@@ -130,7 +130,7 @@ class FileText(Single):
 
 
 @dataclass(frozen=True, slots=True)
-class Flag(Single):
+class Boolean(Single):
     """``true`` or ``false``."""
 
     @property
@@ -148,7 +148,7 @@ class Flag(Single):
 
 
 @dataclass(frozen=True, slots=True)
-class Whole(Single):
+class Integer(Single):
     """A whole number within limits, or else one word, which stands for None."""
 
     what: str
@@ -177,7 +177,7 @@ class Whole(Single):
 
 
 @dataclass(frozen=True, slots=True)
-class Decimal(Single):
+class Number(Single):
     """A number, a fraction too."""
 
     @property

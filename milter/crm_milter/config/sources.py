@@ -13,8 +13,8 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 from crm_milter.wording import why
 
-MOST_BYTES = 256 * 1024 * 1024
-_PATIENCE = 2.0  # seconds to wait for a lock on a database
+MAX_BYTES = 256 * 1024 * 1024
+_TIMEOUT = 2.0  # seconds to wait for a lock on a database
 _CHUNK = 1 << 20
 
 
@@ -29,7 +29,7 @@ def state(status: os.stat_result) -> State:
 class Sources(Protocol):
     """Every method raises OSError for what is not there or cannot be read."""
 
-    def open(self, path: Path, most: int = MOST_BYTES) -> BinaryIO:
+    def open(self, path: Path, most: int = MAX_BYTES) -> BinaryIO:
         """Return the bytes of a regular file, ``most`` at most; never waits."""
 
     def names(self, folder: Path) -> list[str]:
@@ -73,7 +73,7 @@ class Disk:
         self._keep = keep
         self._before = before
 
-    def open(self, path: Path, most: int = MOST_BYTES) -> BinaryIO:
+    def open(self, path: Path, most: int = MAX_BYTES) -> BinaryIO:
         """Return a copy of a regular file in memory."""
         name = key(path)
         self.seen[name] = None
@@ -111,7 +111,7 @@ class Disk:
 
         self.databases.append(key(path))
         try:
-            found = Found(database.domains(path, _PATIENCE))
+            found = Found(database.domains(path, _TIMEOUT))
         except OSError as error:
             found = self._remembered(path, error)
         if self._keep:
@@ -151,7 +151,7 @@ def domains_key(path: Path) -> str:
     return f"{key(path)} domains"
 
 
-def copied(stream: BinaryIO, most: int = MOST_BYTES) -> tuple[BinaryIO, str]:
+def copied(stream: BinaryIO, most: int = MAX_BYTES) -> tuple[BinaryIO, str]:
     """Return a copy in memory and its SHA-256 in hexadecimal; raises OSError if it is too long."""
     copy = os.fdopen(os.memfd_create("crm-milter-source"), "w+b")
     os.fchmod(copy.fileno(), stat.S_IMODE(os.fstat(stream.fileno()).st_mode))

@@ -13,8 +13,8 @@ from pathlib import Path
 
 _NAME = "in-force.json"
 _DIRECTORY = "/run/crm-milter"
-_MOST_BYTES = 1 << 20
-_MOST_LINES = 50
+_MAX_BYTES = 1 << 20
+_MAX_LINES = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def publish(standing: Standing) -> None:
         return
     place = path()
     draft = place.with_suffix(f".{os.getpid()}")
-    data = asdict(standing) | {"problems": standing.problems[:_MOST_LINES]}
+    data = asdict(standing) | {"problems": standing.problems[:_MAX_LINES]}
     with suppress(OSError):
         draft.write_text(json.dumps(data), encoding="utf-8", errors="backslashreplace")
         draft.rename(place)
@@ -82,7 +82,7 @@ def read() -> Standing | None:
     try:
         descriptor = os.open(path(), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as stream:
-            data = json.loads(stream.read(_MOST_BYTES))
+            data = json.loads(stream.read(_MAX_BYTES))
         numbers = {each: int(data[each]) for each in ("pid", "asked", "answered", "rules")}
         problems = tuple(map(str, data["problems"]))
         digest, is_last_good = str(data["digest"]), bool(data["is_last_good"])

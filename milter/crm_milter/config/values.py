@@ -25,7 +25,7 @@ _SIZE = re.compile(r"([0-9]{1,12}) ?(?:([kKmMgG])(?:i?[bB])?|[bB])?", re.ASCII)
 _DURATION = re.compile(r"([0-9]{1,12}) ?([smhd]?)", re.ASCII)
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _LIMIT = re.compile(r"([0-9]{1,9}) in ([0-9]{1,9}) ?([smhd]?)", re.ASCII)
-MOST_MESSAGES = 1_000_000
+MAX_MESSAGES = 1_000_000
 LONGEST_LIMIT = 7 * 86400  # seconds
 LONGEST_DRAIN = 86400  # seconds
 _SHIFTS = {"": 0, "K": 10, "M": 20, "G": 30}
@@ -181,9 +181,9 @@ def limit(text: str) -> Limit | None:
             f' not "{text}"{_foreign(text)}'
         )
     count, seconds = int(found[1]), int(found[2]) * _SECONDS[found[3]]
-    if not 1 <= count <= MOST_MESSAGES or not 1 <= seconds <= LONGEST_LIMIT:
+    if not 1 <= count <= MAX_MESSAGES or not 1 <= seconds <= LONGEST_LIMIT:
         raise ValueError(
-            f'"{text}" is out of range: 1 to {MOST_MESSAGES} messages in 1 second to 7 days'
+            f'"{text}" is out of range: 1 to {MAX_MESSAGES} messages in 1 second to 7 days'
         )
     return Limit(count, seconds)
 

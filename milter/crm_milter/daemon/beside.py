@@ -15,7 +15,7 @@ from crm_milter.config.load import Config
 from crm_milter.daemon.child import backoff, fork
 from crm_milter.daemon.lastgood import state_directory
 from crm_milter.log import Log
-from crm_milter.metrics.memory import Board, Numbers
+from crm_milter.metrics.memory import Board, SharedCounters
 from crm_milter.wording import why
 
 _LONG_LIFE = 60.0  # seconds after which a death is a first one again
@@ -24,7 +24,7 @@ _LONG_LIFE = 60.0  # seconds after which a death is a first one again
 Run = Callable[[socket], int]
 
 
-class Keeper:
+class SideProcess:
     """A process as the supervisor sees it; ``due`` is when to start one (time.monotonic()).
 
     ``make`` takes what it needs, and returns what it does until it is hung up on.
@@ -43,13 +43,13 @@ class Keeper:
         self._is_wanted = is_wanted
         self.due = 0.0 if is_wanted else math.inf
 
-    def start(self, let_go: Callable[[], None]) -> None:
-        """Start one; ``let_go`` closes there what belongs to the supervisor and the workers."""
+    def start(self, close_inherited: Callable[[], None]) -> None:
+        """Start one; ``close_inherited`` closes there what belongs to others."""
         self._started, self._is_renewed = time.monotonic(), False
 
         def body(channel: socket) -> int:
             run = self._make()
-            let_go()
+            close_inherited()
             return run(channel)
 
         try:
@@ -63,15 +63,15 @@ class Keeper:
     def renew(self, is_wanted: bool) -> None:
         """Have the next one take over, if one is wanted, when this one has ended."""
         self._is_renewed = self._pid != 0
-        self.hang_up()
+        self.close_channel()
         self.due = 0.0 if is_wanted and not self._pid else math.inf
         self._is_wanted = is_wanted
 
-    def bury(self, pid: int, trouble: str) -> None:
+    def reap(self, pid: int, trouble: str) -> None:
         """Take note that a process has ended, if it was ours, and when to start the next."""
         if pid == self._pid:
             self._pid = 0
-            self.hang_up()
+            self.close_channel()
             if self._is_renewed:
                 self.due = 0.0 if self._is_wanted else math.inf
                 return
@@ -79,7 +79,7 @@ class Keeper:
             what = f"warning: {self._name} {trouble or 'exited unexpectedly'}"
             self._log(f"{what}, restarting it in {self._wait:g} seconds")
 
-    def hang_up(self) -> None:
+    def close_channel(self) -> None:
         """Close our end of the channel: a child of ours must, or the exporter would not end."""
         if self._channel is not None:
             self._channel.close()
@@ -88,7 +88,7 @@ class Keeper:
     def end(self) -> None:
         """End it at once, and have no other."""
         self.due = math.inf
-        self.hang_up()
+        self.close_channel()
         if self._pid:
             os.kill(self._pid, signal.SIGKILL)
             with suppress(ChildProcessError):
@@ -107,7 +107,7 @@ class Beside:
     """Both of them, as far as they are wanted."""
 
     def __init__(
-        self, config: Callable[[], Config], socket_path: str, numbers: Numbers, log: Log
+        self, config: Callable[[], Config], socket_path: str, numbers: SharedCounters, log: Log
     ) -> None:
         self._config = config
         self._numbers = numbers
@@ -128,8 +128,8 @@ class Beside:
             boards = (numbers.deliveries, memory)
             return lambda channel: deliveries.run(wanted, state_directory(), boards, channel, log)
 
-        self._exporter = Keeper("metrics exporter", exporting, log, address is not None)
-        self._follower = Keeper("follower of the mail log", following, log, self._is_followed)
+        self._exporter = SideProcess("metrics exporter", exporting, log, address is not None)
+        self._follower = SideProcess("follower of the mail log", following, log, self._is_followed)
         self._all = (self._exporter, self._follower)
 
     @property
@@ -137,21 +137,21 @@ class Beside:
         """Return when to start one (time.monotonic())."""
         return min(each.due for each in self._all)
 
-    def start(self, now: float, let_go: Callable[[], None]) -> None:
-        """Start what is due; ``let_go`` as for one."""
+    def start(self, now: float, close_inherited: Callable[[], None]) -> None:
+        """Start what is due; ``close_inherited`` as for one."""
         for each in self._all:
             if now >= each.due:
-                each.start(let_go)
+                each.start(close_inherited)
 
-    def bury(self, pid: int, trouble: str) -> None:
+    def reap(self, pid: int, trouble: str) -> None:
         """Take note that a process has ended, which may be one of these."""
         for each in self._all:
-            each.bury(pid, trouble)
+            each.reap(pid, trouble)
 
-    def hang_up(self) -> None:
+    def close_channel(self) -> None:
         """Close our ends of the channels, as a child must."""
         for each in self._all:
-            each.hang_up()
+            each.close_channel()
 
     def reloaded(self) -> None:
         """Have the log followed by the rules that are in force now."""

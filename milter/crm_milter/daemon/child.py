@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NoReturn
 
-from crm_milter.log import Log, fault_line
+from crm_milter.log import Log, error_line
 
 READY = b"r"  # from a child: it does its work
 DRAIN = b"d"  # to a child: begin nothing new, and end
@@ -28,13 +28,13 @@ PING = b"p"  # to a child, and back: it is alive
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 REPLACE_SIGNAL = signal.SIGUSR2
 _TAKEN_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP, REPLACE_SIGNAL, signal.SIGCHLD)
-_PATIENCE = 2.0  # seconds in which a child has to say that it accepts nothing more
+_TIMEOUT = 2.0  # seconds in which a child has to say that it accepts nothing more
 _DEAF = 10.0  # seconds after which one that has not is killed
 _UNANSWERED = 3  # pings after which a child is killed
 _EX_SOFTWARE = 70  # sysexits.h
 
 
-class State(Enum):
+class ChildState(Enum):
     """How far a child has come."""
 
     STARTING = "starting"
@@ -57,7 +57,7 @@ class Child:
     slot: int | None
     generation: int
     place: int
-    state: State = State.STARTING
+    state: ChildState = ChildState.STARTING
     is_gone: bool = False
     was_killed: bool = False
     end_at: float = math.inf  # when it is killed
@@ -74,40 +74,40 @@ class Child:
         if word == PING:
             self._pings = 0
         elif word == READY:
-            if self.state is State.STARTING:
-                self.state = State.SERVING
+            if self.state is ChildState.STARTING:
+                self.state = ChildState.SERVING
         else:
-            self.state = State.ENDING
+            self.state = ChildState.ENDING
             self.is_gone = not word
 
     def drain(self, now: float, seconds: float) -> None:
         """Tell it to begin nothing new, and to end within so many seconds."""
-        if self.state in (State.STARTING, State.SERVING):
-            self.state = State.CLOSING
+        if self.state in (ChildState.STARTING, ChildState.SERVING):
+            self.state = ChildState.CLOSING
             self._told_at, self.end_at = now, now + seconds
             self._say(DRAIN)
 
     def may_accept(self, now: float) -> bool:
         """Tell whether it may still take a session: a frozen one is not waited for."""
-        return self.state is State.CLOSING and now < self._told_at + _PATIENCE
+        return self.state is ChildState.CLOSING and now < self._told_at + _TIMEOUT
 
     def is_deaf(self, now: float) -> bool:
         """Tell whether it does not hear: it is stopped, or something worse."""
         if self.was_killed:
             return False
-        late = self.state is State.CLOSING and now >= self._told_at + _DEAF
+        late = self.state is ChildState.CLOSING and now >= self._told_at + _DEAF
         return late or self._pings > _UNANSWERED
 
     def wakes_at(self, now: float) -> float:
         """Return when something is due next that nothing else will tell."""
-        closing = self.state is State.CLOSING
-        waits = (self._told_at + _PATIENCE, self._told_at + _DEAF) if closing else ()
+        closing = self.state is ChildState.CLOSING
+        waits = (self._told_at + _TIMEOUT, self._told_at + _DEAF) if closing else ()
         times = () if self.was_killed else (self.end_at, *waits)
         return min((each for each in times if each > now), default=math.inf)
 
     def ping(self) -> None:
         """Have it say that it is alive."""
-        if self.state is State.SERVING:
+        if self.state is ChildState.SERVING:
             self._pings += 1
             self._say(PING)
 
@@ -143,7 +143,7 @@ def fork(body: Callable[[socket.socket], int], log: Log) -> tuple[int, socket.so
         pid = os.fork()
         if pid == 0:
             ours.close()
-            _live(body, theirs, log)
+            _run_child(body, theirs, log)
     except OSError:
         ours.close()
         raise
@@ -153,7 +153,7 @@ def fork(body: Callable[[socket.socket], int], log: Log) -> tuple[int, socket.so
     return pid, ours
 
 
-def _live(body: Callable[[socket.socket], int], channel: socket.socket, log: Log) -> NoReturn:
+def _run_child(body: Callable[[socket.socket], int], channel: socket.socket, log: Log) -> NoReturn:
     status = _EX_SOFTWARE
     try:
         signal.set_wakeup_fd(-1)
@@ -162,7 +162,7 @@ def _live(body: Callable[[socket.socket], int], channel: socket.socket, log: Log
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _TAKEN_SIGNALS)
         status = body(channel)
     except BaseException as fault:  # nothing may get back to the supervisor's own work
-        log(fault_line("child process", fault))
+        log(error_line("child process", fault))
     finally:
         # Threads of libmilter may still be there, and must not keep a process that has ended.
         os._exit(status)
@@ -205,7 +205,7 @@ def backoff(failures: int, most: float = 60.0) -> float:
     return min(most, 0.1 * 2 ** min(failures - 1, 30)) if failures > 0 else 0.0
 
 
-class Deaths:
+class RestartBackoff:
     """The deaths of late, which tell how long to wait before the next try, and when to give up."""
 
     LIMIT = 5
@@ -220,6 +220,6 @@ class Deaths:
         recent = sum(now - time < self.WINDOW for time in self._times)
         return backoff(recent - 1)
 
-    def too_many(self, now: float) -> bool:
+    def exhausted(self, now: float) -> bool:
         """Tell whether trying again is in vain."""
         return len(self._times) == self.LIMIT and now - self._times[0] < self.WINDOW

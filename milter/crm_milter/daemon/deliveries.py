@@ -29,7 +29,7 @@ from crm_milter.trace.file import LogError
 from crm_milter.wording import why
 
 _NICENESS = 19  # everything else comes first
-_GLANCE = 0.5  # seconds between two looks at the end of a log
+_POLL_INTERVAL = 0.5  # seconds between two looks at the end of a log
 _SAVED_EVERY = 1.0  # seconds
 _LEISURE = 50  # how many times the processor time of saving passes until the next
 _LATER = (5.0, 60.0)  # seconds until a log that cannot be read is tried again, doubled each time
@@ -150,7 +150,7 @@ class Follower:
 
     def pause(self) -> float:
         """Return how many seconds to wait for the next step."""
-        return 0.0 if self._is_busy else _GLANCE
+        return 0.0 if self._is_busy else _POLL_INTERVAL
 
     def step(self) -> None:
         """Read what there is, up to a limit, and save what was counted if it is time."""

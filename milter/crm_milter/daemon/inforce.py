@@ -7,14 +7,14 @@ from crm_milter.daemon.loading import Loaded, Loader, lasting
 from crm_milter.daemon.processors import worker_count
 from crm_milter.daemon.systemd import notify, reloading
 from crm_milter.log import Log
-from crm_milter.metrics.memory import Numbers
+from crm_milter.metrics.memory import SharedCounters
 from crm_milter.wording import counted
 
 
 class InForce:
     """What is served, told to the log, the metrics, systemd and ``crm-milter reload``."""
 
-    def __init__(self, loader: Loader, loaded: Loaded, numbers: Numbers, log: Log) -> None:
+    def __init__(self, loader: Loader, loaded: Loaded, numbers: SharedCounters, log: Log) -> None:
         self._loader = loader
         self._loaded = self._candidate = loaded
         self._lasting = lasting(loaded.config)

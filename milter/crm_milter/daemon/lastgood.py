@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from crm_milter.config.atomic import replace
-from crm_milter.config.sources import MOST_BYTES, Disk, Found, copied, domains_key, key
+from crm_milter.config.sources import MAX_BYTES, Disk, Found, copied, domains_key, key
 
 _MANIFEST = "last-good.json"
 _OBJECTS = "last-good"
@@ -52,7 +52,7 @@ class Store:
             return None
         try:
             with _opened(self._folder / _MANIFEST) as stream:
-                manifest = json.loads(stream.read(MOST_BYTES))
+                manifest = json.loads(stream.read(MAX_BYTES))
         except (OSError, ValueError, RecursionError):
             return None
         if not _is_whole(manifest) or manifest["path"] != key(path):
@@ -98,7 +98,7 @@ class Kept:
         """Return the SHA-256 of one of the files."""
         return str(self._manifest["files"].get(key(path), ""))
 
-    def open(self, path: Path, most: int = MOST_BYTES) -> BinaryIO:
+    def open(self, path: Path, most: int = MAX_BYTES) -> BinaryIO:
         """Return the bytes of a file as they were."""
         self.find(path)
         expected = self._manifest["files"][key(path)]

@@ -10,7 +10,7 @@ from crm_milter.config.problems import ConfigError, Problem, Severity
 from crm_milter.config.sources import Disk, key
 from crm_milter.daemon import lastgood
 from crm_milter.daemon.watching import Watch
-from crm_milter.log import Log, fault_line
+from crm_milter.log import Log, error_line
 from crm_milter.wording import why
 
 
@@ -73,7 +73,7 @@ class Loader:
             sources.forget()
             raise RefusedError(list(map(_line, error.problems))) from error
         except Exception as fault:  # whatever it is, the mail goes on
-            raise RefusedError([fault_line("configuration", fault)]) from fault
+            raise RefusedError([error_line("configuration", fault)]) from fault
         finally:
             self.watch.begin(sources.seen, sources.folders)
         if had_rules and not config.policy.table.rules:

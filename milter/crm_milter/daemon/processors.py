@@ -8,16 +8,16 @@ from pathlib import Path
 # a worker that stays put does twice the work of one that wanders (tests/bench).
 PIN = True
 
-_MOST_WORKERS = 4
+_MAX_WORKERS = 4
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def worker_count(asked: int | None) -> int:
     """Return how many workers to run: as many as asked for, else one a usable processor."""
-    return asked or min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
+    return asked or min(_MAX_WORKERS, len(os.sched_getaffinity(0)))
 
 
-def settle(place: int, workers: int) -> None:
+def configure_scheduling(place: int, workers: int) -> None:
     """Make this process, worker number ``place`` of so many, do its work in few strokes.
 
     Places may count from any number. A sandbox may forbid any of it, which only costs speed.

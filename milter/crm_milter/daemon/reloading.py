@@ -9,8 +9,8 @@ from pathlib import Path
 from crm_milter.config import standing
 from crm_milter.wording import counted
 
-_PATIENCE = 60.0  # seconds; a long file and its workers take some
-_GLANCE = 0.05
+_TIMEOUT = 60.0  # seconds; a long file and its workers take some
+_POLL_INTERVAL = 0.05
 
 
 def reload(show: Callable[[str], None], say: Callable[[str], None]) -> bool:
@@ -22,7 +22,7 @@ def reload(show: Callable[[str], None], say: Callable[[str], None]) -> bool:
     os.kill(before.pid, signal.SIGHUP)
     after = _answer(before)
     if after is None:
-        say(f"no answer within {_PATIENCE:g} seconds; see the log of crm-milter")
+        say(f"no answer within {_TIMEOUT:g} seconds; see the log of crm-milter")
         return False
     for problem in after.problems:
         say(problem.removeprefix("error: "))
@@ -32,12 +32,12 @@ def reload(show: Callable[[str], None], say: Callable[[str], None]) -> bool:
 
 
 def _answer(before: standing.Standing) -> standing.Standing | None:
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT
     while time.monotonic() < deadline:
         now = standing.read()
         if now and (now.answered > before.asked or now.pid != before.pid):
             return now
-        time.sleep(_GLANCE)
+        time.sleep(_POLL_INTERVAL)
     return None
 
 

@@ -24,7 +24,7 @@ from crm_milter.daemon.workers import Step, Workers
 from crm_milter.libmilter.listener import Listener
 from crm_milter.libmilter.opening import ListenError
 from crm_milter.log import Log
-from crm_milter.metrics.memory import Numbers
+from crm_milter.metrics.memory import SharedCounters
 from crm_milter.wording import counted, why
 
 _SETTLE = 0.1  # seconds in which further SIGHUPs are part of the same reload
@@ -54,12 +54,12 @@ class Supervisor:
         self._signals = signals
         self._store = store
         self._log = log
-        self._numbers = Numbers()
+        self._numbers = SharedCounters()
         config = loaded.config
         self._rules = InForce(loader, loaded, self._numbers, log)
         self._floods = floodtable.create() if given.floods is None else given.floods
         self._workers = Workers(
-            *(config, listener, self._numbers, self._let_go, log, store),
+            *(config, listener, self._numbers, self._close_inherited, log, store),
             *(self._floods, given.workers),
         )
         self._beside = Beside(lambda: self._rules.config, listener.path, self._numbers, log)
@@ -80,12 +80,12 @@ class Supervisor:
         self._store.keep(self._listener.descriptor, listener_name(self._listener.identity))
         self._store.keep(self._floods, handover.FLOODS)
         while not self._stopping or (self._children() and not self._store.is_used):
-            self._do_what_is_due(time.monotonic())
+            self._run_due_tasks(time.monotonic())
             self._wait()
             signals = self._signals.taken()  # first: a child that ends later sends another
-            self._bury()
-            self._obey(signals)
-            if self._workers.hopeless and not self._stopping:
+            self._reap()
+            self._handle_signals(signals)
+            if self._workers.gave_up and not self._stopping:
                 self._status = _EX_GAVE_UP
                 self._stop()
         self._beside.end()
@@ -95,11 +95,11 @@ class Supervisor:
     def _children(self) -> list[Child]:
         return self._workers.children
 
-    def _let_go(self) -> None:
+    def _close_inherited(self) -> None:
         """Close, in a new child, what belongs to the supervisor alone."""
         for child in self._children():
             child.channel.close()
-        self._beside.hang_up()
+        self._beside.close_channel()
         self._signals.close()
         self._listener.give_up_lock()
 
@@ -109,17 +109,17 @@ class Supervisor:
         It lives longer than any rules, and must not keep those with which it was started. (Workers
         do: to let go of the rules before theirs would copy their pages.)
         """
-        self._let_go()
+        self._close_inherited()
         self._listener.close()
         self._rules.forget()
         self._workers.forget()
 
-    def _do_what_is_due(self, now: float) -> None:
+    def _run_due_tasks(self, now: float) -> None:
         if now >= self._watchdog_at:
-            self._feed_watchdog(now)
+            self._ping_watchdog(now)
         if now >= self._cut_off_at:
             seconds = self._rules.config.milter.drain_timeout
-            self._cut_off(f"drain_timeout ({counted(seconds, 'second')}) exceeded")
+            self._kill_sessions(f"drain_timeout ({counted(seconds, 'second')}) exceeded")
         if now >= self._look_at and not self._stopping:
             self._look_at = now + _LOOK
             self._watch_socket(now)
@@ -132,7 +132,7 @@ class Supervisor:
             self._workers.ping()
         if now >= self._reload_due():
             self._reload(now)
-        step = self._workers.tend(now)
+        step = self._workers.step(now)
         if step is Step.TAKEN_OVER:
             is_reload = self._workers.generation > 1
             self._rules.taken_over(is_reload=is_reload)
@@ -142,13 +142,13 @@ class Supervisor:
             self._rules.refuse([], f": {self._workers.trouble}")
         self._beside.start(now, self._let_go_of_mail)
 
-    def _feed_watchdog(self, now: float) -> None:
+    def _ping_watchdog(self, now: float) -> None:
         notify("WATCHDOG=1")
         self._watchdog_at = now + self._watchdog
 
     def _wait(self) -> None:
         """Return when there is something to do; hear what the children say."""
-        self._numbers.staffed(self._workers.serving(), self._workers.restarts)
+        self._numbers.set_workers(self._workers.serving(), self._workers.restarts)
         poll = select.poll()
         poll.register(self._signals.descriptor, select.POLLIN)
         speakers = {each.channel.fileno(): each for each in self._children() if not each.is_gone}
@@ -162,23 +162,23 @@ class Supervisor:
             if descriptor in speakers:
                 speakers[descriptor].listen()
 
-    def _bury(self) -> None:
+    def _reap(self) -> None:
         now = time.monotonic()
         for pid, trouble in ended():
-            self._beside.bury(pid, trouble)
+            self._beside.reap(pid, trouble)
             if pid == self._trial:
                 self._tried(trouble)
             # As process 1 of a container we inherit the children of others as well.
             for child in [each for each in self._children() if each.pid == pid]:
-                self._workers.bury(child, trouble, now)
+                self._workers.reap(child, trouble, now)
         # The end of those that are not children of this process is only heard.
         for child in [each for each in self._children() if each.is_gone and each.slot is None]:
-            self._workers.bury(child, "", now)
+            self._workers.reap(child, "", now)
 
-    def _obey(self, signals: Counter[int]) -> None:
+    def _handle_signals(self, signals: Counter[int]) -> None:
         for _ in range(sum(signals[number] for number in STOP_SIGNALS)):
             if self._stopping:
-                self._cut_off("second stop signal received")
+                self._kill_sessions("second stop signal received")
             else:
                 self._stop()
         if self._stopping:
@@ -200,7 +200,7 @@ class Supervisor:
         """Read the file; if it is good, let a generation begin with it."""
         self._reload_at = math.inf
         if self._watchdog < math.inf:
-            self._feed_watchdog(now)  # a long file keeps us busy for seconds
+            self._ping_watchdog(now)  # a long file keeps us busy for seconds
         try:
             config = self._rules.read()
         except RefusedError as refused:
@@ -274,7 +274,7 @@ class Supervisor:
         self._log(f"stopping, waiting up to {counted(seconds, 'second')} for open sessions")
         notify("STOPPING=1", "STATUS=stopping, waiting for open sessions")
 
-    def _cut_off(self, reason: str) -> None:
+    def _kill_sessions(self, reason: str) -> None:
         self._cut_off_at = math.inf
         if self._children():
             workers = counted(len(self._children()), "worker")

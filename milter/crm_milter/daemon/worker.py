@@ -30,7 +30,7 @@ from crm_milter.rules import regexes
 from crm_milter.rules.rule import LiveTable
 from crm_milter.wording import counted
 
-_GLANCE = 0.05  # seconds between two looks at the sessions while draining
+_POLL_INTERVAL = 0.05  # seconds between two looks at the sessions while draining
 _LOOK = 1.0  # seconds between two looks at the descriptors
 _EX_SOFTWARE = 70  # sysexits.h
 
@@ -111,7 +111,7 @@ def _drain(ours: frozenset[int], channel: socket.socket, timeout: int, log: Log)
             sessions = counted(sum(1 for _ in open_sessions(ours)), "session")
             log(f"warning: {sessions} still open after {counted(timeout, 'second')}, closing them")
             return
-        time.sleep(_GLANCE)
+        time.sleep(_POLL_INTERVAL)
 
 
 def _supervisor_is_gone(channel: socket.socket) -> bool:

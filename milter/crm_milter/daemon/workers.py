@@ -14,16 +14,16 @@ from socket import socket
 from crm_milter.config.load import Config
 from crm_milter.config.paused import Pauses
 from crm_milter.daemon import worker
-from crm_milter.daemon.child import Child, Deaths, State, backoff, fork
+from crm_milter.daemon.child import Child, ChildState, RestartBackoff, backoff, fork
 from crm_milter.daemon.floodtable import FloodTable
 from crm_milter.daemon.handover import Store, worker_name
 from crm_milter.daemon.lastgood import state_directory
-from crm_milter.daemon.processors import settle, worker_count
+from crm_milter.daemon.processors import configure_scheduling, worker_count
 from crm_milter.libmilter.listener import Listener
 from crm_milter.libmilter.service import Service
 from crm_milter.log import Log
-from crm_milter.metrics.counting import Tally
-from crm_milter.metrics.memory import Numbers
+from crm_milter.metrics.counting import WorkerCounters
+from crm_milter.metrics.memory import SharedCounters
 from crm_milter.wording import counted, why
 
 _START = 30.0  # seconds in which the workers of a reload have to be ready
@@ -37,7 +37,7 @@ _ROOM = 2.0  # seconds
 
 
 class Step(Enum):
-    """What tend() has done about the newest generation."""
+    """What step() has done about the newest generation."""
 
     WAITED = "waited"
     TAKEN_OVER = "taken over"
@@ -57,36 +57,36 @@ class Workers:
     """The workers behind one listening socket.
 
     ``children`` are all that live, ``generation`` is the number of the newest and ``taken_over``
-    tells whether that has; ``restarts`` counts the replacements, ``hopeless`` tells that more
-    would be in vain. A new child calls ``let_go`` to close what is not its own. ``adopted`` are
-    those of an earlier supervisor: they serve until the first generation does. ``floods`` is the
-    descriptor of the flood guard's table.
+    tells whether that has; ``restarts`` counts the replacements, ``gave_up`` tells that more
+    would be in vain. A new child calls ``close_inherited`` to close what is not its own.
+    ``adopted`` are those of an earlier supervisor: they serve until the first generation does.
+    ``floods`` is the descriptor of the flood guard's table.
     """
 
     def __init__(
         self,
         config: Config,
         listener: Listener,
-        numbers: Numbers,
-        let_go: Callable[[], None],
+        numbers: SharedCounters,
+        close_inherited: Callable[[], None],
         log: Log,
         store: Store,
         floods: int,
         adopted: Iterable[tuple[int, socket]] = (),
     ) -> None:
-        self.children = [Child(*each, None, 0, 0, State.SERVING) for each in adopted]
+        self.children = [Child(*each, None, 0, 0, ChildState.SERVING) for each in adopted]
         self.generation = self._newest = 1
         self.taken_over = False
         self.restarts = 0
-        self.hopeless = False
+        self.gave_up = False
         self.trouble = ""
         self._listener = listener
         self._numbers = numbers
-        self._let_go = let_go
+        self._close_inherited = close_inherited
         self._log = log
         self._store = store
         self._floods = floods
-        self._deaths = Deaths()
+        self._deaths = RestartBackoff()
         self._failures = 0
         self._config = config
         self._standby: _Standby | None = None
@@ -95,7 +95,7 @@ class Workers:
         self._fork_at = 0.0  # on the clock of time.monotonic()
 
     def begin(self, config: Config, now: float) -> None:
-        """Let a new generation begin; tend() does the work."""
+        """Let a new generation begin; step() does the work."""
         self._standby = _Standby(self._config, self.generation, now + _START)
         self._config = config
         self._newest += 1
@@ -103,7 +103,7 @@ class Workers:
         self.taken_over = False
         self._failures, self._fork_at = 0, now
 
-    def tend(self, now: float) -> Step:
+    def step(self, now: float) -> Step:
         """Do what is due."""
         self._end_overdue(now)
         if self._standby is not None and now >= self._standby.deadline:
@@ -158,7 +158,7 @@ class Workers:
             child.ping()
 
     def due(self, now: float) -> float:
-        """When tend() has something to do, even if nothing happens until then."""
+        """When step() has something to do, even if nothing happens until then."""
         times = [each.wakes_at(now) for each in self.children]
         if self._missing():
             times.append(self._fork_at)
@@ -166,13 +166,13 @@ class Workers:
             times.append(self._standby.deadline)
         return min(times, default=math.inf)
 
-    def bury(self, child: Child, trouble: str, now: float) -> None:
+    def reap(self, child: Child, trouble: str, now: float) -> None:
         """Take note that a worker has ended, and ``trouble``, if how it did is worth a word."""
         self.children.remove(child)
         child.channel.close()
         self._store.drop(worker_name(child.pid))
         if child.slot is not None:
-            self._numbers.bury(child.slot)
+            self._numbers.reap(child.slot)
         if child.generation == self.generation and self._wanted:
             self._replace(child, trouble or "exited unexpectedly", now)
         elif trouble and not child.was_killed:
@@ -199,7 +199,7 @@ class Workers:
 
     def serving(self) -> int:
         """Return how many accept mail."""
-        return sum(each.state is State.SERVING for each in self.children)
+        return sum(each.state is ChildState.SERVING for each in self.children)
 
     def drain(self, now: float) -> None:
         """Let all come to their end, and begin no more."""
@@ -219,7 +219,7 @@ class Workers:
         return max(0, self._wanted - len(self._current()))
 
     def _complete(self) -> bool:
-        serving = [each for each in self._current() if each.state is State.SERVING]
+        serving = [each for each in self._current() if each.state is ChildState.SERVING]
         return 0 < self._wanted <= len(serving)
 
     def _fork_missing(self, now: float) -> None:
@@ -241,13 +241,13 @@ class Workers:
         config, wanted = self._config, self._wanted
         place = _lowest_free({each.place for each in self._current()})
         slot = _lowest_free({each.slot for each in self.children if each.slot is not None})
-        self._numbers.admit(slot)
+        self._numbers.ensure_row(slot)
 
         def body(channel: socket) -> int:
-            self._let_go()
-            settle(self._first_place + place, wanted)
+            self._close_inherited()
+            configure_scheduling(self._first_place + place, wanted)
             rules = config.policy.table.rules
-            tally = Tally(self._numbers, slot, rules)
+            tally = WorkerCounters(self._numbers, slot, rules)
             pauses = Pauses(state_directory())
             counts = config.policy.counts_floods
             meter = FloodTable(self._floods).exceeds if counts else None
@@ -261,10 +261,10 @@ class Workers:
 
     def _count_death(self, now: float, what: str) -> None:
         self._fork_at = now + self._deaths.note(now)
-        if self._deaths.too_many(now):
-            many = counted(Deaths.LIMIT, "worker")
-            self._log(f"error: {many} {what} within {Deaths.WINDOW:g} seconds, giving up")
-            self.hopeless = True
+        if self._deaths.exhausted(now):
+            many = counted(RestartBackoff.LIMIT, "worker")
+            self._log(f"error: {many} {what} within {RestartBackoff.WINDOW:g} seconds, giving up")
+            self.gave_up = True
 
 
 def _lowest_free(taken: set[int]) -> int:

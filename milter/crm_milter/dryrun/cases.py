@@ -11,11 +11,11 @@ from pathlib import Path
 from crm_milter import address as addresses
 from crm_milter.config import document, values
 from crm_milter.config.files import Files
-from crm_milter.config.kinds import Fields, Key, Several, table
+from crm_milter.config.kinds import Key, ListOf, StringMap, table
 from crm_milter.config.place import Section
 from crm_milter.config.problems import ConfigError, Problem, Problems
 from crm_milter.config.reading import INVALID, Reading
-from crm_milter.config.scalars import Flag, Text
+from crm_milter.config.scalars import Boolean, Text
 from crm_milter.config.shapes import ADDRESS, FIELD_NAME
 from crm_milter.config.sources import Disk
 from crm_milter.dryrun.decided import Mail
@@ -51,7 +51,7 @@ def read(path: Path) -> tuple[Case, ...]:
     """Return the cases in a file; raises ConfigError with all that is wrong with it."""
     problems = Problems(str(path))
     try:
-        with Disk().open(path, document.MOST_BYTES) as stream:
+        with Disk().open(path, document.MAX_BYTES) as stream:
             tree = document.read(stream, problems, {}) or document.Mapping({}, 1)
     except OSError as error:
         raise ConfigError((Problem(str(path), 0, "", why(error)),)) from error
@@ -74,7 +74,7 @@ def _one_of(what: str, known: tuple[str, ...]) -> Callable[[str], str]:
 def _expected(section: Section) -> Expected:
     words: dict[str, tuple[str, ...]] = {}
     for key in ("rule", "action", "reason", "targets", "copies"):
-        if section.states(key):
+        if section.is_set(key):
             value = section[key]
             words[key] = value if isinstance(value, tuple) else (value,)
     to = section["to"]
@@ -129,9 +129,9 @@ _EXPECT = table(
     Key("rule", Text("a rule", number=True), None, "the rule that acts, or none"),
     Key("action", Text("an action", _one_of("an action", ACTIONS)), None, "as in the log"),
     Key("reason", Text("a reason", _one_of("a reason", REASONS)), None, "as in the log, or none"),
-    Key("targets", Several(ADDRESS), (), "what replaces the recipient"),
-    Key("copies", Several(ADDRESS), (), "who gets a copy"),
-    needs=(("rule", "action", "reason", "targets", "copies"),),
+    Key("targets", ListOf(ADDRESS), (), "what replaces the recipient"),
+    Key("copies", ListOf(ADDRESS), (), "who gets a copy"),
+    any_of=(("rule", "action", "reason", "targets", "copies"),),
 )
 
 _VALUE = Text("a string", word=True)
@@ -141,10 +141,10 @@ _CASE = table(
     _case,
     Key("name", Text("a string", number=True), None, "what the case shows", required=True),
     Key("from", Text("an address or <>"), None, "envelope sender", required=True),
-    Key("to", Several(Text("an address"), least=1), (), "envelope recipients", required=True),
+    Key("to", ListOf(Text("an address"), least=1), (), "envelope recipients", required=True),
     Key(
         "headers",
-        Several(Fields("a mapping of header names to values", FIELD_NAME, _VALUE)),
+        ListOf(StringMap("a mapping of header names to values", FIELD_NAME, _VALUE)),
         (),
         "header fields; a list of mappings repeats one",
     ),
@@ -152,14 +152,14 @@ _CASE = table(
     Key("size", Text("a size", values.size, number=True), None, "size of the message"),
     Key("at", Text("a date and time", moment), None, "when it comes; else always and never"),
     Key("client", Text("an address of the network"), "", "where it came from"),
-    Key("authenticated", Flag(), False, "a user of this host sent it"),
-    Key("sendmail", Flag(), False, "handed in by sendmail(1) instead of SMTP"),
-    Key("expect", Several(_EXPECT, least=1), (), "what becomes of it", required=True),
-    apart=(("headers", "message"),),
+    Key("authenticated", Boolean(), False, "a user of this host sent it"),
+    Key("sendmail", Boolean(), False, "handed in by sendmail(1) instead of SMTP"),
+    Key("expect", ListOf(_EXPECT, least=1), (), "what becomes of it", required=True),
+    exclusive=(("headers", "message"),),
 )
 
 _ROOT = table(
     'a mapping with "cases"',
     lambda section: section["cases"],
-    Key("cases", Several(_CASE, one=False, least=1), (), "the cases, in order", required=True),
+    Key("cases", ListOf(_CASE, one=False, least=1), (), "the cases, in order", required=True),
 )

@@ -26,7 +26,7 @@ _WANTED = (
 _FIELD = re.compile(
     rb"(?im)^(" + "|".join(_WANTED).encode() + rb")[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)"
 )
-_MOST_RECIPIENTS = 100
+_MAX_RECIPIENTS = 100
 _EARLIEST, _LATEST = 10**8, 10**11  # 1973 and 5138: no time of a message is outside
 
 
@@ -58,7 +58,7 @@ def envelope(mail: OldMail, is_taken: Callable[[str], bool]) -> Envelope:
     if not taken:
         named = (each for name in ("to", "cc") for value in fields.get(name, ())[:10]
                  for each in addressees(value))  # fmt: skip
-        guessed = [each for each, _ in zip(named, range(_MOST_RECIPIENTS), strict=False)]
+        guessed = [each for each, _ in zip(named, range(_MAX_RECIPIENTS), strict=False)]
         guessed = [each for each in dict.fromkeys(guessed) if is_taken(each)]
         return _made(mail, fields, guessed or recorded[:1], guessed=bool(guessed))
     return _made(mail, fields, taken[:1], guessed=False)

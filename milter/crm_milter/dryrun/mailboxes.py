@@ -23,7 +23,7 @@ Advance = Callable[[int], None]  # told how many octets of a source were read
 
 STDIN = "-"
 _CHUNK = 1 << 18
-_MOST_HEADER = 1 << 20
+_MAX_HEADER = 1 << 20
 _LONGEST_SEPARATOR = 1024
 # A line "From " with a date stands between two messages; one without is a sentence.
 _SEPARATOR = re.compile(rb"From [^\r\n]*\d\d:\d\d[^\r\n]*\d{4}[^\r\n]*\r?\n?")
@@ -172,9 +172,9 @@ class _Mbox:
         if self._has_header:
             return
         searched = max(len(self._header) - 2, 0)
-        self._header += part[: _MOST_HEADER - len(self._header)]
+        self._header += part[: _MAX_HEADER - len(self._header)]
         end = _HEADER_END.search(self._header, searched)
-        if end or len(self._header) >= _MOST_HEADER:
+        if end or len(self._header) >= _MAX_HEADER:
             self._has_header = True
             if end:
                 del self._header[end.start() + 1 :]
@@ -211,7 +211,7 @@ def _file(raw: BufferedReader, path: str, advance: Advance) -> OldMail:
     with ExitStack() as stack:
         stream = cast("BinaryIO", stack.enter_context(opener(raw)) if opener else raw)
         header = stream.read(1 << 14)
-        while not _HEADER_END.search(header) and len(header) < _MOST_HEADER:
+        while not _HEADER_END.search(header) and len(header) < _MAX_HEADER:
             more = stream.read(1 << 16)
             if not more:
                 break

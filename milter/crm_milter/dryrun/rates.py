@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-MOST_SENDERS = 2000
+MAX_SENDERS = 2000
 
 
 class Peak(NamedTuple):
@@ -47,7 +47,7 @@ class Rates:
         """Note a message; messages come in about the order of their times."""
         windows = self._senders.get(sender)
         if windows is None:
-            if len(self._senders) >= MOST_SENDERS:
+            if len(self._senders) >= MAX_SENDERS:
                 self._forget()
             windows = self._senders[sender] = tuple(map(_Window, self._windows))
         for window in windows:
@@ -55,7 +55,7 @@ class Rates:
 
     def _forget(self) -> None:
         kept = sorted(self._senders.items(), key=lambda item: -item[1][-1].peak)
-        self._senders = dict(kept[: MOST_SENDERS // 2])
+        self._senders = dict(kept[: MAX_SENDERS // 2])
 
     def peaks(self, seconds: int) -> Iterator[Peak]:
         """Yield the peak of each sender in one of the windows, the highest first."""

@@ -19,7 +19,7 @@ from crm_milter.rules.rule import AutomaticClass, Rule
 
 MINUTE, HOUR = 60, 3600
 BIGGEST = 3
-_MOST_IDS = 20_000  # of the messages before, among which a duplicate is looked for
+_MAX_IDS = 20_000  # of the messages before, among which a duplicate is looked for
 _ROUTED = (Action.REROUTED, Action.COPIED)
 
 
@@ -107,7 +107,7 @@ class Tally:
         key = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         is_repeated = key in self._seen
         self._seen[key] = None
-        if len(self._seen) > _MOST_IDS:
+        if len(self._seen) > _MAX_IDS:
             self._seen.popitem(last=False)
         return is_repeated
 

@@ -28,7 +28,7 @@ from crm_milter.libmilter.opening import (
 )
 from crm_milter.wording import why
 
-_PATIENCE = 3.0  # seconds to wait for the orphans of a killed instance
+_TIMEOUT = 3.0  # seconds to wait for the orphans of a killed instance
 
 
 Identity = tuple[int, int]  # device and inode of a socket's file; zeros for a port
@@ -187,7 +187,7 @@ def _lasts(taken: Callable[[], bool]) -> bool:
 
     The workers of a supervisor that was killed let go of the socket as soon as they notice.
     """
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT
     while taken():
         if time.monotonic() >= deadline:
             return True

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import milter
 
-from crm_milter.log import Log, fault_line
+from crm_milter.log import Log, error_line
 
 _TIGHT, _ROOMY = 2, 6  # descriptors left when no session is accepted any more, and again
 
@@ -86,7 +86,7 @@ def run_libmilter(stopped: int, log: Log) -> None:
     try:
         milter.main()
     except milter.error as fault:
-        log(fault_line("libmilter main loop", fault))
+        log(error_line("libmilter main loop", fault))
     finally:
         os.close(stopped)
 

@@ -9,7 +9,7 @@ from crm_milter.routing.decision import Recipient
 from crm_milter.routing.facts import Gathering
 from crm_milter.rules.conditions import Occasion
 
-_MOST_DIGITS = 20  # of SIZE (RFC 1870 section 3)
+_MAX_DIGITS = 20  # of SIZE (RFC 1870 section 3)
 
 
 class Message:
@@ -56,7 +56,7 @@ class Message:
     def size(self) -> int:
         """Bytes: what MAIL declared (RFC 1870) or what was seen, if more."""
         declared = esmtp(self._parameters).get("SIZE", "")
-        valid = declared.isascii() and declared.isdigit() and len(declared) <= _MOST_DIGITS
+        valid = declared.isascii() and declared.isdigit() and len(declared) <= _MAX_DIGITS
         return max(int(declared) if valid else 0, self.seen)
 
     @property

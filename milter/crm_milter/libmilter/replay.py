@@ -10,7 +10,7 @@ from crm_milter.routing.decision import Reply
 from crm_milter.routing.memory import Resolution
 
 
-def carry_out(
+def apply_decision(
     ctx: milter.Context,
     message: Message,
     resolution: Resolution,

@@ -4,7 +4,7 @@ import milter
 
 from crm_milter.config.paused import Pauses
 from crm_milter.log import Log
-from crm_milter.metrics.counting import Tally
+from crm_milter.metrics.counting import WorkerCounters
 from crm_milter.routing.decide import Policy
 from crm_milter.routing.floodguard import Meter
 from crm_milter.routing.memory import Memory
@@ -25,7 +25,7 @@ class Service:
         self,
         policy: Policy,
         log: Log,
-        tally: Tally,
+        tally: WorkerCounters,
         pauses: Pauses,
         meter: Meter | None = None,
     ) -> None:

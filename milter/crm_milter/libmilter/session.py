@@ -18,10 +18,10 @@ from crm_milter import address as addresses
 from crm_milter.libmilter.esmtp import orcpt_to_pass_on, text, upper
 from crm_milter.libmilter.esmtp import parameters as esmtp
 from crm_milter.libmilter.message import Message
-from crm_milter.libmilter.replay import carry_out
+from crm_milter.libmilter.replay import apply_decision
 from crm_milter.libmilter.service import Service
 from crm_milter.libmilter.threadstate import stack_protection
-from crm_milter.log import fault_line
+from crm_milter.log import error_line
 from crm_milter.routing.decision import Decision, Envelope, Reason, Recipient
 from crm_milter.rules.conditions import Occasion
 from crm_milter.rules.rule import TableError
@@ -36,7 +36,7 @@ NEEDED_ACTIONS: int = (
 )
 _AROUND_A_FIELD = 4  # bytes: ": " and CRLF
 _ANY = Occasion()  # no condition asks for the message
-FAULT = ("451", "4.3.0", "internal error, try again later")
+INTERNAL_ERROR = ("451", "4.3.0", "internal error, try again later")
 
 
 class Session:
@@ -182,7 +182,7 @@ class Session:
             facts = (message.gathering or self._service.policy.gathering()).facts()
             envelope = self._envelope(ctx, message)
             resolution, headers = self._service.memory.resolve(envelope, facts)
-            answer = carry_out(ctx, message, resolution, headers)
+            answer = apply_decision(ctx, message, resolution, headers)
             queue_id = _macro(ctx, "i") or "NOQUEUE"
             if envelope.paused and resolution.decision.hold:
                 self._note_held(queue_id, resolution.decision)
@@ -230,7 +230,7 @@ class Session:
 
     def _tell(self, place: str, stage: str, fault: Exception) -> None:
         is_table = isinstance(fault, TableError)
-        self._log(f"error: {fault}" if is_table else fault_line(place, fault))
+        self._log(f"error: {fault}" if is_table else error_line(place, fault))
         self._tally.error("table" if is_table else stage)
 
     def _fail(self, ctx: milter.Context, message: Message | None) -> int:
@@ -244,7 +244,7 @@ class Session:
         if not by_smtp:
             self._log("warning: the message did not come by SMTP and is left as it is")
             return milter.ACCEPT
-        ctx.setreply(*FAULT)
+        ctx.setreply(*INTERNAL_ERROR)
         return milter.TEMPFAIL
 
 

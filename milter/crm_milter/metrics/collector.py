@@ -28,7 +28,7 @@ from crm_milter.metrics.catalogue import (
     Metric,
 )
 from crm_milter.metrics.deliveries import Deliveries
-from crm_milter.metrics.memory import Numbers, State, Totals
+from crm_milter.metrics.memory import ServiceState, SharedCounters, Totals
 
 Labels = dict[str, str]
 Generation = tuple[tuple[float, ...], dict[str, Pause]]
@@ -41,10 +41,10 @@ _SUFFIXES = {"counter": "_total", "info": "_info"}
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Snapshot:
     """One look at all numbers."""
 
-    state: State
+    state: ServiceState
     totals: Totals
     deliveries: Deliveries | None = None  # None if no log is followed
     pauses: Mapping[str, Pause] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class Seen:
 class Collector:
     """Gives prometheus_client the metrics as they are now."""
 
-    def __init__(self, numbers: Numbers, directory: Path | None = None) -> None:
+    def __init__(self, numbers: SharedCounters, directory: Path | None = None) -> None:
         self._numbers = numbers
         self._directory = directory
 
@@ -84,11 +84,11 @@ class Collector:
         """Return what changes with the rules, the pauses or the workers, but not with mail."""
         return self._numbers.generation(), self._pauses()
 
-    def seen(self) -> Seen:
+    def seen(self) -> Snapshot:
         """Look at all numbers, and at the pauses."""
         word = self._numbers.deliveries.read()
         deliveries = Deliveries(**word) if word else None
-        return Seen(self._numbers.state(), self._numbers.totals(), deliveries, self._pauses())
+        return Snapshot(self._numbers.state(), self._numbers.totals(), deliveries, self._pauses())
 
     def _pauses(self) -> dict[str, Pause]:
         return current(self._directory) if self._directory else {}
@@ -148,11 +148,11 @@ def _of_log(metric: Metric, seen: Deliveries, rules: tuple[str, ...]) -> Samples
         yield "", {}, seen.is_readable
 
 
-def _config(seen: Seen) -> Labels:
+def _config(seen: Snapshot) -> Labels:
     return {"sha256": seen.state.digest}
 
 
-def _build(_seen: Seen) -> Labels:
+def _build(_seen: Snapshot) -> Labels:
     try:
         pymilter = metadata.version("pymilter")
     except metadata.PackageNotFoundError:  # it was installed by other means
@@ -161,4 +161,4 @@ def _build(_seen: Seen) -> Labels:
     return {"version": __version__, "pymilter": pymilter, "python": python}
 
 
-_WORKED_OUT: dict[str, Callable[[Seen], Labels]] = {CONFIG.name: _config, BUILD.name: _build}
+_WORKED_OUT: dict[str, Callable[[Snapshot], Labels]] = {CONFIG.name: _config, BUILD.name: _build}

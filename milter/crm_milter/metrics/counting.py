@@ -22,7 +22,7 @@ from crm_milter.metrics.catalogue import (
     SPAM_VERDICTS,
     Metric,
 )
-from crm_milter.metrics.memory import Numbers
+from crm_milter.metrics.memory import SharedCounters
 from crm_milter.routing.decision import Action, Decision, Outcome, Reason, Reply
 from crm_milter.rules.rule import Rule
 
@@ -41,10 +41,10 @@ _BUCKETS, _BOUNDS = PROCESSING.first, PROCESSING.bounds
 _WORDS = {Action.REROUTED: "replaced", Action.COPIED: "kept_with_copies"}
 
 
-class Tally:
+class WorkerCounters:
     """What a session tells; the seconds are those that its callbacks took for the message."""
 
-    def __init__(self, numbers: Numbers, slot: int, rules: tuple[Rule, ...]) -> None:
+    def __init__(self, numbers: SharedCounters, slot: int, rules: tuple[Rule, ...]) -> None:
         self._cells, self._blocks = numbers.row(slot, rules)
         self._add_block = numbers.add_block
         self._lock = Lock()

@@ -23,18 +23,18 @@ from typing import Any, BinaryIO
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 
-from crm_milter.log import Log, fault_line
+from crm_milter.log import Log, error_line
 from crm_milter.metrics import overview
 from crm_milter.metrics.catalogue import RELOAD_GOOD, RELOADED_AT, SOCKET_BOUND, WORKERS
 from crm_milter.metrics.collector import Collector, Generation
-from crm_milter.metrics.memory import Numbers, State
+from crm_milter.metrics.memory import ServiceState, SharedCounters
 from crm_milter.wording import counted, why
 
 _TAKEN = 5.0  # seconds that a port may stay taken by our predecessor
 _LEISURE = 50  # how many times the processor time that it took a page is kept
 _NICENESS = 10  # the mail comes first
 _EX_NO = 1
-MOST_CLIENTS = 16
+MAX_CLIENTS = 16
 PATIENCE = 5.0
 _LONGEST_REQUEST = 8192
 
@@ -42,7 +42,7 @@ _LONGEST_REQUEST = 8192
 def run(
     address: tuple[str, int],
     socket_path: str,
-    numbers: Numbers,
+    numbers: SharedCounters,
     channel: socket.socket,
     log: Log,
     directory: Path | None = None,
@@ -56,7 +56,7 @@ def run(
     deadline = time.monotonic() + _TAKEN
     while True:
         try:
-            server = Server(*address, Site(numbers, log, socket_path, directory).page)
+            server = Server(*address, PageSet(numbers, log, socket_path, directory).page)
         except OSError as error:
             if time.monotonic() > deadline:
                 where = f"{address[0]} port {address[1]}"
@@ -88,12 +88,12 @@ class _Kept:
 Pages = Callable[[str, str], Page]  # of a path, for what the client accepts
 
 
-class Site:
+class PageSet:
     """The pages."""
 
     def __init__(
         self,
-        numbers: Numbers,
+        numbers: SharedCounters,
         log: Log,
         socket_path: str = "",
         directory: Path | None = None,
@@ -111,7 +111,7 @@ class Site:
             with self._lock:
                 return self._page(path, accept)
         except Exception as fault:  # whatever it is, the next page may be good
-            self._log(fault_line("metrics", fault))
+            self._log(error_line("metrics", fault))
             return Page(b"internal error, see the log\n", status=500)
 
     def _page(self, path: str, accept: str) -> Page:
@@ -156,7 +156,7 @@ class Site:
         return Page(overview.html(self._collector.seen()), "text/html; charset=utf-8")
 
 
-def health(state: State, lost_socket: str = "") -> Page:
+def health(state: ServiceState, lost_socket: str = "") -> Page:
     """Return whether mail is accepted. After a failed reload it is, by the previous rules."""
     if not state[WORKERS]:
         return Page(b"no worker is accepting mail\n", status=503)
@@ -174,7 +174,7 @@ class Server(ThreadingMixIn, HTTPServer):
     """Serves pages on a port; raises OSError where it cannot be had.
 
     A client has ``PATIENCE`` seconds from its connection to the end of the answer, however it
-    spreads its bytes; ``MOST_CLIENTS`` are served at a time, and of more than that the oldest is
+    spreads its bytes; ``MAX_CLIENTS`` are served at a time, and of more than that the oldest is
     dropped. So silent, slow and numerous clients cost others nothing.
     """
 
@@ -200,7 +200,7 @@ class Server(ThreadingMixIn, HTTPServer):
             self._drop_the_late()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if len(self._clients) >= MOST_CLIENTS:
+        if len(self._clients) >= MAX_CLIENTS:
             self._drop(next(iter(self._clients)))
         self._clients[request] = time.monotonic() + PATIENCE
         super().process_request(request, client_address)

@@ -41,7 +41,7 @@ _CATALOGUES = mmap.PAGESIZE  # where two places for a catalogue begin, used in t
 _CATALOGUE_SIZE = 1 << 20
 _STRIDE = 1 << 30  # from row to row; the first is the supervisor's
 _CELL = 8
-MOST_ZEROS = 1000  # rules that have series before they had mail
+MAX_ZEROS = 1000  # rules that have series before they had mail
 
 # Of format "d": reading or writing one of them is a single instruction.
 Cells: TypeAlias = "memoryview[float]"
@@ -56,7 +56,7 @@ class Known(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class ServiceState:
     """What the supervisor says: ``rules`` are the first ones, of which zeros are shown.
 
     ``digest`` is that of the configuration file, ``digest_of_all`` that of all its files.
@@ -118,7 +118,7 @@ class Board:
         os.pwrite(self._descriptor, number.to_bytes(_CELL, "little"), cell * _CELL)
 
 
-class Numbers:
+class SharedCounters:
     """The shared memory: made by the supervisor before it forks, and inherited by all.
 
     ``deliveries`` is what the follower of Postfix's log has counted.
@@ -133,13 +133,13 @@ class Numbers:
 
     # The supervisor's part
 
-    def admit(self, slot: int) -> None:
+    def ensure_row(self, slot: int) -> None:
         """Make sure that there is a row for a slot, before its worker is forked."""
         if slot >= self._cells[_SLOTS]:
             os.ftruncate(self._descriptor, (slot + 2) * _STRIDE)
             self._cells[_SLOTS] = slot + 1
 
-    def bury(self, slot: int) -> None:
+    def reap(self, slot: int) -> None:
         """Take note that the worker of a slot has ended: it has no sessions any more."""
         _, cells = self._map(slot + 1, mmap.PAGESIZE)
         cells[SESSIONS.first] = 0
@@ -148,14 +148,14 @@ class Numbers:
         """Set a metric of the service."""
         self._cells[metric.first] = value
 
-    def staffed(self, serving: int, restarts: int) -> None:
+    def set_workers(self, serving: int, restarts: int) -> None:
         """Say how many workers accept mail, and how many died and were replaced so far."""
         self.say(WORKERS, serving)
         self.say(RESTARTS, restarts)
 
     def loaded(self, digest: str, rules: tuple[Rule, ...], digest_of_all: str = "") -> None:
         """Say which file is in use: its SHA-256, that of all files, and the rules."""
-        known = [_known(rule) for rule in rules[:MOST_ZEROS]]
+        known = [_known(rule) for rule in rules[:MAX_ZEROS]]
         octets = json.dumps([digest, digest_of_all, known]).encode()
         if len(octets) > _CATALOGUE_SIZE - _CELL:
             octets = json.dumps([digest, digest_of_all, []]).encode()
@@ -206,7 +206,7 @@ class Numbers:
 
     # The exporter's part
 
-    def state(self) -> State:
+    def state(self) -> ServiceState:
         """Return what the supervisor said last."""
         while True:
             version = int(self._cells[_VERSION])
@@ -217,7 +217,7 @@ class Numbers:
                 break
         digest, of_all, rules = json.loads(octets) if octets else ("", "", [])
         known = tuple(Known(name, mode, tuple(keys)) for name, mode, keys in rules)
-        return State(list(self._cells[: SERVICE.size]), digest, known, of_all)
+        return ServiceState(list(self._cells[: SERVICE.size]), digest, known, of_all)
 
     def generation(self) -> tuple[float, ...]:
         """Return what differs when the supervisor has said something new since."""

@@ -20,7 +20,7 @@ from crm_milter.metrics.catalogue import (
     RULES,
     WORKERS,
 )
-from crm_milter.metrics.collector import Seen
+from crm_milter.metrics.collector import Snapshot
 from crm_milter.metrics.memory import Known
 from crm_milter.wording import counted
 
@@ -52,7 +52,7 @@ td:first-child{font-weight:bold}td.n{display:inline-block;margin-right:1rem}
 """
 
 
-def data(seen: Seen) -> dict[str, Any]:
+def data(seen: Snapshot) -> dict[str, Any]:
     """Return what is in force."""
     state, known = seen.state, {rule.name: rule for rule in seen.state.rules}
     return {
@@ -88,12 +88,12 @@ def _time(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def as_json(seen: Seen) -> bytes:
+def as_json(seen: Snapshot) -> bytes:
     """Return it for programs."""
     return json.dumps(data(seen), indent=1).encode() + b"\n"
 
 
-def html(seen: Seen) -> bytes:
+def html(seen: Snapshot) -> bytes:
     """Return it for a person."""
     found = data(seen)
     return "\n".join(_lines(found)).encode() + b"\n"

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from crm_milter import address as addresses
-from crm_milter.migration.reading import Entry
+from crm_milter.migration.reading import AliasEntry
 
 IsCrm = Callable[[str], bool]
 
 # Entries on the way of one address, and one behind the other; Postfix gives up at a thousand.
-_MOST_ENTRIES, _DEEPEST = 1000, 200
+_MAX_ENTRIES, _DEEPEST = 1000, 200
 
 
 class _TangledError(Exception):
@@ -40,11 +40,11 @@ class Route:
 class Tables:
     """The entries of all tables, in the order in which Postfix asks them."""
 
-    def __init__(self, entries: Iterable[Entry], is_crm: IsCrm) -> None:
+    def __init__(self, entries: Iterable[AliasEntry], is_crm: IsCrm) -> None:
         self._is_crm = is_crm
-        self.by_key: dict[str, Entry] = {}
-        self.repeated: list[Entry] = []
-        self.tangled: dict[str, Entry] = {}  # what leads to a CRM by way of too many entries
+        self.by_key: dict[str, AliasEntry] = {}
+        self.repeated: list[AliasEntry] = []
+        self.tangled: dict[str, AliasEntry] = {}  # what leads to a CRM by way of too many entries
         self._left = 0
         for entry in entries:
             if self.by_key.setdefault(entry.key, entry) is not entry:
@@ -71,7 +71,7 @@ class Tables:
     def _route(self, key: str) -> Route | None:
         if not self._reaches_crm(key):
             return None
-        self._left = _MOST_ENTRIES
+        self._left = _MAX_ENTRIES
         try:
             found, leads = self._expanded(key, ())
         except _TangledError:
@@ -125,10 +125,10 @@ class Tables:
             leads = leads or hits
         return found, leads
 
-    def _entry(self, key: str) -> Entry | None:
+    def _entry(self, key: str) -> AliasEntry | None:
         return self.by_key.get(key) or self.by_key.get(f"@{_domain(key)}")
 
-    def _targets(self, entry: Entry, key: str) -> Iterable[str]:
+    def _targets(self, entry: AliasEntry, key: str) -> Iterable[str]:
         for target in entry.targets:
             is_domain = target.startswith("@") and not key.startswith("@")
             yield f"{addresses.local_of(key)}{target}" if is_domain else target

@@ -22,7 +22,7 @@ _BLANK_IN_KEY = re.compile(rb'(?m)^([^\s"#][^\t"\r\n]* [^\t"\r\n]*@[^\s"]+)\t')
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class AliasEntry:
     """One entry of a table: an address or ``@domain`` in normal form, and where it leads.
 
     A target is an address, or ``@domain`` for the same user there. ``is_listed``: it comes from a
@@ -49,7 +49,7 @@ def written(key: str) -> str:
     return key if key.startswith("@") else addresses.written(key)
 
 
-def entries(data: bytes, problems: Problems, origin: str = "") -> list[Entry]:
+def entries(data: bytes, problems: Problems, origin: str = "") -> list[AliasEntry]:
     """Return the entries of a file; ``origin`` is the domain of names that have none."""
     data = _utf8(data)
     delimiter = _delimiter(data)
@@ -110,7 +110,7 @@ class _Reader:
         self._origin = origin
         self._is_listed = is_listed
 
-    def entries(self, rows: list[tuple[int, str, str]]) -> list[Entry]:
+    def entries(self, rows: list[tuple[int, str, str]]) -> list[AliasEntry]:
         domains = {
             addresses.ascii_domain(key.rpartition("@")[2]) for _, key, _ in rows if "@" in key
         }
@@ -124,7 +124,7 @@ class _Reader:
                 self._problems.add(line, (), str(error))
         return found
 
-    def _entry(self, line: int, key: str, value: str) -> Entry:
+    def _entry(self, line: int, key: str, value: str) -> AliasEntry:
         normal = self._key(key)
         crm = _crm(addresses.domain_of(normal))
         if crm:
@@ -135,7 +135,7 @@ class _Reader:
         targets = tuple(dict.fromkeys(self._target(each, normal) for each in self._split(value)))
         if not targets:
             raise addresses.AddressError(f'"{key}" has no target')
-        return Entry(self._problems.file, line, normal, targets, self._is_listed)
+        return AliasEntry(self._problems.file, line, normal, targets, self._is_listed)
 
     def _key(self, text: str) -> str:
         if any("\udc80" <= each <= "\udcff" for each in text):

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 from crm_milter import address as addresses
 from crm_milter.migration.chains import Route, Tables
-from crm_milter.migration.reading import Entry, written
+from crm_milter.migration.reading import AliasEntry, written
 
 CONFIG, MAP, ACCOUNTS = "imported.yaml", "imported-addresses", "imported-accounts"
 # Rules that only replace an address, before these become a table.
-MOST_RULES = 8
+MAX_RULES = 8
 _PLAIN = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9._+=-]*@[A-Za-z0-9.-]+|(?!(?:true|false|null)\Z)[a-z][a-z0-9.-]{3,}",
     re.ASCII,
@@ -31,7 +31,7 @@ class Import:
     rules: list[str] = field(default_factory=list)
     mapped: list[str] = field(default_factory=list)
     accounts: list[str] = field(default_factory=list)
-    drop: list[Entry] = field(default_factory=list)
+    drop: list[AliasEntry] = field(default_factory=list)
     add: list[str] = field(default_factory=list)  # what Postfix needs in their place
 
     def files(self, head: list[str]) -> Iterator[tuple[str, list[str]]]:
@@ -74,7 +74,7 @@ def _write_addresses(routes: list[Route], names: "_Names", result: Import) -> No
     for each in routes:
         groups.setdefault((each.replace_with, each.copies), []).append(each)
     plain = [each for each in groups if each[0] and not each[1]]
-    mapped = [groups.pop(each) for each in plain] if len(plain) > MOST_RULES else []
+    mapped = [groups.pop(each) for each in plain] if len(plain) > MAX_RULES else []
     for group in groups.values():
         result.rules += _rule(names.of(addresses.local_of(group[0].key)), group)
     if mapped:

@@ -60,21 +60,21 @@ def wanted(site: Site) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class TableState:
     """How the table on disk compares with what it ought to be."""
 
     is_current: bool
     is_compiled: bool
 
 
-def state(site: Site) -> State:
+def state(site: Site) -> TableState:
     """Return how the table on disk is."""
     source, result = path(site), compiled(site)
     try:
         is_current = source.read_text("utf-8", "surrogateescape") == wanted(site)
     except OSError:
-        return State(is_current=False, is_compiled=False)
-    return State(is_current, result is None or _is_fresh(site, source, result))
+        return TableState(is_current=False, is_compiled=False)
+    return TableState(is_current, result is None or _is_fresh(site, source, result))
 
 
 def _is_fresh(site: Site, source: Path, result: Path) -> bool:
@@ -82,7 +82,7 @@ def _is_fresh(site: Site, source: Path, result: Path) -> bool:
     if not result.exists() or result.stat().st_mtime < source.stat().st_mtime:
         return False
     # It may be of another type: hash and btree share a name.
-    asked = _askable(site)
+    asked = _queryable(site)
     return site.tables.look_up(table(site), asked) == asked
 
 
@@ -161,7 +161,7 @@ def _compile(site: Site, source: Path, result: Path) -> None:
 def missing(site: Site) -> list[str]:
     """Return the addresses that Postfix's virtual aliases do not send where our table would."""
     maps = split_list(site.postconf.value("virtual_alias_maps"))
-    asked = _askable(site)
+    asked = _queryable(site)
     for each in maps:
         site.tables.look_up(each, asked)
     return [key for key, mailbox in asked.items() if _is_missing(site, maps, key, mailbox)]
@@ -174,7 +174,7 @@ def _is_missing(site: Site, maps: list[str], key: str, mailbox: str) -> bool:
     return answer != _same(mailbox)
 
 
-def _askable(site: Site) -> dict[str, str]:
+def _queryable(site: Site) -> dict[str, str]:
     """Return the entries that postmap -q can be asked for: it takes no quotes off a key."""
     return {key: mailbox for key, mailbox in site.aliases.items() if '"' not in key}
 

@@ -9,7 +9,7 @@ from crm_milter import address as addresses
 from crm_milter.postfix.lookup import Tables, plain
 from crm_milter.postfix.postconf import Postconf, split_list
 
-_MOST_ON_THE_WAY = 1000
+_MAX_ON_THE_WAY = 1000
 _DEEPEST = 20  # virtual aliases of virtual aliases that are followed
 
 
@@ -34,7 +34,7 @@ RECIPIENTS = {
 }
 
 
-class Fate(Enum):
+class Destination(Enum):
     """What becomes of mail for an address."""
 
     MAILBOX = "is a mailbox"
@@ -163,24 +163,30 @@ class Domains:
 
     def fate(
         self, address: str, routed: frozenset[str] = frozenset(), empty: Collection[str] = ()
-    ) -> Fate:
+    ) -> Destination:
         """Return what becomes of mail that is not routed; the worst, where it goes to several.
 
         ``empty`` are tables of aliases that cannot be read because they have yet to be written.
         """
-        fates = {self._fate(member) for member in self._final(address, routed, _DEEPEST)}
-        order = (Fate.LOOP, Fate.UNKNOWN, Fate.UNCHECKED, Fate.REMOTE, Fate.MAILBOX)
-        worst = next((each for each in order if each in fates), Fate.UNKNOWN)
+        fates = {self._destination(member) for member in self._final(address, routed, _DEEPEST)}
+        order = (
+            Destination.LOOP,
+            Destination.UNKNOWN,
+            Destination.UNCHECKED,
+            Destination.REMOTE,
+            Destination.MAILBOX,
+        )
+        worst = next((each for each in order if each in fates), Destination.UNKNOWN)
         aliases = {*split_list(self._postconf.value("virtual_alias_maps"))}
-        if worst is Fate.UNKNOWN and self._tables.has_failed(aliases.difference(empty)):
-            return Fate.UNCHECKED  # an alias that cannot be seen may lead elsewhere
+        if worst is Destination.UNKNOWN and self._tables.has_failed(aliases.difference(empty)):
+            return Destination.UNCHECKED  # an alias that cannot be seen may lead elsewhere
         return worst
 
     def on_the_way(self, address: str) -> set[str]:
         """Return an address and all that mail for it is sent on to by tables on this host."""
         seen: set[str] = set()
         waiting = [address]
-        while waiting and len(seen) < _MOST_ON_THE_WAY:
+        while waiting and len(seen) < _MAX_ON_THE_WAY:
             now = waiting.pop()
             if now not in seen:
                 seen.add(now)
@@ -226,25 +232,25 @@ class Domains:
             for last in ([member] if member == address else self._final(member, routed, depth - 1))
         ]
 
-    def _fate(self, address: str) -> Fate:
+    def _destination(self, address: str) -> Destination:
         if not address:
-            return Fate.LOOP
+            return Destination.LOOP
         kind = self.kind(addresses.domain_of(address))
         if kind is Kind.REMOTE:
-            return Fate.REMOTE
+            return Destination.REMOTE
         if kind is Kind.UNSURE:
-            return Fate.UNCHECKED
+            return Destination.UNCHECKED
         if kind is Kind.ALIAS:
-            return Fate.UNKNOWN
+            return Destination.UNKNOWN
         tables = self.recipient_tables(kind)
         if not tables:
-            return Fate.UNCHECKED
+            return Destination.UNCHECKED
         keys = self.keys(address)
         if kind is Kind.LOCAL:
             keys.append(addresses.local_of(address))
         if self._tables.first(tables, keys):
-            return Fate.MAILBOX
-        return Fate.UNCHECKED if self._tables.has_failed(tables) else Fate.UNKNOWN
+            return Destination.MAILBOX
+        return Destination.UNCHECKED if self._tables.has_failed(tables) else Destination.UNKNOWN
 
 
 def members_of(value: str, origin: str) -> list[str]:

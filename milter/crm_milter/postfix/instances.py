@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from crm_milter.postfix.files import write_atomically
-from crm_milter.postfix.milters import Entry, parse
+from crm_milter.postfix.milters import MilterEntry, parse
 from crm_milter.postfix.postconf import Postconf, PostfixError, split_list
 from crm_milter.postfix.site import Site
 
@@ -88,7 +88,7 @@ def others_attached(site: Site) -> bool:
     return False
 
 
-def _entries(postconf: Postconf) -> list[Entry]:
+def _entries(postconf: Postconf) -> list[MilterEntry]:
     return [
         entry
         for service in postconf.running_as("smtpd")

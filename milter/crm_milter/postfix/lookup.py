@@ -17,7 +17,7 @@ INDEXED = {"hash": ".db", "btree": ".db", "lmdb": ".lmdb", "cdb": ".cdb"}
 # These ask nobody: all others may be silent, and postmap waits for them.
 _FILES = _LISTABLE | {"texthash", "regexp", "pcre", "cidr", "static", "inline", "fail", "unix"}
 _SILENCE = 3.0  # seconds for one table that asks somebody
-_PATIENCE = 6.0  # seconds for all that do not answer
+_TIMEOUT = 6.0  # seconds for all that do not answer
 _FAILED = re.compile(r"(?:fatal|error|panic): (.*)")
 
 
@@ -28,7 +28,7 @@ class Tables:
         self._postconf = postconf
         self._found: dict[str, dict[str, str | None]] = {}
         self._listed: dict[tuple[str, str], dict[str, str] | None] = {}
-        self._patience = _PATIENCE
+        self._patience = _TIMEOUT
         self.failures: dict[str, str] = {}
 
     def look_up(self, table: str, keys: Iterable[str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ TIMEOUTS = {"connect_timeout": "10s", "command_timeout": "30s", "content_timeout
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class MilterEntry:
     """One milter of a list: its address and the settings of its own."""
 
     source: str
@@ -27,20 +27,20 @@ class Entry:
     settings: Mapping[str, str]
 
 
-def parse(value: str) -> list[Entry]:
+def parse(value: str) -> list[MilterEntry]:
     """Return the milters of an expanded list, in order."""
     return [_entry(item) for item in split_list(value)]
 
 
-def _entry(item: str) -> Entry:
+def _entry(item: str) -> MilterEntry:
     if not item.startswith("{"):
-        return Entry(item, item, {})
+        return MilterEntry(item, item, {})
     words = split_list(item.removeprefix("{").removesuffix("}"))
     # { name = value } may have blanks around its sign, and then is three words.
     joined = ",".join(words).replace(",=,", "=").replace("=,", "=").replace(",=", "=").split(",")
     pairs = (word.partition("=") for word in joined[1:])
     settings = {name.strip(): value.strip("{} ") for name, _, value in pairs}
-    return Entry(item, joined[0] if joined else "", settings)
+    return MilterEntry(item, joined[0] if joined else "", settings)
 
 
 class OurSocket:
@@ -79,7 +79,7 @@ class OurSocket:
         words = [self.address, *(f"{name}={value}" for name, value in settings.items())]
         return f"{{ {', '.join(words)} }}"
 
-    def is_ours(self, entry: Entry) -> bool:
+    def is_ours(self, entry: MilterEntry) -> bool:
         """Tell whether an entry names our socket, be it by a path that chroot makes another."""
         family, _, rest = entry.address.partition(":")
         if isinstance(self.listen, UnixSocket):
@@ -91,7 +91,7 @@ class OurSocket:
         real = os.path.realpath(self.listen.libmilter.removeprefix("unix:"))
         return any(os.path.realpath(each) == real for each in meant if each.is_absolute())
 
-    def is_reached(self, entry: Entry, service: Service) -> bool:
+    def is_reached(self, entry: MilterEntry, service: Service) -> bool:
         """Tell whether a service that uses our entry finds the socket at its path."""
         if not isinstance(self.listen, UnixSocket):
             return True

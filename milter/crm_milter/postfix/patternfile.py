@@ -6,7 +6,7 @@ from crm_milter import address as addresses
 from crm_milter.postfix import alias_file
 from crm_milter.postfix.alias_patterns import pattern_lines, posix
 from crm_milter.postfix.aliases import AliasError, diverts
-from crm_milter.postfix.domains import Fate
+from crm_milter.postfix.domains import Destination
 from crm_milter.postfix.files import write_atomically
 from crm_milter.postfix.postconf import PostfixError, split_list
 from crm_milter.postfix.site import Site
@@ -94,8 +94,8 @@ def _is_refused(site: Site, pattern: Glob | Regex, unwritten: set[str]) -> bool:
     """Tell whether Postfix refuses what a pattern takes, tried with one address of it."""
     if isinstance(pattern, Glob):
         sample = f"{'1'.join(pattern.pieces)}@{pattern.domain}"
-        return site.domains.fate(sample, empty=unwritten) is Fate.UNKNOWN
+        return site.domains.fate(sample, empty=unwritten) is Destination.UNKNOWN
     if listed(site) and posix(pattern):
         return not is_current(site)
     samples = (addresses.join("crm-milter-no-such-user", each) for each in domains_of(pattern))
-    return any(site.domains.fate(each, empty=unwritten) is Fate.UNKNOWN for each in samples)
+    return any(site.domains.fate(each, empty=unwritten) is Destination.UNKNOWN for each in samples)

@@ -9,7 +9,7 @@ not expand virtual aliases, or the filter would get the alias's mailbox instead 
 
 from dataclasses import dataclass
 
-from crm_milter.postfix.milters import Entry
+from crm_milter.postfix.milters import MilterEntry
 from crm_milter.postfix.postconf import Postconf, Service, split_list
 from crm_milter.postfix.redirections import destinations
 from crm_milter.postfix.scanners import Writes, writes
@@ -79,7 +79,7 @@ def is_filtered(site: Site, service: Service) -> bool:
     return bool(destinations(site, service).always)
 
 
-def _is_early(site: Site, service: Service, entries: list[Entry]) -> bool:
+def _is_early(site: Site, service: Service, entries: list[MilterEntry]) -> bool:
     """Tell whether the verdict comes after these milters: none of them can have given it.
 
     A milter that may be anything is taken for the spam filter unless the content filter is one.
@@ -99,7 +99,7 @@ def _is_early(site: Site, service: Service, entries: list[Entry]) -> bool:
     return Writes.UNKNOWN not in before or Writes.YES in after
 
 
-def _local(site: Site) -> list[Entry]:
+def _local(site: Site) -> list[MilterEntry]:
     cleanup = next(iter(site.postconf.running_as("cleanup")), None)
     return site.milters(cleanup, "non_smtpd_milters") if cleanup else []
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from crm_milter.postfix import alias_file, patternfile
 from crm_milter.postfix.edit import Edit
-from crm_milter.postfix.milters import Entry, parse
+from crm_milter.postfix.milters import MilterEntry, parse
 from crm_milter.postfix.placement import Placement, is_filtered, is_reinjection, options, placement
 from crm_milter.postfix.postconf import PostfixError, Service, split_list
 from crm_milter.postfix.site import Site
@@ -102,7 +102,7 @@ def _others(site: Site, raw: str) -> list[str]:
     return [item for item in split_list(raw) if not any(map(site.socket.is_ours, parse(item)))]
 
 
-def _is_right(site: Site, entry: Entry, service: Service, when_down: str) -> bool:
+def _is_right(site: Site, entry: MilterEntry, service: Service, when_down: str) -> bool:
     action = entry.settings.get("default_action") or site.postconf.value(
         "milter_default_action", service
     )

@@ -51,7 +51,7 @@ class Postconf:
         self._home = home
         self._expanded: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
 
-    def anew(self) -> "Postconf":
+    def refreshed(self) -> "Postconf":
         """Return the same instance as it is now."""
         return Postconf(self._chosen, self._home)
 

@@ -9,7 +9,7 @@ from crm_milter.config.load import Config
 from crm_milter.postfix.aliases import AliasError, alias_lines
 from crm_milter.postfix.domains import Domains
 from crm_milter.postfix.lookup import Tables
-from crm_milter.postfix.milters import Entry, OurSocket, parse
+from crm_milter.postfix.milters import MilterEntry, OurSocket, parse
 from crm_milter.postfix.postconf import Postconf, Service
 from crm_milter.rules.rule import Mode, Rule
 from crm_milter.rules.table import RuleTable
@@ -91,11 +91,11 @@ class Site:
             if address not in self.aliases and address.isascii() and not rule.replaces
         ]
 
-    def milters(self, service: Service, parameter: str = "smtpd_milters") -> list[Entry]:
+    def milters(self, service: Service, parameter: str = "smtpd_milters") -> list[MilterEntry]:
         """Return the milters that a service uses."""
         return parse(self.postconf.value(parameter, service))
 
-    def ours(self, entries: list[Entry]) -> list[int]:
+    def ours(self, entries: list[MilterEntry]) -> list[int]:
         """Return the places in a list where our milter stands."""
         return [at for at, entry in enumerate(entries) if self.socket.is_ours(entry)]
 

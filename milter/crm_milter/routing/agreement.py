@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from crm_milter.routing.decision import Action, Envelope, Outcome, Reason
 
-Fate = tuple[Action, Reason | None]
+Disposition = tuple[Action, Reason | None]
 
 _WHOLE_MESSAGE = (Action.REJECTED, Action.QUARANTINED)
 
@@ -28,7 +28,7 @@ def settled(wished: list[Outcome], envelope: Envelope) -> tuple[Outcome, ...]:
     agreed = _agreement(acting, number)
     agreed_in_test = _agreement(tested, number)
     return tuple(
-        _settle(each, envelope, agreed_in_test if each.test else agreed) for each in wished
+        _reconcile(each, envelope, agreed_in_test if each.test else agreed) for each in wished
     )
 
 
@@ -41,14 +41,14 @@ def as_if_enforced(wished: Iterable[Outcome]) -> list[Outcome]:
     return first
 
 
-def _agreement(wished: list[Outcome], recipients: int) -> Fate | None:
+def _agreement(wished: list[Outcome], recipients: int) -> Disposition | None:
     """Return what all recipients come to, None if they differ."""
     fates = {(each.action, each.reason) for each in wished}
     agreed = len(fates) == 1 and len(wished) == recipients
     return fates.pop() if agreed else None
 
 
-def _settle(outcome: Outcome, envelope: Envelope, agreed: Fate | None) -> Outcome:
+def _reconcile(outcome: Outcome, envelope: Envelope, agreed: Disposition | None) -> Outcome:
     # A refusal of mail from sendmail(1) would be a bounce after acceptance, or never end.
     refuses = outcome.action is Action.REJECTED or outcome.reason is Reason.FLOOD
     impossible = refuses and _is_of_all(outcome) and not envelope.by_smtp

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from crm_milter import address as addresses
 
-MOST_AUTHORS = 1000  # of one message
+MAX_AUTHORS = 1000  # of one message
 _LONGEST = 512  # characters of an address, more than SMTP carries (RFC 5321 section 4.5.3.1)
 
 _ATOM = r"[^\x00-\x20\x7f()<>\[\]:;@\\,\"]"
@@ -27,7 +27,7 @@ _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 
 def authors(value: str) -> set[str]:
-    """Return the addresses of one From field, at most MOST_AUTHORS."""
+    """Return the addresses of one From field, at most MAX_AUTHORS."""
     one = _ONE_MAILBOX.fullmatch(value)
     if one and len(one[1]) <= _LONGEST:
         return {addresses.normalise(one[1])}
@@ -36,7 +36,7 @@ def authors(value: str) -> set[str]:
         for address in source:
             if len(address) <= _LONGEST:
                 found.add(addresses.normalise(address))
-            if len(found) >= MOST_AUTHORS:
+            if len(found) >= MAX_AUTHORS:
                 return found
     return found
 

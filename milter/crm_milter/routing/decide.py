@@ -19,7 +19,7 @@ from functools import partial
 
 from crm_milter.routing import authentication
 from crm_milter.routing import facts as gathered
-from crm_milter.routing.agreement import Fate, settled
+from crm_milter.routing.agreement import Disposition, settled
 from crm_milter.routing.authentication import Dmarc
 from crm_milter.routing.automatic import FIELDS
 from crm_milter.routing.cases import merged
@@ -207,7 +207,7 @@ class _Message:
         made = match.targets()
         # A sender among several targets must not keep the mail from the others.
         targets = tuple([each for each in made or () if not self._guard.is_sender(each)])
-        action, reason = self._fate(recipient, rule, made, targets)
+        action, reason = self._disposition(recipient, rule, made, targets)
         routed = action in (Action.REROUTED, Action.COPIED)
         copies = rule.copies if routed or action is Action.QUARANTINED else ()
         if copies and self._is_spam and (routed or reason is Reason.PAUSED):
@@ -215,13 +215,13 @@ class _Message:
         withheld = len(rule.copies) - len(copies) if routed else 0
         return Outcome(recipient, rule, action, reason, targets, copies, withheld, rule.is_test)
 
-    def _fate(
+    def _disposition(
         self,
         recipient: Recipient,
         rule: Rule,
         made: tuple[str, ...] | None,
         targets: tuple[str, ...],
-    ) -> Fate:
+    ) -> Disposition:
         """Return the first reason not to route a recipient, and what it leads to."""
         if not _is_text(recipient.raw):
             return Action.LEFT, Reason.UNDECODABLE
@@ -243,7 +243,7 @@ class _Message:
                 return self._unjudged, Reason.NO_VERDICT
         return self._routed(rule, targets)
 
-    def _routed(self, rule: Rule, targets: tuple[str, ...]) -> Fate:
+    def _routed(self, rule: Rule, targets: tuple[str, ...]) -> Disposition:
         """Return what is routed, unless the rule is paused."""
         hold = self._envelope.paused.get(rule.name)
         if hold is None:

@@ -31,10 +31,10 @@ def edits(
     Raises RuntimeError if that would leave nobody in the envelope.
     """
     changing = [each for each in outcomes if each.changes_envelope]
-    wanted = _wanted(changing)
+    wanted = _additions(changing)
     boxes = dead_letters.mailboxes(changing, dead_letters_to)
-    leaving = _leaving(envelope, changing, wanted.keys() | boxes.keys())
-    staying = [each for each in envelope.recipients if each.raw not in leaving]
+    removed = _leaving(envelope, changing, wanted.keys() | boxes.keys())
+    staying = [each for each in envelope.recipients if each.raw not in removed]
     present = {each.address for each in staying}
     # What all recipients see is said only where all of them are ours; the marker also to those
     # that a rule gives company.
@@ -49,27 +49,27 @@ def edits(
     if not add and not staying:
         raise RuntimeError("the decision would leave the envelope empty")
     kept = {each.raw for each in staying}
-    bare, doubtful = _bare_spellings(envelope, leaving, kept)
+    bare, ambiguous = _bare_local_parts(envelope, removed, kept)
     return Decision(
         add=add,
-        remove=tuple(sorted(leaving | bare - kept)),
+        remove=tuple(sorted(removed | bare - kept)),
         headers=tuple(_shown(changing, judgement, signature, marked, ours_alone)),
         marked=marked,
         envelope_sender=sender,
         hold=_hold(changing),
         judgement=judgement,
-        outcomes=_noted(outcomes, doubtful) if doubtful else outcomes,
+        outcomes=_noted(outcomes, ambiguous) if ambiguous else outcomes,
     )
 
 
 def _leaving(envelope: Envelope, changing: list[Outcome], wanted: Set[str]) -> set[str]:
     """Return the spellings that go."""
-    leaving = {
+    removed = {
         each.recipient.raw
         for each in changing
         if each.targets or each.action in _GOING  # else it only gets company
     }
-    return leaving - _owed_a_copy(envelope, leaving, wanted)
+    return removed - _kept_as_copy(envelope, removed, wanted)
 
 
 def _shown(
@@ -94,14 +94,14 @@ def _hold(changing: list[Outcome]) -> str:
     return next((reason.value for reason in reasons if reason), "")
 
 
-def _noted(outcomes: tuple[Outcome, ...], doubtful: set[str]) -> tuple[Outcome, ...]:
+def _noted(outcomes: tuple[Outcome, ...], ambiguous: set[str]) -> tuple[Outcome, ...]:
     return tuple(
-        each._replace(duplicate=True) if each.recipient.address in doubtful else each
+        each._replace(duplicate=True) if each.recipient.address in ambiguous else each
         for each in outcomes
     )
 
 
-def _wanted(changing: list[Outcome]) -> dict[str, Addition]:
+def _additions(changing: list[Outcome]) -> dict[str, Addition]:
     """Return the targets and copies by normal form, each once, in whatever order they came."""
     wanted: dict[str, Addition] = {}
     for outcome in _in_order(changing):
@@ -112,9 +112,9 @@ def _wanted(changing: list[Outcome]) -> dict[str, Addition]:
             never = outcome.rule.suppress_bounces or unwanted
             orcpt = recipient.orcpt or f"rfc822;{addresses.xtext(recipient.raw)}"
             for target in outcome.targets:
-                _want(wanted, Addition(target, never, orcpt))
+                _merge(wanted, Addition(target, never, orcpt))
         for copy in outcome.copies:
-            _want(wanted, Addition(copy.address, copy.suppress_bounces or unwanted))
+            _merge(wanted, Addition(copy.address, copy.suppress_bounces or unwanted))
     return wanted
 
 
@@ -124,7 +124,7 @@ def _in_order(changing: list[Outcome]) -> Iterable[Outcome]:
     return sorted(changing, key=lambda each: (each.recipient.address, each.recipient.raw))
 
 
-def _want(wanted: dict[str, Addition], addition: Addition) -> None:
+def _merge(wanted: dict[str, Addition], addition: Addition) -> None:
     normal = key(addition.address)
     known = wanted.setdefault(normal, addition)
     if known is not addition:
@@ -132,7 +132,7 @@ def _want(wanted: dict[str, Addition], addition: Addition) -> None:
         wanted[normal] = Addition(known.address, never, known.orcpt or addition.orcpt)
 
 
-def _owed_a_copy(envelope: Envelope, leaving: set[str], wanted: Set[str]) -> set[str]:
+def _kept_as_copy(envelope: Envelope, removed: set[str], wanted: Set[str]) -> set[str]:
     """Return the spellings that stay after all, since somebody's rule sends a copy there.
 
     Adding the address and then deleting it would delete both (cleanup_milter.c), so its record
@@ -142,15 +142,15 @@ def _owed_a_copy(envelope: Envelope, leaving: set[str], wanted: Set[str]) -> set
     """
     owed: dict[str, dict[str, set[str]]] = {}
     for each in envelope.recipients:
-        if each.raw in leaving and each.address in wanted:
+        if each.raw in removed and each.address in wanted:
             records = owed.setdefault(each.address, {})
             record = addresses.join(*addresses.split(each.raw)).casefold()
             records.setdefault(record, set()).add(each.raw)
     return {raw for records in owed.values() for raw in records[min(records)]}
 
 
-def _bare_spellings(
-    envelope: Envelope, leaving: set[str], kept: set[str]
+def _bare_local_parts(
+    envelope: Envelope, removed: set[str], kept: set[str]
 ) -> tuple[set[str], set[str]]:
     """Return the local parts to delete as well, and the addresses where that would be a guess.
 
@@ -159,23 +159,23 @@ def _bare_spellings(
     duplicate than a loss.
     """
     bare: set[str] = set()
-    doubtful: set[str] = set()
+    ambiguous: set[str] = set()
     unbracketed = [each for each in envelope.recipients if not each.bracketed]
     if not unbracketed:
-        return bare, doubtful
-    namesakes: dict[str, set[str]] = {}
+        return bare, ambiguous
+    same_local_part: dict[str, set[str]] = {}
     for each in envelope.recipients:
-        namesakes.setdefault(addresses.local_of(each.address), set()).add(each.address)
+        same_local_part.setdefault(addresses.local_of(each.address), set()).add(each.address)
     kept_bare = {raw.rpartition("@")[0] for raw in kept}
     for each in unbracketed:
-        if each.raw not in leaving or "@" not in each.raw:
+        if each.raw not in removed or "@" not in each.raw:
             continue
         local = each.raw.rpartition("@")[0]
-        if len(namesakes[addresses.local_of(each.address)]) == 1 and local not in kept_bare:
+        if len(same_local_part[addresses.local_of(each.address)]) == 1 and local not in kept_bare:
             bare.add(local)
         elif not envelope.by_smtp:
-            doubtful.add(each.address)
-    return bare, doubtful
+            ambiguous.add(each.address)
+    return bare, ambiguous
 
 
 def _marked(changing: list[Outcome], others: Set[str]) -> str | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from crm_milter.routing import authentication, automatic
 from crm_milter.routing.authentication import Dmarc
-from crm_milter.routing.authors import MOST_AUTHORS, authors
+from crm_milter.routing.authors import MAX_AUTHORS, authors
 from crm_milter.routing.headerfields import HeaderFields
 from crm_milter.routing.marker import DIGITS, MARKER_FIELD
 from crm_milter.rules.rule import AutomaticClass
@@ -27,8 +27,8 @@ NAMING = frozenset({"message-id", "from", "date"})
 SUBJECT = "subject"
 READ = NAMING | RESENT | {MARKER}
 
-_MOST_READ = 100_000  # characters of all fields of one name; Postfix cuts one at 60,000
-_MOST_MARKS = 100  # the last ones: those of this host are added at the end
+_MAX_READ = 100_000  # characters of all fields of one name; Postfix cuts one at 60,000
+_MAX_MARKS = 100  # the last ones: those of this host are added at the end
 _MARK = re.compile(rf"[ \t\r\n]*([0-9a-f]{{{DIGITS}}})[ \t\r\n]*")
 _ID = re.compile(r"<([^<>]*)>")
 _NONE: frozenset[str] = frozenset()
@@ -119,17 +119,17 @@ class Gathering:
         mark = _MARK.fullmatch(value)
         if mark:
             if self._marks is None:
-                self._marks = deque(maxlen=_MOST_MARKS)
+                self._marks = deque(maxlen=_MAX_MARKS)
             self._marks.append(mark[1])
 
     def _authenticate(self, name: str, value: str) -> None:
-        if self._room.get(name, _MOST_READ) >= len(value):
+        if self._room.get(name, _MAX_READ) >= len(value):
             self._beginning(name, value)
             self._hear_dmarc(value)
         else:  # one that is read in part might say anything
             self._room[name] = 0
             if self._last_results is None:
-                self._last_results = Last(_MOST_READ)
+                self._last_results = Last(_MAX_READ)
             self._last_results.add(value)
 
     def _hear_dmarc(self, value: str) -> None:
@@ -144,7 +144,7 @@ class Gathering:
 
     def _author(self, name: str, value: str) -> None:
         part = self._beginning(name, value)
-        if part is not None and len(self._authors) < MOST_AUTHORS:
+        if part is not None and len(self._authors) < MAX_AUTHORS:
             self._authors |= authors(part)
 
     def _resend(self, name: str, value: str) -> None:
@@ -155,11 +155,11 @@ class Gathering:
 
     def _name(self, name: str, value: str) -> None:
         if name not in self._naming:
-            self._naming[name] = value[:_MOST_READ]
+            self._naming[name] = value[:_MAX_READ]
 
     def _beginning(self, name: str, value: str) -> str | None:
         """Return what of a value is read; nothing once enough of its name was."""
-        room = self._room.get(name, _MOST_READ)
+        room = self._room.get(name, _MAX_READ)
         if room <= 0:
             return None
         self._room[name] = room - len(value) - 1

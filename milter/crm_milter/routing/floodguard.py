@@ -75,7 +75,7 @@ def _is_counted(outcome: Outcome) -> bool:
 
 
 def _counts(rule: Rule, envelope: Envelope) -> bool:
-    return rule.flood is not None and not rule.flood.spares(envelope.sender)
+    return rule.flood is not None and not rule.flood.exempts(envelope.sender)
 
 
 def _counted_by(rule: Rule, envelope: Envelope, facts: Facts) -> tuple[str, str]:

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 from crm_milter import address as addresses
 from crm_milter.headertext import readable
-from crm_milter.routing.authors import MOST_AUTHORS, addressees
+from crm_milter.routing.authors import MAX_AUTHORS, addressees
 from crm_milter.routing.decision import Envelope
 from crm_milter.rules.conditions import Occasion
 from crm_milter.rules.fieldpattern import FieldPattern
 from crm_milter.rules.table import RuleTable
 
-_MOST_KEPT = 100_000  # characters of all fields of one name; Postfix cuts one at 60,000
+_MAX_KEPT = 100_000  # characters of all fields of one name; Postfix cuts one at 60,000
 
 
 class HeaderFields:
@@ -32,7 +32,7 @@ class HeaderFields:
 
     def add(self, name: str, value: str) -> None:
         """Keep a header field; the name is in lower case."""
-        room = self._room.get(name, _MOST_KEPT)
+        room = self._room.get(name, _MAX_KEPT)
         if room > 0:
             self._room[name] = room - len(value) - 1
             self._raw.setdefault(name, []).append(value[:room])
@@ -68,7 +68,7 @@ class HeaderFields:
         for address in addressees(value):
             plain = addresses.PLAIN.fullmatch(address)
             odd += not plain
-            if plain or odd <= MOST_AUTHORS:
+            if plain or odd <= MAX_AUTHORS:
                 normal = addresses.normalise(address)
                 yield normal
                 yield addresses.without_extension(normal, self._delimiter)

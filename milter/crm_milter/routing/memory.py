@@ -18,7 +18,7 @@ from crm_milter.routing.marker import MARKER_FIELD, marker
 from crm_milter.rules.rule import Match, Rule, key
 
 MOST = 2000  # resolutions, one to three kilobytes each
-_MOST_SEEN = 10_000  # hashes of keys that came
+_MAX_SEEN = 10_000  # hashes of keys that came
 _NO_RULES: frozenset[str] = frozenset()
 _FEW = 3  # recipients: more seldom come together again
 
@@ -120,7 +120,7 @@ class Memory:
         once = hash(known)
         if once in self._seen:
             return True
-        if len(self._seen) >= _MOST_SEEN:
+        if len(self._seen) >= _MAX_SEEN:
             self._seen.clear()
         self._seen.add(once)
         return False

@@ -51,6 +51,6 @@ class Flood:
     def __post_init__(self) -> None:
         object.__setattr__(self, "among", SenderSet(self.exempt))
 
-    def spares(self, sender: str) -> bool:
+    def exempts(self, sender: str) -> bool:
         """Tell whether the mail of a sender, in normal form, is not counted."""
         return bool(self.exempt) and sender in self.among

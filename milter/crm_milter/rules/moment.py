@@ -12,7 +12,7 @@ _MOMENT = re.compile(
     re.ASCII,
 )
 _OFFSET = re.compile(r"([+-])(\d\d):?(\d\d)?", re.ASCII)
-_MOST_HOURS = 15  # ahead of UTC or behind it
+_MAX_HOURS = 15  # ahead of UTC or behind it
 
 
 class Moment(NamedTuple):
@@ -49,7 +49,7 @@ def _zone(text: str) -> tzinfo:
     offset = _OFFSET.fullmatch(text)
     if offset:
         ahead = timedelta(hours=int(offset[2]), minutes=int(offset[3] or 0))
-        if ahead <= timedelta(hours=_MOST_HOURS) and int(offset[3] or 0) < 60:
+        if ahead <= timedelta(hours=_MAX_HOURS) and int(offset[3] or 0) < 60:
             return timezone(ahead if offset[1] == "+" else -ahead)
     elif "/" in text:  # not "CET" or "EST", which have no summer time or several meanings
         try:

@@ -28,4 +28,4 @@ class SenderSet:
 
     def __contains__(self, sender: str) -> bool:
         """Tell whether a sender in normal form is meant; ``*`` means the null sender as well."""
-        return any(sender in each for each in self._exact) or any(self._wild.takers(sender))
+        return any(sender in each for each in self._exact) or any(self._wild.matches(sender))

@@ -175,13 +175,13 @@ class RuleTable:
         """Return the tables that are asked for each address."""
         return [table.live for _, table in self._maps if table.live is not None]
 
-    def spares(self, address: str) -> bool:
+    def is_protected(self, address: str) -> bool:
         """Tell whether wildcards leave an address alone, with or without its extension."""
-        return self._is_spared(
+        return self._is_protected(
             address, addresses.without_extension(address, self.recipient_delimiter)
         )
 
-    def _is_spared(self, address: str, base: str) -> bool:
+    def _is_protected(self, address: str, base: str) -> bool:
         return addresses.is_protected(address) or addresses.is_protected(base)
 
     def considered(self, address: str, occasion: Occasion, typed: str = "") -> Iterator[Considered]:
@@ -212,9 +212,9 @@ class RuleTable:
     def _look(self, address: str, typed: str) -> "_Look":
         whole = _Spelt(address, typed)
         if not self.recipient_delimiter:
-            return _Look(whole, whole, "", self._is_spared(address, address))
+            return _Look(whole, whole, "", self._is_protected(address, address))
         base = addresses.without_extension(address, self.recipient_delimiter)
-        spared = self._is_spared(address, base)
+        spared = self._is_protected(address, base)
         if base == address:
             return _Look(whole, whole, "", spared)
         start, end = len(addresses.local_of(base)), len(addresses.local_of(address))
@@ -229,7 +229,7 @@ class RuleTable:
         if ranks is not None:
             taken = [(rank, ()) for rank in ((ranks,) if isinstance(ranks, int) else ranks)]
         if self._has_wildcards and not spared:
-            taken += self._wild.takers(form.normal, form.typed)
+            taken += self._wild.matches(form.normal, form.typed)
         rules, owners = self.rules, self._owners
         return [
             (rank, Match(rules[owners[rank]], groups, form.normal, extension, typed=form.typed))

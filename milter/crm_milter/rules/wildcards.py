@@ -44,7 +44,7 @@ class Wildcards:
         self._automata = {domain: _prepared(globs) for domain, globs in self._globs.items()}
         self._all_regexes = _prepared(self._regexes)
 
-    def takers(self, address: str, typed: str = "") -> Iterator[tuple[int, Groups]]:
+    def matches(self, address: str, typed: str = "") -> Iterator[tuple[int, Groups]]:
         """Yield the numbers of the patterns that take an address, in no particular order.
 
         ``address`` is in normal form, ``typed`` as the client spelt it.

@@ -18,7 +18,7 @@ from crm_milter.wording import why
 Version = tuple[int, int, int, int]
 
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-_GLANCE = 0.01  # seconds between two looks at a lock
+_POLL_INTERVAL = 0.01  # seconds between two looks at a lock
 _CACHE = 256  # KiB of each connection; the system keeps the file's pages as well
 _STEPS = 20_000  # of SQLite's machine between two looks at the time
 _WAL = 2  # in bytes 18 and 19 of the file (sqlite.org/fileformat2.html)
@@ -68,7 +68,7 @@ class Connection:
                 code = getattr(error, "sqlite_errorcode", 0) & 0xFF
                 if code not in _LOCKED or self._is_overdue():
                     raise
-            time.sleep(_GLANCE)
+            time.sleep(_POLL_INTERVAL)
 
     def stream(self, query: str) -> Iterator[tuple[object, ...]]:
         """Yield the rows, however long that takes."""

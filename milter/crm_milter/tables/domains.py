@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from crm_milter import address as addresses
 
 _SHOWN = 3
-_MOST_LEARNT = 10_000
+_MAX_LEARNT = 10_000
 
 
 class Domains:
@@ -40,7 +40,7 @@ class Domains:
 
     def learn(self, domain: str) -> None:
         """Take note that the table has an address of a domain."""
-        if domain not in self and len(self._learnt) < _MOST_LEARNT:
+        if domain not in self and len(self._learnt) < _MAX_LEARNT:
             self._learnt.add(domain)
 
     def __str__(self) -> str:

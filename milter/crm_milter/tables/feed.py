@@ -19,7 +19,7 @@ from crm_milter.wording import counted
 
 Complain = Callable[[int, str], None]
 
-_PATIENCE = 60.0  # seconds to wait for other writers, and for readers at the end
+_TIMEOUT = 60.0  # seconds to wait for other writers, and for readers at the end
 _MODE = 0o640  # targets are nobody's business
 _COLUMNS = "(address TEXT NOT NULL COLLATE NOCASE PRIMARY KEY, target TEXT NOT NULL) WITHOUT ROWID"
 _SAME = "FROM staged WHERE staged.address = routes.address COLLATE NOCASE"
@@ -57,7 +57,7 @@ def load(lines: Iterable[str], database: Path, complain: Complain, *, force: boo
 
     Raises BadRowsError, ShrunkError, OSError and sqlite3.Error.
     """
-    with closing(sqlite3.connect("", timeout=_PATIENCE, isolation_level=None)) as connection:
+    with closing(sqlite3.connect("", timeout=_TIMEOUT, isolation_level=None)) as connection:
         connection.execute(f"CREATE TABLE staged {_COLUMNS}")
         try:
             _stage(connection, lines, complain)

@@ -19,7 +19,7 @@ from crm_milter.tables import columns, database
 from crm_milter.tables.domains import Domains
 from crm_milter.wording import printable
 
-_PATIENCE = 2.0  # seconds to wait for a lock, for an address of the table
+_TIMEOUT = 2.0  # seconds to wait for a lock, for an address of the table
 _HASTE = 0.1  # the same for others
 _REST = 1.0  # seconds after a lock that was in vain, in which none is waited for
 _AGAIN = 60.0  # seconds between two looks for new domains
@@ -80,7 +80,7 @@ class Live:
 
     def _ask(self, key: str, *, is_own: bool) -> list[str]:
         rests = time.monotonic() < self._rest_until
-        patience = 0.0 if rests else _PATIENCE if is_own else _HASTE
+        patience = 0.0 if rests else _TIMEOUT if is_own else _HASTE
         connection = self._connection()
         try:
             rows = [
@@ -135,7 +135,7 @@ class Live:
     def is_indexed(self) -> bool:
         """Tell whether a look-up finds its row by an index; raises OSError."""
         with database.connected(self.path) as connection:
-            plan = connection.rows(f"EXPLAIN QUERY PLAN {database.ROUTE}", "", patience=_PATIENCE)
+            plan = connection.rows(f"EXPLAIN QUERY PLAN {database.ROUTE}", "", patience=_TIMEOUT)
             return not any(str(row[-1]).startswith("SCAN") for row in plan)
 
 

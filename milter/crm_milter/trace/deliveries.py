@@ -17,14 +17,14 @@ from typing import Any
 from crm_milter.rules.rule import key
 from crm_milter.trace.followed import Message, Part, all_read, all_written
 from crm_milter.trace.frame import QUEUE_ID, Frame, unframed
-from crm_milter.trace.lines import Decided, Delivery, Line, decided, delivery
+from crm_milter.trace.lines import DecisionLine, Delivery, Line, decided, delivery
 from crm_milter.trace.stamps import Clock
 
 OUTCOMES = ("sent", "deferred", "bounced", "expired")
 TARGET, COPY, INSURED, DEAD_LETTER = "target", "copy", "insured", "dead_letter"
-MOST_RECIPIENTS = 50_000  # that are followed; beyond, the oldest message is dropped
-MOST_RECENT = 4000  # lines of Postfix that a line of ours may be behind
-MOST_OVER = 2000  # messages that Postfix has removed, for lines of ours that come late
+MAX_RECIPIENTS = 50_000  # that are followed; beyond, the oldest message is dropped
+MAX_RECENT = 4000  # lines of Postfix that a line of ours may be behind
+MAX_OVER = 2000  # messages that Postfix has removed, for lines of ours that come late
 
 _CANDIDATE = re.compile(
     rb": (?:rerouted|copied|quarantined): to=<|status=|removed\s*$|\(queue active\)|: client="
@@ -126,7 +126,7 @@ class Tracker:
 
     # Our lines
 
-    def _decide(self, queue_id: str, what: Decided, arrived: float) -> None:
+    def _decide(self, queue_id: str, what: DecisionLine, arrived: float) -> None:
         if what.test:
             return
         if not what.rule:  # the line was cut
@@ -162,7 +162,7 @@ class Tracker:
             self._act(queue_id, message, text, new)
         if late:
             self._end(queue_id, late)
-        while self._size > MOST_RECIPIENTS:
+        while self._size > MAX_RECIPIENTS:
             self._drop(next(iter(self._messages)))
             self.dropped += 1
 
@@ -189,7 +189,7 @@ class Tracker:
     def _remember(self, queue_id: str, *texts: str) -> None:
         self._recent.setdefault(queue_id, []).extend(texts)
         self._kept += len(texts)
-        while self._kept > MOST_RECENT or len(self._recent) > MOST_RECENT:
+        while self._kept > MAX_RECENT or len(self._recent) > MAX_RECENT:
             self._kept -= len(self._recent.popitem(last=False)[1])
 
     def _act(self, queue_id: str, message: Message, text: str, parts: dict[str, Part]) -> None:
@@ -256,7 +256,7 @@ class Tracker:
         self._drop(queue_id)
         message.due.clear()
         self._over[queue_id] = message
-        if len(self._over) > MOST_OVER:
+        if len(self._over) > MAX_OVER:
             self._over.popitem(last=False)
 
     def _drop(self, queue_id: str) -> Message | None:

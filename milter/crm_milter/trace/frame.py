@@ -14,7 +14,7 @@ from typing import Any
 
 _REGION = 512  # characters in which the tag is looked for
 _LONGEST_NUMBER = 20
-_MOST_FRAMES = 4  # a container's output in the journal in a file of JSON, and one more
+_MAX_FRAMES = 4  # a container's output in the journal in a file of JSON, and one more
 
 _COLOUR = re.compile(r"(?:\x1b|#033|\^\[)\[[0-9;]*[mK]")
 _PREFIX = re.compile(
@@ -83,7 +83,7 @@ def unframed(line: str) -> Frame:
         before, host, program, pid, text = usual.groups()
         return Frame(text, program, int(pid), host, before)
     frame = Frame(_plain(line))
-    for _ in range(_MOST_FRAMES):
+    for _ in range(_MAX_FRAMES):
         inner = None if _ENTRY.match(frame.text) else _one(frame.text)
         if inner is None:
             break

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
-from crm_milter.trace.lines import Decided, Delivery, Line, decided, delivery
+from crm_milter.trace.lines import DecisionLine, Delivery, Line, decided, delivery
 
 _BEGINNING = ("client=", "uid=")
 _FROM = re.compile(r"from=<(?P<sender>.*?)>, size=(?P<size>\d+), nrcpt=\d+")
@@ -23,7 +23,7 @@ _EARLY = datetime.min.replace(tzinfo=datetime.now().astimezone().tzinfo)
 
 
 @dataclass(frozen=True)
-class Journey:
+class MessageHistory:
     """All lines of one message in order, and what they tell."""
 
     queue_id: str
@@ -35,7 +35,7 @@ class Journey:
         return tuple(found for line in self.lines if (found := delivery(line)))
 
     @cached_property
-    def decided(self) -> tuple[Decided, ...]:
+    def decided(self) -> tuple[DecisionLine, ...]:
         """Return our own lines."""
         return tuple(found for line in self.lines if (found := decided(line)))
 
@@ -60,7 +60,7 @@ class Journey:
         return {each.to: each for each in self.deliveries}
 
     @property
-    def is_over(self) -> bool:
+    def is_finished(self) -> bool:
         """Tell whether Postfix is done with it."""
         return any(_ends(line) for line in self.lines)
 
@@ -73,7 +73,7 @@ class Journey:
                 held = True
             elif line.text.startswith("released from hold"):
                 held = False
-        return held and not self.is_over
+        return held and not self.is_finished
 
 
 def _ends(line: Line) -> bool:
@@ -82,7 +82,7 @@ def _ends(line: Line) -> bool:
     return refused or text == "removed"
 
 
-def journeys(lines: Iterable[Line]) -> list[Journey]:
+def group_by_message(lines: Iterable[Line]) -> list[MessageHistory]:
     """Return the messages that lines with queue ids belong to, in order of their beginnings."""
     by_id: dict[str, list[Line]] = {}
     for line in lines:
@@ -105,7 +105,7 @@ def in_order(lines: Iterable[Line]) -> list[Line]:
     return [line for _, line in sorted(keyed, key=lambda each: each[0])]
 
 
-def _of_one_id(queue_id: str, lines: list[Line]) -> Iterator[Journey]:
+def _of_one_id(queue_id: str, lines: list[Line]) -> Iterator[MessageHistory]:
     for own in _by_host(in_order(lines)):
         yield from _messages(queue_id, own)
 
@@ -121,7 +121,7 @@ def _by_host(lines: list[Line]) -> list[list[Line]]:
     ]
 
 
-def _messages(queue_id: str, lines: list[Line]) -> Iterator[Journey]:
+def _messages(queue_id: str, lines: list[Line]) -> Iterator[MessageHistory]:
     ours: list[Line] = []
     theirs: list[Line] = []
     for line in lines:
@@ -134,7 +134,7 @@ def _messages(queue_id: str, lines: list[Line]) -> Iterator[Journey]:
         if line.text not in said[number]:
             said[number].add(line.text)
             _insert(line, messages[number])
-    yield from (Journey(queue_id, tuple(each)) for each in messages)
+    yield from (MessageHistory(queue_id, tuple(each)) for each in messages)
 
 
 def _split(lines: list[Line]) -> Iterator[list[Line]]:

@@ -90,7 +90,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
+class DecisionLine:
     """Our own line about one recipient."""
 
     time: datetime | None
@@ -154,7 +154,7 @@ def _seconds(text: str) -> float | None:
         return None
 
 
-def decided(line: Line) -> Decided | None:
+def decided(line: Line) -> DecisionLine | None:
     """Return what a line of ours says, None for any other line (routing.logline)."""
     found = _DECISION.match(line.text)
     if found is None or not line.queue_id:
@@ -163,7 +163,7 @@ def decided(line: Line) -> Decided | None:
     new = found["new"].split(">,<") if found["new"] else []
     if new and not found["rule"]:  # cut: the last one is perhaps not whole
         new.pop()
-    return Decided(
+    return DecisionLine(
         line.time,
         _TESTED.get(found["action"], found["action"]),
         found["to"],

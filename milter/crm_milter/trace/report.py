@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from crm_milter.trace.history import Journey
+from crm_milter.trace.history import MessageHistory
 from crm_milter.trace.lines import Delivery, Line, decided, delivery
 from crm_milter.trace.search import Found
 from crm_milter.wording import counted, printable
@@ -27,7 +27,7 @@ def text(found: Found) -> Iterator[str]:
         yield from _story(journey)
 
 
-def _story(journey: Journey) -> Iterator[str]:
+def _story(journey: MessageHistory) -> Iterator[str]:
     size = f", {journey.size} bytes" if journey.size is not None else ""
     sender = f" from <{printable(journey.sender)}>" if journey.sender is not None else ""
     yield f"{journey.queue_id}{sender}{size}"
@@ -38,7 +38,7 @@ def _story(journey: Journey) -> Iterator[str]:
             f"{_MARGIN}on hold; postsuper -H {journey.queue_id} releases it, postsuper -d"
             f" {journey.queue_id} deletes it"
         )
-    elif not journey.is_over:
+    elif not journey.is_finished:
         yield f"{_MARGIN}not finished yet, as far as this log shows"
 
 
@@ -105,13 +105,13 @@ def as_json(found: Found) -> dict[str, Any]:
     }
 
 
-def _journey_json(journey: Journey) -> dict[str, Any]:
+def _journey_json(journey: MessageHistory) -> dict[str, Any]:
     return {
         "queue_id": journey.queue_id,
         "sender": journey.sender,
         "size": journey.size,
         "message_id": journey.message_id,
-        "over": journey.is_over,
+        "over": journey.is_finished,
         "held": journey.is_held,
         "decisions": [
             {

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from crm_milter import address as addresses
-from crm_milter.trace.history import Journey, journeys
+from crm_milter.trace.history import MessageHistory, group_by_message
 from crm_milter.trace.lines import Line
 from crm_milter.trace.sources import Source
 
-_MOST_ROUNDS = 4  # from the message to its bounce, and a few more
+_MAX_ROUNDS = 4  # from the message to its bounce, and a few more
 _REFUSALS = ("reject:", "milter-reject:")
 _AGO = re.compile(r"-?(\d{1,6})([mhdw])", re.ASCII)
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -23,7 +23,7 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 class Found:
     """The messages that were asked for, and refusals that never got a queue id."""
 
-    journeys: list[Journey]
+    journeys: list[MessageHistory]
     refusals: list[Line]
     left_out: int = 0  # older messages, beyond the limit
 
@@ -77,16 +77,16 @@ def spellings(address: str) -> list[str]:
     return list(dict.fromkeys([normal, address.lower()]))
 
 
-def _names(journey: Journey, words: list[str]) -> bool:
+def _names(journey: MessageHistory, words: list[str]) -> bool:
     """Tell whether this message, not another one with its queue id, has one of the words."""
     return any(word in line.text.lower() for line in journey.lines for word in words)
 
 
-def by_queue_ids(sources: list[Source], queue_ids: frozenset[str]) -> list[Journey]:
+def by_queue_ids(sources: list[Source], queue_ids: frozenset[str]) -> list[MessageHistory]:
     """Return messages, and those that they lead to or that led to them."""
     known: set[str] = set()
     lines: list[Line] = []
-    for _ in range(_MOST_ROUNDS):
+    for _ in range(_MAX_ROUNDS):
         new = queue_ids - known
         if not new:
             break
@@ -100,4 +100,4 @@ def by_queue_ids(sources: list[Source], queue_ids: frozenset[str]) -> list[Journ
                 elif line.queue_id and new.intersection(line.links):
                     leading.add(line.queue_id)
         queue_ids = queue_ids | leading
-    return journeys(lines)
+    return group_by_message(lines)

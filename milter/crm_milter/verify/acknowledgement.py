@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from crm_milter import address as addresses
 from crm_milter.config.load import Config
 from crm_milter.rules.conditions import Occasion
-from crm_milter.trace.history import journeys
+from crm_milter.trace.history import group_by_message
 from crm_milter.trace.lines import Line, delivery
 from crm_milter.trace.sources import Source
 
-_GLANCE = 1.0  # seconds between two looks at the log
+_POLL_INTERVAL = 1.0  # seconds between two looks at the log
 _REFUSED = re.compile(
     r"(?:NOQUEUE: )?reject: RCPT from .*; from=<(?P<sender>.*?)> to=<(?P<to>.*?)>"
 )
@@ -56,7 +56,7 @@ def wait(
             return Acknowledgement(from_, now - sent_at, refusal)
         if now - sent_at >= seconds:
             return None
-        time.sleep(min(_GLANCE, max(0.0, seconds - (now - sent_at))))
+        time.sleep(min(_POLL_INTERVAL, max(0.0, seconds - (now - sent_at))))
 
 
 def reported(box: str, sources: list[Source]) -> bool:
@@ -78,7 +78,7 @@ def _seen(sender: str, sources: list[Source]) -> Iterator[tuple[str, str]]:
     if queue_ids:
         ids = frozenset(queue_ids)
         entries = (line for source in sources for line in source.entries(ids))
-        found = journeys(line for line in entries if line.queue_id in ids)
+        found = group_by_message(line for line in entries if line.queue_id in ids)
         yield from ((each.sender, "") for each in found if each.sender is not None)
 
 

@@ -1,15 +1,15 @@
 """What the log proves about a probe: pure, from the lines to one outcome.
 
-``judge`` says None as long as more may come. Nothing counts as good because nothing bad was seen:
-"arrived" needs the CRM server's own 250, "stayed" the milter's own line.
+``evaluate`` says None as long as more may come. Nothing counts as good because nothing bad was
+seen: "arrived" needs the CRM server's own 250, "stayed" the milter's own line.
 """
 
 from dataclasses import dataclass
 from enum import Enum
 
 from crm_milter import address as addresses
-from crm_milter.trace.history import Journey
-from crm_milter.trace.lines import Decided, Delivery
+from crm_milter.trace.history import MessageHistory
+from crm_milter.trace.lines import DecisionLine, Delivery
 from crm_milter.verify.advice import (
     AUTHENTICATION,
     BOTH,
@@ -24,10 +24,10 @@ from crm_milter.verify.advice import (
     refused_target,
     waiting_target,
 )
-from crm_milter.verify.probe import Reply
+from crm_milter.verify.probe import ServerReply
 
 
-class Outcome(Enum):
+class Proof(Enum):
     """What became of the probe; the word that the last line of the screen begins with."""
 
     ARRIVED = "arrived"
@@ -53,7 +53,7 @@ class Outcome(Enum):
     @property
     def is_good(self) -> bool:
         """Tell whether the exit status is 0."""
-        return self in (Outcome.ARRIVED, Outcome.CASE_OPENED, Outcome.STAYED)
+        return self in (Proof.ARRIVED, Proof.CASE_OPENED, Proof.STAYED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +75,11 @@ class Expected:
 class Evidence:
     """The reply, the messages with the token, and complaints of Postfix about a milter."""
 
-    reply: Reply
-    journeys: tuple[Journey, ...]
+    reply: ServerReply
+    journeys: tuple[MessageHistory, ...]
     complaints: tuple[str, ...] = ()  # about our milter
 
-    def decided(self, address: str) -> Decided | None:
+    def decided(self, address: str) -> DecisionLine | None:
         """Return the last line of ours about an address."""
         found = [line for journey in self.journeys for line in journey.decided]
         own = [each for each in found if addresses.normalise(each.to) == address]
@@ -95,7 +95,7 @@ class Evidence:
         )
 
     @property
-    def _decisive(self) -> tuple[Journey, ...]:
+    def _decisive(self) -> tuple[MessageHistory, ...]:
         """Return the message with a decision and later ones; earlier ones went to a filter.
 
         A filter on a pipe does not tell which message it submitted (pipe(8)).
@@ -110,9 +110,9 @@ class Evidence:
         return next(reversed(failed or found), None)
 
     @property
-    def is_over(self) -> bool:
+    def is_finished(self) -> bool:
         """Tell whether Postfix is done with all of it."""
-        return bool(self.journeys) and all(each.is_over for each in self.journeys)
+        return bool(self.journeys) and all(each.is_finished for each in self.journeys)
 
     @property
     def is_held(self) -> bool:
@@ -127,29 +127,31 @@ class Result:
     ``by_absence``: it rests on a line that is not there, and may only be late.
     """
 
-    outcome: Outcome
+    outcome: Proof
     why: str
     advice: tuple[str, ...] = ()
     by_absence: bool = False
 
 
-def judge(expected: Expected, evidence: Evidence, time_is_up: bool) -> Result | None:
+def evaluate(expected: Expected, evidence: Evidence, time_is_up: bool) -> Result | None:
     """Return the outcome, or None as long as the log may tell more."""
     decided = evidence.decided(expected.address)
     if not evidence.reply.accepted:
         return _refused(expected, evidence, decided)
-    if not (time_is_up or evidence.is_over or evidence.is_held or _all_tried(expected, evidence)):
+    if not (
+        time_is_up or evidence.is_finished or evidence.is_held or _all_tried(expected, evidence)
+    ):
         return None
     if not evidence.journeys:
         advice = ("is this the right server's log? see --log",)
-        return Result(Outcome.UNKNOWN, "no trace of the message in the log", advice)
+        return Result(Proof.UNKNOWN, "no trace of the message in the log", advice)
     if decided is None:
         return _unseen(expected, evidence)
     if decided.test:
         advice = (
             f'when set-up is complete, remove "mode: test" from rule "{decided.rule}" and reload',
         )
-        return Result(Outcome.WOULD_ARRIVE, f"nothing was changed: {decided.text}", advice)
+        return Result(Proof.WOULD_ARRIVE, f"nothing was changed: {decided.text}", advice)
     if expected.spam:
         return _spam(expected, evidence, decided)
     if decided.action not in ("rerouted", "copied"):
@@ -172,13 +174,13 @@ def _all_tried(expected: Expected, evidence: Evidence) -> bool:
     return all(evidence.delivery(each) for each in wanted)
 
 
-def _refused(expected: Expected, evidence: Evidence, decided: Decided | None) -> Result:
+def _refused(expected: Expected, evidence: Evidence, decided: DecisionLine | None) -> Result:
     reply = evidence.reply
     if evidence.complaints:
-        return Result(Outcome.MILTER_DOWN, f"{evidence.complaints[-1]}; {reply}", NOT_SEEN[:1])
+        return Result(Proof.MILTER_DOWN, f"{evidence.complaints[-1]}; {reply}", NOT_SEEN[:1])
     if reply.stage != "message":
         if reply.code in (530, 535, 550, 554) and "authent" in reply.text.lower():
-            return Result(Outcome.REFUSED, f"at {reply.stage}: {reply}", AUTHENTICATION)
+            return Result(Proof.REFUSED, f"at {reply.stage}: {reply}", AUTHENTICATION)
         advice = {
             "connect": ("is Postfix running, and is --via its address?",),
             "MAIL": ("Postfix rejects the sender; see --from",),
@@ -186,33 +188,33 @@ def _refused(expected: Expected, evidence: Evidence, decided: Decided | None) ->
         }[reply.stage]
         # A complaint about the milter may be on its way into the log.
         late = "Service unavailable" in reply.text
-        return Result(Outcome.REFUSED, f"at {reply.stage}: {reply}", advice, late)
+        return Result(Proof.REFUSED, f"at {reply.stage}: {reply}", advice, late)
     if decided and decided.action == "rejected":
         if expected.spam and decided.reason == "spam":
-            return Result(Outcome.STAYED, f"crm-milter rejected it, as on_spam requires: {reply}")
-        return Result(Outcome.REFUSED, f"by crm-milter: {decided.text}; {reply}", LEFT["other"])
+            return Result(Proof.STAYED, f"crm-milter rejected it, as on_spam requires: {reply}")
+        return Result(Proof.REFUSED, f"by crm-milter: {decided.text}; {reply}", LEFT["other"])
     if decided and decided.reason == "no_verdict":
-        return Result(Outcome.NO_VERDICT, f"the filter gave no verdict: {decided.text}", NO_VERDICT)
+        return Result(Proof.NO_VERDICT, f"the filter gave no verdict: {decided.text}", NO_VERDICT)
     if expected.spam and 500 <= reply.code < 600:
-        return Result(Outcome.FILTER_REFUSED, str(reply), FILTER_REFUSED, by_absence=True)
+        return Result(Proof.FILTER_REFUSED, str(reply), FILTER_REFUSED, by_absence=True)
     why = f"at end of message: {reply}"
-    return Result(Outcome.REFUSED, why, LEFT["other"], by_absence=True)
+    return Result(Proof.REFUSED, why, LEFT["other"], by_absence=True)
 
 
 def _unseen(expected: Expected, evidence: Evidence) -> Result:
     if evidence.complaints:
         went = _where(evidence)
-        return Result(Outcome.MILTER_DOWN, f"{evidence.complaints[-1]}{went}", NOT_SEEN[:1])
+        return Result(Proof.MILTER_DOWN, f"{evidence.complaints[-1]}{went}", NOT_SEEN[:1])
     for target in expected.targets:
         delivery = evidence.delivery(target)
         if delivery and addresses.normalise(delivery.original) == expected.address:
             why = f"a Postfix alias sent it to <{target}>; crm-milter did not"
             advice = ('remove that alias; "crm-milter map" prints the entries that belong there',)
-            return Result(Outcome.NOT_REROUTED, why, advice, by_absence=True)
+            return Result(Proof.NOT_REROUTED, why, advice, by_absence=True)
         if delivery and not expected.spam:
             return _delivered(expected, evidence, UNLOGGED)
     why = f"crm-milter logged nothing about it{_where(evidence)}"
-    return Result(Outcome.NOT_REROUTED, why, NOT_SEEN, by_absence=True)
+    return Result(Proof.NOT_REROUTED, why, NOT_SEEN, by_absence=True)
 
 
 def _where(evidence: Evidence) -> str:
@@ -220,23 +222,23 @@ def _where(evidence: Evidence) -> str:
     return f"; it went to {went}" if went else ""
 
 
-def _not_routed(evidence: Evidence, decided: Decided) -> Result:
+def _not_routed(evidence: Evidence, decided: DecisionLine) -> Result:
     if decided.action == "quarantined" or evidence.is_held:
-        return Result(Outcome.HELD, decided.text, HELD)
+        return Result(Proof.HELD, decided.text, HELD)
     advice = LEFT.get(decided.reason, LEFT["other"])
-    return Result(Outcome.LEFT, f"{decided.text}{_where(evidence)}", advice)
+    return Result(Proof.LEFT, f"{decided.text}{_where(evidence)}", advice)
 
 
-def _routed(expected: Expected, evidence: Evidence, decided: Decided) -> Result:
+def _routed(expected: Expected, evidence: Evidence, decided: DecisionLine) -> Result:
     if {addresses.normalise(each) for each in decided.new} != set(expected.targets):
-        return Result(Outcome.NOT_REROUTED, f"crm-milter logged: {decided.text}", OTHER_RULES)
+        return Result(Proof.NOT_REROUTED, f"crm-milter logged: {decided.text}", OTHER_RULES)
     if expected.targets:
         for each in evidence.deliveries:
             if expected.address in _names(each):
                 why = f"<{each.to}> also received it for <{expected.address}> ({each.status})"
-                return Result(Outcome.DOUBLED, why, BOTH)
+                return Result(Proof.DOUBLED, why, BOTH)
     if evidence.is_held:
-        return Result(Outcome.HELD, decided.text, HELD)
+        return Result(Proof.HELD, decided.text, HELD)
     return _delivered(expected, evidence, ())
 
 
@@ -246,14 +248,14 @@ def _delivered(expected: Expected, evidence: Evidence, advice: tuple[str, ...]) 
         each = evidence.delivery(address)
         if each is None:
             why = f"no delivery attempt to <{address}> was logged"
-            return Result(Outcome.UNKNOWN, why, by_absence=True)
+            return Result(Proof.UNKNOWN, why, by_absence=True)
         if each.status == "deferred":
             return Result(
-                Outcome.DEFERRED, _said(each), waiting_target(each.words, expected.relayhost)
+                Proof.DEFERRED, _said(each), waiting_target(each.words, expected.relayhost)
             )
         if each.status != "sent":
             return Result(
-                Outcome.BOUNCED, _said(each), refused_target(each.words, expected.relayhost)
+                Proof.BOUNCED, _said(each), refused_target(each.words, expected.relayhost)
             )
     for address in expected.copies:
         each = evidence.delivery(address)
@@ -261,31 +263,31 @@ def _delivered(expected: Expected, evidence: Evidence, advice: tuple[str, ...]) 
             said = _said(each) if each else f"no delivery attempt to <{address}> was logged"
             status = f"{each.status}: " if each else ""
             why = f"the CRM has it, but a copy failed: {status}{said}"
-            return Result(Outcome.COPY_FAILED, why, COPY, by_absence=each is None)
+            return Result(Proof.COPY_FAILED, why, COPY, by_absence=each is None)
     arrived = [evidence.delivery(each) for each in expected.targets or expected.copies]
-    return Result(Outcome.ARRIVED, "; ".join(_said(each) for each in arrived if each), advice)
+    return Result(Proof.ARRIVED, "; ".join(_said(each) for each in arrived if each), advice)
 
 
 def _said(each: Delivery) -> str:
     return f"<{each.to}>: {each.words}"
 
 
-def _spam(expected: Expected, evidence: Evidence, decided: Decided) -> Result:
+def _spam(expected: Expected, evidence: Evidence, decided: DecisionLine) -> Result:
     if decided.reason == "spam" and decided.action in ("left", "discarded"):
         for address in (*expected.targets, *expected.copies):
             if evidence.delivery(address):
                 why = f"crm-milter left it, but <{address}> received it anyway"
-                return Result(Outcome.SPAM_ROUTED, why, BOTH)
+                return Result(Proof.SPAM_ROUTED, why, BOTH)
         gone = "; discarded, as on_spam requires" if decided.action == "discarded" else ""
-        return Result(Outcome.STAYED, f"{decided.text}{gone or _where(evidence)}")
+        return Result(Proof.STAYED, f"{decided.text}{gone or _where(evidence)}")
     if decided.action == "quarantined":
-        return Result(Outcome.STAYED, f"{decided.text}; it is on hold", HELD)
+        return Result(Proof.STAYED, f"{decided.text}; it is on hold", HELD)
     if decided.reason == "no_verdict" or decided.verdict == "none":
         why = f"the filter gave no verdict to a local client: {decided.text}"
-        return Result(Outcome.NO_VERDICT, why, NO_VERDICT)
+        return Result(Proof.NO_VERDICT, why, NO_VERDICT)
     if decided.verdict == "ham" and not expected.marks_ham:
         why = f"no verdict from the filter, which counts as ham: {decided.text}"
-        return Result(Outcome.NO_VERDICT, why, NO_VERDICT)
+        return Result(Proof.NO_VERDICT, why, NO_VERDICT)
     if decided.action in ("rerouted", "copied"):
-        return Result(Outcome.SPAM_ROUTED, decided.text, LEFT["ham"])
-    return Result(Outcome.NO_VERDICT, f"kept for another reason: {decided.text}", LEFT["other"])
+        return Result(Proof.SPAM_ROUTED, decided.text, LEFT["ham"])
+    return Result(Proof.NO_VERDICT, f"kept for another reason: {decided.text}", LEFT["other"])

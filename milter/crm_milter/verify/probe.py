@@ -24,7 +24,7 @@ _SECONDS = 60.0  # for the whole dialogue; Postfix may wait for its milters
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ServerReply:
     """What the server said last; ``stage`` is the command it answered, code 0 for no answer."""
 
     stage: str
@@ -75,7 +75,9 @@ class Probe:
         )
         return message
 
-    def send(self, host: str, port: int, *, connected: Callable[[], None] = lambda: None) -> Reply:
+    def send(
+        self, host: str, port: int, *, connected: Callable[[], None] = lambda: None
+    ) -> ServerReply:
         """Send it; every failure is a reply. ``connected`` may raise before there is mail."""
         name = self.sender.rpartition("@")[2]
         return hand_in((host, port), self.sender, [self.recipient], self._octets(), name, connected)
@@ -96,7 +98,7 @@ def hand_in(
     octets: bytes,
     own_name: str = "",
     connected: Callable[[], None] = lambda: None,
-) -> Reply:
+) -> ServerReply:
     """Send a message, lines ending with CRLF; every failure is a reply.
 
     ``connected`` may raise before there is mail.
@@ -114,7 +116,7 @@ def _transaction(
     recipients: Sequence[str],
     octets: bytes,
     connected: Callable[[], None],
-) -> Reply:
+) -> ServerReply:
     stage = "connect"
     try:
         with dialogue.open() as client:
@@ -139,7 +141,7 @@ def _transaction(
         return _reply(stage, error.smtp_code, error.smtp_error)
     except (OSError, smtplib.SMTPException) as error:
         where = f"{dialogue.host}:{dialogue.port}"
-        return Reply(stage, 0, f"no answer from {where}: {why(error)}")
+        return ServerReply(stage, 0, f"no answer from {where}: {why(error)}")
 
 
 @dataclass(slots=True)
@@ -150,7 +152,7 @@ class _Dialogue:
     port: int
     own_name: str
     with_tls: bool = True
-    greeting: Reply = Reply("connect", 0, "")
+    greeting: ServerReply = ServerReply("connect", 0, "")
 
     @contextmanager
     def open(self, timeout: float = _SECONDS) -> Iterator[smtplib.SMTP]:
@@ -219,6 +221,6 @@ def new_token() -> str:
     return f"crm-milter-verify-{secrets.token_hex(8)}"
 
 
-def _reply(stage: str, code: int, text: bytes | str) -> Reply:
+def _reply(stage: str, code: int, text: bytes | str) -> ServerReply:
     words = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    return Reply(stage, code, " ".join(words.split()))
+    return ServerReply(stage, code, " ".join(words.split()))

@@ -7,8 +7,8 @@ from crm_milter.trace.file import LogError
 from crm_milter.trace.lines import Line
 from crm_milter.trace.sources import Source
 
-_GLANCE = 0.1  # seconds between two looks at the log
-_PATIENCE = 10.0  # seconds until a line is written, because journald and syslog may be late
+_POLL_INTERVAL = 0.1  # seconds between two looks at the log
+_TIMEOUT = 10.0  # seconds until a line is written, because journald and syslog may be late
 _CONNECT = "connect from "
 
 
@@ -19,7 +19,7 @@ def look_for_session(server: tuple[str, int], sources: list[Source]) -> None:
     """
     if not _is_here(server[0]):
         return
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT
     while not any(_tells(line) for each in sources for line in each.lines([_CONNECT], fold=True)):
         if time.monotonic() > deadline:
             names = ", ".join(each.name for each in sources)
@@ -27,7 +27,7 @@ def look_for_session(server: tuple[str, int], sources: list[Source]) -> None:
                 f"nothing was sent: the session with {server[0]}:{server[1]} is not in {names};"
                 " name the log of that server with --log, or its instance with --config-directory"
             )
-        time.sleep(_GLANCE)
+        time.sleep(_POLL_INTERVAL)
 
 
 def _tells(line: Line) -> bool:

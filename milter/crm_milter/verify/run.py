@@ -15,17 +15,17 @@ from crm_milter.config.listen import UnixSocket
 from crm_milter.config.load import Config
 from crm_milter.rules.conditions import Occasion
 from crm_milter.rules.rule import Match, Mode, Rule
-from crm_milter.trace.history import journeys
+from crm_milter.trace.history import group_by_message
 from crm_milter.trace.report import delivery_words
 from crm_milter.trace.sources import Source
 from crm_milter.verify import acknowledgement
 from crm_milter.verify.aftermath import consequences
-from crm_milter.verify.outcome import Evidence, Expected, Outcome, Result, judge
-from crm_milter.verify.probe import Probe, Reply
+from crm_milter.verify.outcome import Evidence, Expected, Proof, Result, evaluate
+from crm_milter.verify.probe import Probe, ServerReply
 from crm_milter.verify.rehearsal import look_for_session
 from crm_milter.wording import printable
 
-_GLANCE = 0.2  # seconds between two looks at the log
+_POLL_INTERVAL = 0.2  # seconds between two looks at the log
 # An outcome that rests on a line that is not there is believed after this many seconds.
 _GRACE = 1.5
 _COMPLAINTS = ("warning: connect to Milter service ", "warning: milter ")
@@ -142,7 +142,7 @@ def run(
     sources: list[Source],
     timeout: float,
     say: Callable[[str], None],
-) -> Outcome:
+) -> Proof:
     """Send the probe, say what the log shows, and return the outcome."""
     for source in sources:
         source.forget()
@@ -160,14 +160,14 @@ def run(
     say(printable(f"{result.outcome.value}: {result.why}"))
     for advice in result.advice:
         say(f"  {advice}")
-    if probe.until_case and result.outcome is Outcome.ARRIVED:
+    if probe.until_case and result.outcome is Proof.ARRIVED:
         return _case(planned, sources, sent_at, say)
     return result.outcome
 
 
 def _case(
     planned: Plan, sources: list[Source], sent_at: float, say: Callable[[str], None]
-) -> Outcome:
+) -> Proof:
     """Wait for the CRM's acknowledgement, say what is known, and return the outcome."""
     probe, box = planned.probe, planned.expected.dead_letters
     say(f"case      waiting for mail to <{probe.sender}>")
@@ -176,19 +176,19 @@ def _case(
     is_reported = found is None and box and acknowledgement.reported(box, sources)
     acknowledgement.advice(found, probe.sender, box if is_reported else "", say)
     if found is None:
-        return Outcome.NO_CASE
-    return Outcome.CASE_OPENED if found.sender else Outcome.CASE_BOUNCED
+        return Proof.NO_CASE
+    return Proof.CASE_OPENED if found.sender else Proof.CASE_BOUNCED
 
 
 def _watch(
-    planned: Plan, reply: Reply, sources: list[Source], timeout: float
+    planned: Plan, reply: ServerReply, sources: list[Source], timeout: float
 ) -> tuple[Evidence, Result]:
     deadline = time.monotonic() + timeout
     doubted_until = 0.0
     while True:
         evidence = _evidence(planned, reply, sources)
         now = time.monotonic()
-        result = judge(planned.expected, evidence, time_is_up=now >= deadline)
+        result = evaluate(planned.expected, evidence, time_is_up=now >= deadline)
         if result and result.by_absence and now < deadline:
             doubted_until = doubted_until or now + _GRACE
             if now < doubted_until:
@@ -196,11 +196,11 @@ def _watch(
         if result:
             return evidence, result
         if now >= deadline:  # cannot be, but must not last forever
-            return evidence, Result(Outcome.UNKNOWN, "the log does not show enough")
-        time.sleep(min(_GLANCE, max(0.0, deadline - now)))
+            return evidence, Result(Proof.UNKNOWN, "the log does not show enough")
+        time.sleep(min(_POLL_INTERVAL, max(0.0, deadline - now)))
 
 
-def _evidence(planned: Plan, reply: Reply, sources: list[Source]) -> Evidence:
+def _evidence(planned: Plan, reply: ServerReply, sources: list[Source]) -> Evidence:
     queue_ids = {reply.queue_id} if reply.queue_id else set()
     complaints: list[str] = []
     for source in sources:
@@ -217,7 +217,7 @@ def _evidence(planned: Plan, reply: Reply, sources: list[Source]) -> Evidence:
         for line in source.entries(wanted)
         if line.queue_id in wanted
     ]
-    return Evidence(reply, tuple(journeys(lines)), tuple(complaints))
+    return Evidence(reply, tuple(group_by_message(lines)), tuple(complaints))
 
 
 def _is_ours(complaint: str, name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from crm_milter.config.build import Entry
+from crm_milter.config.build import RuleEntry
 from crm_milter.config.place import Section
 from crm_milter.rules.conditions import Condition, ExceptHeaders, From, Headers, Until
 from crm_milter.rules.pattern import Exact
@@ -14,7 +14,7 @@ _WEEK = 7 * 24 * 3600.0
 _UNSEEN = frozenset({"bcc", "content-length", "resent-bcc", "return-path"})
 
 
-def check(entries: tuple[Entry, ...], table: RuleTable, root: Section, now: float) -> None:
+def check(entries: tuple[RuleEntry, ...], table: RuleTable, root: Section, now: float) -> None:
     """Note what is odd; ``table`` has no rule in mode test, ``now`` is in seconds since 1970."""
     for entry in entries:
         found = {condition.key: condition for condition in entry.rule.conditions}
@@ -29,7 +29,7 @@ def check(entries: tuple[Entry, ...], table: RuleTable, root: Section, now: floa
             _mailboxes(entry, table, root)
 
 
-def check_accounts(entries: tuple[Entry, ...], table: RuleTable, root: Section) -> None:
+def check_accounts(entries: tuple[RuleEntry, ...], table: RuleTable, root: Section) -> None:
     """Note conditions on accounts that are not known or settle the matter, and unused accounts."""
     asking = [entry for entry in entries if _asks_for_account(entry.rule)]
     if root["known_recipients"] and not asking:
@@ -55,7 +55,7 @@ def _asks_for_account(rule: Rule) -> bool:
     return rule.may_apply(known=True) is not rule.may_apply(known=False)
 
 
-def _times(entry: Entry, found: dict[str, Condition], now: float) -> None:
+def _times(entry: RuleEntry, found: dict[str, Condition], now: float) -> None:
     begins, ends = found.get("from"), found.get("until")
     if not isinstance(ends, Until):
         return
@@ -72,7 +72,7 @@ def _header_tests(found: dict[str, Condition]) -> Iterator[Headers]:
     return (each for each in found.values() if isinstance(each, Headers))
 
 
-def _unseen(entry: Entry, found: dict[str, Condition]) -> None:
+def _unseen(entry: RuleEntry, found: dict[str, Condition]) -> None:
     for condition in _header_tests(found):
         for field in condition.fields:
             if field.name.lower() in _UNSEEN:
@@ -80,7 +80,7 @@ def _unseen(entry: Entry, found: dict[str, Condition]) -> None:
                 entry.place.warn((condition.key, field.name), message)
 
 
-def _contradictions(entry: Entry, found: dict[str, Condition]) -> None:
+def _contradictions(entry: RuleEntry, found: dict[str, Condition]) -> None:
     wanted, unwanted = found.get("headers"), found.get("except_headers")
     if not (isinstance(wanted, Headers) and isinstance(unwanted, ExceptHeaders)):
         return
@@ -93,7 +93,7 @@ def _contradictions(entry: Entry, found: dict[str, Condition]) -> None:
             entry.place.complain(("headers", field.name), message)
 
 
-def _opened(entry: Entry, found: dict[str, Condition]) -> None:
+def _opened(entry: RuleEntry, found: dict[str, Condition]) -> None:
     """Note a way around the spam filter that every sender may take."""
     if entry.rule.bypass_spam_filter and "headers" in found and "senders" not in found:
         message = (
@@ -108,7 +108,7 @@ def _selects(rule: Rule) -> bool:
     return rule.needs_header or any(isinstance(each, From) for each in rule.conditions)
 
 
-def _rules(entry: Entry, table: RuleTable) -> Iterator[tuple[str, list[Rule]]]:
+def _rules(entry: RuleEntry, table: RuleTable) -> Iterator[tuple[str, list[Rule]]]:
     """Yield the addresses that a rule is the first to select mail of, each with all its rules."""
     for address in entry.rule.addresses() if _selects(entry.rule) else ():
         rules = [match.rule for match in table.possible(address)]
@@ -116,7 +116,7 @@ def _rules(entry: Entry, table: RuleTable) -> Iterator[tuple[str, list[Rule]]]:
             yield address, rules
 
 
-def _remainder(entry: Entry, table: RuleTable, root: Section) -> None:
+def _remainder(entry: RuleEntry, table: RuleTable, root: Section) -> None:
     """Note an address that Postfix has to take for the sake of some of its mail."""
     rule = entry.rule
     if not (rule.replaces and rule.may_apply(known=False)):
@@ -133,7 +133,7 @@ def _remainder(entry: Entry, table: RuleTable, root: Section) -> None:
             return
 
 
-def _mailboxes(entry: Entry, table: RuleTable, root: Section) -> None:
+def _mailboxes(entry: RuleEntry, table: RuleTable, root: Section) -> None:
     """Note a mailbox that has no effect: Postfix knows one for each address, the first rule's."""
     for address, rules in _rules(entry, table):
         first, *others = [(rule, rule.unrouted_to or root["unrouted_to"]) for rule in rules]

@@ -8,21 +8,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from crm_milter import address as addresses
-from crm_milter.config.build import Entry
+from crm_milter.config.build import RuleEntry
 from crm_milter.config.crms import Crm, crm_of
 from crm_milter.rules.flood import Flood, Limit, Per
 from crm_milter.rules.pattern import AddressList, Exact
 from crm_milter.rules.rule import Rule
 
 
-def check(entries: tuple[Entry, ...]) -> None:
+def check(entries: tuple[RuleEntry, ...]) -> None:
     """Note what is known to go wrong at the CRMs of these rules."""
-    traps = _Traps()
+    traps = _CrmLint()
     for entry in entries:
         traps.entry(entry)
 
 
-def limited(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+def limited(entries: tuple[RuleEntry, ...]) -> tuple[RuleEntry, ...]:
     """Return the rules with the limit that ``flood: auto`` means; note where nothing is known."""
     return tuple([_limited(each) if _is_auto(each.rule.flood) else each for each in entries])
 
@@ -31,7 +31,7 @@ def _is_auto(flood: Flood | None) -> bool:
     return flood is not None and flood.limit is None
 
 
-def _limited(entry: Entry) -> Entry:
+def _limited(entry: RuleEntry) -> RuleEntry:
     flood = entry.rule.flood
     if flood is None:
         return entry
@@ -55,14 +55,14 @@ def _strictest(limits: list[Limit]) -> Limit:
 
 
 @dataclass(slots=True)
-class _Traps:
+class _CrmLint:
     """What was found so far, and said."""
 
     by_domain: dict[str, Crm | None] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)  # of which CRMs
     origins: dict[str, str] = field(default_factory=dict)  # by target; "" where there are several
 
-    def entry(self, entry: Entry) -> None:
+    def entry(self, entry: RuleEntry) -> None:
         """Note the traps of one rule."""
         crms: dict[str, Crm] = {}
         odd: dict[str, Crm] = {}
@@ -86,7 +86,7 @@ class _Traps:
             self.by_domain[domain] = crm_of(domain)
         return self.by_domain[domain]
 
-    def _shapes(self, entry: Entry, odd: dict[str, Crm]) -> None:
+    def _shapes(self, entry: RuleEntry, odd: dict[str, Crm]) -> None:
         for target, crm in list(odd.items())[:1]:
             more = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
             message = (
@@ -95,7 +95,7 @@ class _Traps:
             )
             entry.place.warn((_key(entry.rule),), message)
 
-    def _shared(self, entry: Entry, origin: str, target: str, crm: Crm) -> None:
+    def _shared(self, entry: RuleEntry, origin: str, target: str, crm: Crm) -> None:
         known = self.origins.setdefault(addresses.normalise(target), origin)
         if known and (known != origin or origin.startswith("@")):
             self.origins[addresses.normalise(target)] = ""
@@ -105,7 +105,7 @@ class _Traps:
             )
             entry.place.warn((_key(entry.rule),), message)
 
-    def _size(self, entry: Entry, crm: Crm) -> None:
+    def _size(self, entry: RuleEntry, crm: Crm) -> None:
         """Note a limit that lets too much pass, or none where nobody would have the mail."""
         rule, largest = entry.rule, crm.largest
         if largest is None:
@@ -122,7 +122,7 @@ class _Traps:
             )
             entry.place.warn((_key(rule),), message)
 
-    def _drops(self, entry: Entry, crm: Crm) -> None:
+    def _drops(self, entry: RuleEntry, crm: Crm) -> None:
         if crm.drops and not entry.rule.copies and crm.name not in self.told:
             self.told.add(crm.name)
             message = (

@@ -2,11 +2,11 @@
 
 from collections import Counter
 
-from crm_milter.config.build import Entry
+from crm_milter.config.build import RuleEntry
 from crm_milter.rules.rule import Rule
 
 
-def check(entries: tuple[Entry, ...]) -> None:
+def check(entries: tuple[RuleEntry, ...]) -> None:
     """Note groups that never merge anything."""
     replacing = [each.rule for each in entries if each.rule.replaces]
     sizes = Counter(map(_group, replacing))

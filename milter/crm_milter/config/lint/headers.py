@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from crm_milter.config.build import Entry, SpamSettings
+from crm_milter.config.build import RuleEntry, SpamSettings
 from crm_milter.config.crms import crm_of
 from crm_milter.config.lint.crms import targets
 from crm_milter.config.place import Section
@@ -13,7 +13,7 @@ from crm_milter.spam.verdict import field_names
 _ROUTE = OnUnauthenticated.ROUTE
 
 
-def check(entries: tuple[Entry, ...], root: Section) -> None:
+def check(entries: tuple[RuleEntry, ...], root: Section) -> None:
     """Note what is wrong with the header fields of these rules."""
     _verdicts(entries, root["spam"] or SpamSettings())
     _authentication(entries, root)
@@ -21,7 +21,7 @@ def check(entries: tuple[Entry, ...], root: Section) -> None:
         _secrets(entry)
 
 
-def _verdicts(entries: tuple[Entry, ...], spam: SpamSettings) -> None:
+def _verdicts(entries: tuple[RuleEntry, ...], spam: SpamSettings) -> None:
     """Note header fields that would be taken for the word of the spam filter."""
     read = field_names(spam.filters)
     for entry in entries:
@@ -31,7 +31,7 @@ def _verdicts(entries: tuple[Entry, ...], spam: SpamSettings) -> None:
                 entry.place.complain(("add_headers", name), message)
 
 
-def _authentication(entries: tuple[Entry, ...], root: Section) -> None:
+def _authentication(entries: tuple[RuleEntry, ...], root: Section) -> None:
     """Note that a rule depends on what nobody says, or that nothing depends on it."""
     asking = [each for each in entries if each.rule.on_unauthenticated is not _ROUTE]
     if root["authentication"] and not asking:
@@ -44,7 +44,7 @@ def _authentication(entries: tuple[Entry, ...], root: Section) -> None:
 _LONG_ID = re.compile(r"(?=[A-Za-z_-]*[0-9])(?=[0-9_-]*[A-Za-z])[A-Za-z0-9_-]{15,}")
 
 
-def _secrets(entry: Entry) -> None:
+def _secrets(entry: RuleEntry) -> None:
     """Note added header fields that hold what a sender must not learn.
 
     Postfix sends the header after the milters' edits to whoever asks for it by NOTIFY=SUCCESS and

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from crm_milter.config.build import Entry
+from crm_milter.config.build import RuleEntry
 from crm_milter.config.international import lookalike, risk
 from crm_milter.config.place import Section
 from crm_milter.config.problems import Path
@@ -10,7 +10,7 @@ from crm_milter.rules.pattern import Regex
 from crm_milter.rules.rule import Rule
 
 
-def check(entries: tuple[Entry, ...], root: Section) -> None:
+def check(entries: tuple[RuleEntry, ...], root: Section) -> None:
     """Warn of addresses that need SMTPUTF8 at the far end, and of letters of two scripts."""
     message = lookalike(root["unrouted_to"] or "")
     if message:

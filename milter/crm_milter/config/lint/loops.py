@@ -9,7 +9,7 @@ daemon sees the others, and leaves the mail.
 from collections.abc import Iterable, Iterator
 
 from crm_milter import address as addresses
-from crm_milter.config.build import Entry
+from crm_milter.config.build import RuleEntry
 from crm_milter.config.place import Place, Section
 from crm_milter.config.problems import Severity
 from crm_milter.rules.pattern import (
@@ -28,10 +28,10 @@ from crm_milter.rules.template import Template
 
 # Addresses of a domain that are tried on a rule for all of it, in the whole file: enough for
 # what a person writes. Beyond it the daemon still sees the loop, and leaves the mail.
-MOST_TRIED = 100_000
+MAX_TRIED = 100_000
 
 
-def check(entries: tuple[Entry, ...], table: RuleTable, root: Section) -> None:
+def check(entries: tuple[RuleEntry, ...], table: RuleTable, root: Section) -> None:
     """Note every target, copy and mailbox of these rules that a rule takes."""
     loops = _Loops(entries, table)
     for key in ("unrouted_to", "dead_letters"):
@@ -47,9 +47,9 @@ def check(entries: tuple[Entry, ...], table: RuleTable, root: Section) -> None:
 class _Loops:
     """Looks up where mail would go next."""
 
-    def __init__(self, entries: tuple[Entry, ...], table: RuleTable) -> None:
+    def __init__(self, entries: tuple[RuleEntry, ...], table: RuleTable) -> None:
         self._table = table
-        self._left = MOST_TRIED
+        self._left = MAX_TRIED
         rules = (entry.rule for entry in entries)
         self._domains = None if table.live() else reroutable(rules)
         self._locals: dict[str, list[str]] = {}
@@ -58,7 +58,7 @@ class _Loops:
                 domain = addresses.domain_of(address)
                 self._locals.setdefault(domain, []).append(addresses.local_of(address))
 
-    def targets(self, entry: Entry) -> None:
+    def targets(self, entry: RuleEntry) -> None:
         """Note a target of ``replace_with`` that a rule matches."""
         template = entry.rule.replace_with
         if template is None:
@@ -70,7 +70,7 @@ class _Loops:
                 _complain(entry.place, "replace_with", f'the target "{target}"{of}', taker)
                 return
 
-    def mapped(self, entry: Entry) -> None:
+    def mapped(self, entry: RuleEntry) -> None:
         """Note the first target of a table that a rule matches, and how many more there are."""
         table = entry.rule.address_map
         if table is None:
@@ -89,7 +89,7 @@ class _Loops:
                 what = f'the target "{target}" of "{key}"{more}'
                 _complain(entry.place, "address_map", what, taker)
 
-    def copies(self, entry: Entry) -> None:
+    def copies(self, entry: RuleEntry) -> None:
         """Note a copy's address that a rule matches."""
         for number, copy in enumerate(entry.rule.copies):
             taker = self._taker(copy.address)

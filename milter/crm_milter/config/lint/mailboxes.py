@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from crm_milter import address as addresses
-from crm_milter.config.build import Entry
+from crm_milter.config.build import RuleEntry
 from crm_milter.config.place import Place, Section
 from crm_milter.rules.pattern import Glob, InDomain, Pattern
 from crm_milter.rules.rule import Rule
@@ -18,7 +18,7 @@ KEYS = ("unrouted_to", "dead_letters")
 _REFERENCE = re.compile(r"\\[1-9]")
 
 
-def check(entries: tuple[Entry, ...], root: Section) -> None:
+def check(entries: tuple[RuleEntry, ...], root: Section) -> None:
     """Note every mailbox of these keys that is a target of a rule."""
     ends = DeadEnds(root["recipient_delimiter"] or "")
     for entry in entries:

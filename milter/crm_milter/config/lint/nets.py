@@ -1,14 +1,14 @@
 """Mail that the CRM rejects for good: whether any mailbox of ours has it."""
 
 from crm_milter import address as addresses
-from crm_milter.config.build import Entry
+from crm_milter.config.build import RuleEntry
 from crm_milter.config.place import Section
 from crm_milter.rules.rule import Rule
 from crm_milter.rules.strangers import domains_of
 from crm_milter.wording import abridged
 
 
-def check(entries: tuple[Entry, ...], root: Section) -> None:
+def check(entries: tuple[RuleEntry, ...], root: Section) -> None:
     """Note, in one sentence, the rules of a valid file whose mail would be gone."""
     if root["dead_letters"]:
         return

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from crm_milter import address as addresses
-from crm_milter.config.build import Entry
+from crm_milter.config.build import RuleEntry
 from crm_milter.config.lint import conditions, crms, groups, headers, letters, loops, mailboxes
 from crm_milter.config.place import Section
 from crm_milter.config.problems import Path
@@ -28,7 +28,7 @@ from crm_milter.rules.strangers import domains_of, is_public
 from crm_milter.rules.table import RuleTable
 
 
-def check(entries: tuple[Entry, ...], table: RuleTable, root: Section, now: float) -> None:
+def check(entries: tuple[RuleEntry, ...], table: RuleTable, root: Section, now: float) -> None:
     """Note what is wrong between these rules and the settings at the top of the file."""
     _names(entries)
     conditions.check_accounts(entries, table, root)
@@ -48,8 +48,8 @@ def check(entries: tuple[Entry, ...], table: RuleTable, root: Section, now: floa
     letters.check(entries, root)
 
 
-def _names(entries: tuple[Entry, ...]) -> None:
-    first: dict[str, Entry] = {}
+def _names(entries: tuple[RuleEntry, ...]) -> None:
+    first: dict[str, RuleEntry] = {}
     for entry in entries:
         name = entry.rule.name
         if first.setdefault(name, entry) is not entry:
@@ -60,7 +60,7 @@ def _names(entries: tuple[Entry, ...]) -> None:
             entry.place.complain(("name",), f'duplicate name "{name}" (first on {line})')
 
 
-def _extensions(entries: tuple[Entry, ...], root: Section) -> None:
+def _extensions(entries: tuple[RuleEntry, ...], root: Section) -> None:
     if root["recipient_delimiter"]:
         return
     for entry in entries:
@@ -69,7 +69,7 @@ def _extensions(entries: tuple[Entry, ...], root: Section) -> None:
             entry.place.complain(("propagate_extension",), message)
 
 
-def _public_domains(entry: Entry) -> None:
+def _public_domains(entry: RuleEntry) -> None:
     """Note addresses of providers where everybody may have one: that mail is not this host's."""
     patterns = enumerate(entry.rule.match)
     parts: list[tuple[Path, str, set[str]]] = [
@@ -88,7 +88,7 @@ def _public_domains(entry: Entry) -> None:
             entry.place.warn(where, message)
 
 
-def _repetitions(entry: Entry) -> None:
+def _repetitions(entry: RuleEntry) -> None:
     seen: set[object] = set()
     for number, pattern in enumerate(entry.rule.match):
         if _key(pattern) in seen:
@@ -148,7 +148,7 @@ def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
 
 
-def _unreachable(entries: tuple[Entry, ...], table: RuleTable) -> None:
+def _unreachable(entries: tuple[RuleEntry, ...], table: RuleTable) -> None:
     wildcards: dict[object, Rule] = {}
     entries = tuple(each for each in entries if each.rule.mode is not Mode.TEST)
     for number, entry in enumerate(entries):

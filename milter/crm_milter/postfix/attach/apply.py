@@ -85,7 +85,7 @@ def put_back(home: Path, ours: tuple[Texts, ...], target: Texts) -> list[Path]:
     return left
 
 
-def take_up(postconf: Postconf) -> bool:
+def check_and_reload(postconf: Postconf) -> bool:
     """Have Postfix check and read its configuration; False if it is not running.
 
     Raises PostfixError if the configuration is not good.

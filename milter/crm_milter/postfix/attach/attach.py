@@ -16,7 +16,7 @@ from crm_milter.postfix import alias_file, instances, patternfile, plan
 from crm_milter.postfix.attach import apply, precheck, record
 from crm_milter.postfix.attach import proof as probe
 from crm_milter.postfix.attach.interrupt import Interrupted, committed, uninterruptible
-from crm_milter.postfix.attach.proof import Result, State
+from crm_milter.postfix.attach.proof import Result, SessionState
 from crm_milter.postfix.attach.record import Record
 from crm_milter.postfix.attach.staging import Staging
 from crm_milter.postfix.edit import Edit
@@ -43,7 +43,7 @@ class Terminal:
     """
 
     tell: Callable[[str], None]
-    agrees: Callable[[str], bool]
+    confirm: Callable[[str], bool]
     consents: Callable[[str], bool]
 
 
@@ -118,7 +118,7 @@ def _carry_out(job: _Job, then: Site, new: Record) -> bool:
         job.terminal.tell(f"{alias_file.path(then)}: {len(then.aliases)} entries")
         if lost := alias_file.shrinking(then):
             raise PostfixError(f'{lost}; run "crm-milter map --write --force" if that is intended')
-    if not job.terminal.agrees("apply these changes"):
+    if not job.terminal.confirm("apply these changes"):
         job.terminal.tell("nothing was changed")
         return False
     made = (job.known is not None and job.known.made_map) or not alias_file.path(then).exists()
@@ -210,7 +210,7 @@ def _forget(job: _Job) -> None:
 
 def _prove(job: _Job) -> bool:
     """Have Postfix take the change up and reach the milter; False if Postfix does not run."""
-    if not apply.take_up(job.site.postconf):
+    if not apply.check_and_reload(job.site.postconf):
         job.terminal.tell("Postfix is not running, so no session was tested; start it")
         return False
     _sessions(job)
@@ -222,21 +222,21 @@ def _sessions(job: _Job) -> None:
     if not job.wish.proof:
         job.terminal.tell("no session was tested")
         return
-    postconf = job.site.postconf.anew()
+    postconf = job.site.postconf.refreshed()
     if postconf.run("postfix", "status").returncode != 0:
         job.terminal.tell("Postfix is not running, so no session was tested; start it")
         return
     site = Site(job.site.config, job.site.path, postconf)
     results = probe.prove(site, is_down=job.is_down)
-    failed = [each.reason for each in results if each.state is State.FAILED]
+    failed = [each.reason for each in results if each.state is SessionState.FAILED]
     if failed:
         raise PostfixError(f"no session reaches the milter: {failed[0]}")
     _judge(job, site, results)
 
 
 def _judge(job: _Job, site: Site, results: list[Result]) -> None:
-    proved = [each.service for each in results if each.state is State.REACHED]
-    unknown = [each for each in results if each.state is State.UNKNOWN]
+    proved = [each.service for each in results if each.state is SessionState.REACHED]
+    unknown = [each for each in results if each.state is SessionState.UNKNOWN]
     twins = {(each.chroot, site.postconf.raw("smtpd_milters", each)) for each in proved}
     reasons = []
     for each in unknown:

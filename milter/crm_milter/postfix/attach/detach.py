@@ -36,7 +36,7 @@ def detach(postconf: Postconf, listeners: list[Listener], terminal: Terminal) ->
             return True
         show(home, current, texts, terminal.tell)
         _explain(home, current, texts, tables, terminal)
-        if not terminal.agrees("apply these changes"):
+        if not terminal.confirm("apply these changes"):
             terminal.tell("nothing was changed")
             return False
         done = _apply(postconf, current, texts, tables, known, terminal)
@@ -95,7 +95,7 @@ def _apply(
         apply.replace(home, current, texts)
         for each in tables:
             _replace(postconf, each, each.before, each.after)
-        if not apply.take_up(postconf):
+        if not apply.check_and_reload(postconf):
             terminal.tell("Postfix is not running")
     except (PostfixError, Interrupted) as error:
         with uninterruptible():

@@ -26,7 +26,7 @@ _ESTABLISHED = "01"
 _CONNECTED = "03"
 
 
-class State(Enum):
+class SessionState(Enum):
     """What sessions with a service showed."""
 
     REACHED = "reached"
@@ -39,7 +39,7 @@ class Result:
     """What was found out about a service, and why it is not good."""
 
     service: Service
-    state: State
+    state: SessionState
     reason: str = ""
 
 
@@ -51,11 +51,11 @@ def prove(site: Site, *, is_down: bool = False) -> list[Result]:
 
 
 def _prove(site: Site, service: Service, deadline: float, is_down: bool) -> Result:
-    result = Result(service, State.UNKNOWN, "no port leads to it")
+    result = Result(service, SessionState.UNKNOWN, "no port leads to it")
     while True:
         for door in doors(site.postconf, service):
             result = _try(site, service, door, is_down)
-            if result.state is State.REACHED:
+            if result.state is SessionState.REACHED:
                 return result
         if time.monotonic() > deadline or not doors(site.postconf, service):
             return result
@@ -69,13 +69,17 @@ def _try(site: Site, service: Service, door: Door, is_down: bool) -> Result:
             code, text = talk(connection)
             reached = bool(_connections(site) - before)
     except (OSError, ValueError) as error:
-        return Result(service, State.UNKNOWN, f"no SMTP session with {door.where}: {why(error)}")
+        return Result(
+            service, SessionState.UNKNOWN, f"no SMTP session with {door.where}: {why(error)}"
+        )
     if code in _AGAIN_LATER:
-        return Result(service, State.FAILED, f'"{service.label}" answered {code} {text}')
+        return Result(service, SessionState.FAILED, f'"{service.label}" answered {code} {text}')
     if reached or (is_down and code == 250):
-        return Result(service, State.REACHED)
+        return Result(service, SessionState.REACHED)
     if code // 100 == 5:
-        return Result(service, State.UNKNOWN, f"{door.where} answered {code} {text} to this host")
+        return Result(
+            service, SessionState.UNKNOWN, f"{door.where} answered {code} {text} to this host"
+        )
     return _missed(site, service, door)
 
 
@@ -84,12 +88,12 @@ def _missed(site: Site, service: Service, door: Door) -> Result:
     exempt = next(_exemptions(site, service, door), "")
     if exempt:
         reason = f"smtpd_milter_maps ({exempt}) has milters of its own for {door.client}"
-        return Result(service, State.UNKNOWN, reason)
+        return Result(service, SessionState.UNKNOWN, reason)
     if door.label != service.label:
         reason = f'"{door.label}" answered by itself and did not pass the session on'
-        return Result(service, State.UNKNOWN, reason)
+        return Result(service, SessionState.UNKNOWN, reason)
     reason = f'"{service.label}" did not connect to {site.socket.address}'
-    return Result(service, State.FAILED, reason)
+    return Result(service, SessionState.FAILED, reason)
 
 
 def _exemptions(site: Site, service: Service, door: Door) -> Iterator[str]:

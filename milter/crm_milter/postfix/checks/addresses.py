@@ -8,7 +8,7 @@ from crm_milter.postfix import alias_file
 from crm_milter.postfix.aliases import AliasError
 from crm_milter.postfix.checks import fix
 from crm_milter.postfix.checks.finding import Finding, names
-from crm_milter.postfix.domains import Fate, Kind, members_of
+from crm_milter.postfix.domains import Destination, Kind, members_of
 from crm_milter.postfix.lookup import plain
 from crm_milter.postfix.postconf import split_list
 from crm_milter.postfix.site import Site
@@ -40,7 +40,7 @@ def copied(site: Site) -> Iterator[Finding]:
     for address in site.copied:
         if site.domains.kind(addresses.domain_of(address)) is Kind.REMOTE:
             continue
-        if site.domains.fate(address) is Fate.UNKNOWN:
+        if site.domains.fate(address) is Destination.UNKNOWN:
             yield Finding(
                 "address-unknown",
                 f'the rule for "{address}" only adds copies, but Postfix knows no such mailbox',
@@ -111,7 +111,7 @@ def unrouted(site: Site) -> Iterator[Finding]:
     for mailbox in dict.fromkeys(site.routed.values()):
         normal = addresses.normalise(mailbox)
         fate = site.domains.fate(normal, routed)
-        if fate in (Fate.UNKNOWN, Fate.LOOP):
+        if fate in (Destination.UNKNOWN, Destination.LOOP):
             yield Finding(
                 "unrouted",
                 f'"{mailbox}" (unrouted_to) {fate.value}',
@@ -148,14 +148,18 @@ def targets(site: Site) -> Iterator[Finding]:
             seen.add(normal)
             if kind in (Kind.REMOTE, Kind.UNSURE):
                 continue
-            fate = site.domains.fate(normal, routed) if addresses.local_of(normal) else Fate.UNKNOWN
+            fate = (
+                site.domains.fate(normal, routed)
+                if addresses.local_of(normal)
+                else Destination.UNKNOWN
+            )
             yield Finding(
                 "target-local",
                 f'the target "{target}" of rule "{rule.name}" is in the local domain'
                 f' "{domain}" ({kind.value}): it {fate.value}',
                 "mail for the CRM stays on this host instead of being sent to the CRM",
                 _elsewhere(site, rule, domain, kind),
-                Severity.WARNING if fate is Fate.MAILBOX else Severity.ERROR,
+                Severity.WARNING if fate is Destination.MAILBOX else Severity.ERROR,
             )
 
 

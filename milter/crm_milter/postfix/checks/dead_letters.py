@@ -8,7 +8,7 @@ from crm_milter.postfix import whole_reports
 from crm_milter.postfix.checks import fix
 from crm_milter.postfix.checks.addresses import new_mailbox
 from crm_milter.postfix.checks.finding import Finding
-from crm_milter.postfix.domains import Fate, Kind
+from crm_milter.postfix.domains import Destination, Kind
 from crm_milter.postfix.site import Site
 
 _SIZE = "bounce_size_limit"
@@ -37,7 +37,7 @@ def mailbox(site: Site) -> Iterator[Finding]:
     for box in whole_reports.dead_letters(site):
         normal = addresses.normalise(box)
         fate = site.domains.fate(normal, frozenset(site.routed))
-        if fate in (Fate.UNKNOWN, Fate.LOOP):
+        if fate in (Destination.UNKNOWN, Destination.LOOP):
             yield Finding(
                 "dead-letters",
                 f'"{box}" (dead_letters) {fate.value}',

@@ -9,7 +9,7 @@ from crm_milter.postfix import plan as eligible
 from crm_milter.postfix.checks import fix
 from crm_milter.postfix.checks.finding import CheckName, Finding, names
 from crm_milter.postfix.edit import Edit
-from crm_milter.postfix.milters import Entry
+from crm_milter.postfix.milters import MilterEntry
 from crm_milter.postfix.placement import placement, takes_back
 from crm_milter.postfix.postconf import PostfixError, Service
 from crm_milter.postfix.site import Site
@@ -164,7 +164,7 @@ def _service(site: Site, label: str) -> Service | None:
     return next((each for each in site.postconf.services if each.label == label), None)
 
 
-def _ours(site: Site) -> Iterator[tuple[str, Service, Entry]]:
+def _ours(site: Site) -> Iterator[tuple[str, Service, MilterEntry]]:
     """Yield each parameter and service with its entry of ours, where it has one."""
     for name, services in _places(site):
         for service in services:
@@ -173,7 +173,7 @@ def _ours(site: Site) -> Iterator[tuple[str, Service, Entry]]:
                 yield name, service, entries[at]
 
 
-def _setting(site: Site, service: Service, entry: Entry, name: str) -> str:
+def _setting(site: Site, service: Service, entry: MilterEntry, name: str) -> str:
     return entry.settings.get(name) or site.postconf.value(f"milter_{name}", service)
 
 

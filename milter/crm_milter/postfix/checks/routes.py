@@ -11,7 +11,7 @@ from crm_milter.postfix import alias_file
 from crm_milter.postfix.checks import fix
 from crm_milter.postfix.checks.addresses import new_mailbox
 from crm_milter.postfix.checks.finding import Finding, names
-from crm_milter.postfix.domains import Fate, Kind, members_of
+from crm_milter.postfix.domains import Destination, Kind, members_of
 from crm_milter.postfix.postconf import split_list
 from crm_milter.postfix.site import Site
 from crm_milter.rules.strangers import domains_of, is_public
@@ -44,7 +44,7 @@ def tested(site: Site) -> Iterator[Finding]:
     """An address of a test rule is one that Postfix accepts without crm-milter's table."""
     for rule in site.tested:
         for address in rule.addresses():
-            known = address in site.aliases or site.domains.fate(address) is not Fate.UNKNOWN
+            known = address in site.aliases or site.domains.fate(address) is not Destination.UNKNOWN
             if known or not address.isascii():
                 continue
             mailbox = rule.unrouted_to or site.config.unrouted_to or "postmaster"
@@ -90,7 +90,7 @@ def copies(site: Site) -> Iterator[Finding]:
     listed = (copy.address for rule in site.rules for copy in rule.copies)
     for copy in dict.fromkeys(listed):
         normal = addresses.normalise(copy)
-        if site.domains.fate(normal) is Fate.UNKNOWN:
+        if site.domains.fate(normal) is Destination.UNKNOWN:
             yield Finding(
                 "copy-unknown",
                 f'"{copy}" (also_deliver_to) is unknown',
