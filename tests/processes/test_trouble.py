@@ -374,10 +374,11 @@ def test_what_cannot_be_served_again_ends_the_start(tmp_path, how):
 def test_a_log_that_is_not_read_stalls_no_mail(tmp_path, dial):
     """Its pipe fills up; what was lost is said once it is read again."""
     port = free_port()
-    milter = Milter(config() + f"metrics:\n  listen: 127.0.0.1:{port}\n")
+    exporter = f"metrics:\n  listen: 127.0.0.1:{port}\n  deliveries: none\n"
+    milter = Milter(config() + exporter)
     command = [*program(), "serve", "--config", milter.config]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process, ended(process):
-        wait_for("two workers", lambda: len(workers(process.pid)) == 2)
+        wait_for("two workers and the exporter", lambda: len(workers(process.pid)) == 3)
         wait_for("the socket", milter.socket.exists)
         mta = dial(milter)
         start = time.monotonic()
