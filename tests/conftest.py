@@ -107,6 +107,8 @@ def pytest_runtest_setup() -> None:
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Apply both rules to a test."""
     report = yield
+    # What goes from one process to another has to be of a simple type.
+    report.user_properties = [(name, str(value)) for name, value in report.user_properties]
     if report.skipped and not hasattr(report, "wasxfail"):
         _fail_in_ci(report)
     if report.failed:

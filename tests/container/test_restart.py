@@ -188,3 +188,23 @@ def test_an_upgrade_refuses_nothing(
         attached.install(newer_package)
         time.sleep(2)
     assert attached.run("crm-milter", "--version").startswith("crm-milter 9")
+
+
+def test_an_upgrade_with_a_bad_file_says_so_and_serves_the_last_good_one(
+    attached: MailHost, newer_package: Path
+) -> None:
+    attached.install(newer_package)
+    good = attached.read(CONFIG_FILE)
+    attached.write(CONFIG_FILE, BAD)
+    try:
+        with attached.load() as load:
+            said = attached.run("dpkg", "-i", "/tmp/crm-milter.deb", timeout=180)
+            time.sleep(2)
+        load.prove(attached)
+        assert set(load.replies) == {"250"}
+        assert f"crm-milter: {CONFIG_FILE} is not valid for this version:" in said
+        assert "the last good configuration is served until that is fixed" in said
+        assert "the last good configuration" in attached.status()
+    finally:
+        attached.write(CONFIG_FILE, good)
+        attached.run("systemctl", "reload", "crm-milter")
