@@ -1,5 +1,6 @@
-"""run.py [MODULE...]: changes the pure modules in one place at a time, and lists what no test
-of tests/pure notices. Ends with 1 if a change survives that explained.txt has no reason for.
+"""run.py [MODULE...] [TESTS.py...]: changes the pure modules in one place at a time, and lists what
+no test of tests/pure, or of the files named, notices. Ends with 1 if a change survives that
+explained.txt has no reason for.
 
 The tests run once, to learn which functions each calls and how long it takes. Then every change
 gets a process of its own, forked from this one, where the code of the changed function takes the
@@ -249,11 +250,13 @@ def main(arguments: list[str]) -> int:
         ended = pytest.main([*OPTIONS, "-x", *(files or [TESTS])], plugins=[fresh])
         # Where no test could run, nothing was noticed.
         return SURVIVED if ended in (0, pytest.ExitCode.USAGE_ERROR, NO_TESTS) else KILLED
-    unknown = set(arguments) - set(MODULES)
+    tests = [each for each in arguments if each.endswith(".py")]
+    modules = [each for each in arguments if each not in tests]
+    unknown = set(modules) - set(MODULES)
     if unknown:
         sys.exit(f"run.py: not a pure module: {', '.join(sorted(unknown))}")
-    profile = Profile(arguments or MODULES)
-    ended = pytest.main([*OPTIONS, "--capture=sys", TESTS], plugins=[profile])
+    profile = Profile(modules or MODULES)
+    ended = pytest.main([*OPTIONS, "--capture=sys", *(tests or [TESTS])], plugins=[profile])
     return int(ended not in (0, NO_TESTS) or profile.unexplained > 0)
 
 

@@ -38,6 +38,7 @@ def test_kinds():
         ("a*b*c@a.example", "ac@a.example", None),
         ("ab*ba@a.example", "aba@a.example", None),
         ("a**c@a.example", "abc@a.example", ("b",)),
+        ("*b*@a.example", "b1@a.example", ("", "1")),
         ("/case-([0-9]+)(x)?@a\\.example/", "case-17@a.example", ("17", "")),
         ("/^CASE-(.*)@a\\.example$/", "case-17@a.example", ("17",)),
         ("/case-([0-9]+)@a\\.example/", "my-case-17@a.example", None),
@@ -45,6 +46,39 @@ def test_kinds():
 )
 def test_groups(text, address, taken):
     assert groups(text, address) == taken
+
+
+def test_a_group_is_the_letters_that_were_typed_even_if_folding_makes_two_of_one():
+    folded = parse(r"/stra(ss)e@a\.example/")
+    assert folded.groups("strasse@a.example", "straße@a.example") == ("ß",)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "number"),
+    [
+        ("Help@a.example", "help@a.example", 0),
+        ("@A.example", "@a.example", 0),
+        ("*", "*", 0),
+        ("Case-*@a.example", "Case-*@a.example", 1),
+        ("a*b**c*@a.example", "a*b**c*@a.example", 3),
+        ("/a(b)(c)?@a.example/", "/a(b)(c)?@a.example/", 2),
+        ("/a/", "/a/", 0),
+    ],
+)
+def test_a_pattern_is_shown_as_written_and_knows_its_groups(text, shown, number):
+    assert str(parse(text)) == shown
+    assert pattern.group_count(parse(text)) == number
+
+
+def test_what_else_may_stand_for_senders_is_shown_as_written():
+    assert str(pattern.NullSender()) == "<>"
+    assert str(pattern.AddressList("file:/etc/vips", frozenset())) == "file:/etc/vips"
+
+
+def test_a_pattern_may_be_as_long_as_an_address_or_the_limit_of_an_expression():
+    assert groups("x" * 63 + "*@a.example", "x" * 63 + "y@a.example") == ("y",)
+    expression = "/" + "a" * 998 + "/"
+    assert str(parse(expression)) == expression
 
 
 @pytest.mark.parametrize(
@@ -59,10 +93,13 @@ def test_groups(text, address, taken):
         ("@a b.example", "not a valid domain"),
         ("//", "enclosed in slashes"),
         ("/a@b.example", "enclosed in slashes"),
-        ("/a(@b.example/", "invalid RE2 regular expression"),
+        ("/a(@b.example/", 'expression "/a[(]@b.example/": missing'),
+        ("/a\u200b@b.example/", r"U\+200B"),
+        ("a\u200b*@b.example", r"U\+200B"),
+        ("a b*@b.example", "quoted"),
         ("/(?=a)a@b.example/", "invalid RE2 regular expression"),
         ("/(a)\\1@b.example/", "invalid RE2 regular expression"),
-        (f"/{'(a)' * 10_000}@b.example/", "the limit is 1000"),
+        (f"/{'(a)' * 10_000}@b.example/", "the limit is 1000; .* of addresses$"),
         ('"a\\*b*"@a.example', "not supported"),
         ("@a-.example", "not a valid domain"),
         (f"@{'a' * 64}.example", "not a valid domain"),

@@ -170,7 +170,7 @@ def _parse_glob(text: str) -> Glob:
         raise PatternError(f'use "@{domain}" to match every address in the domain')
     if "\\*" in local:
         raise PatternError(f'"\\*" in "{text}" is not supported: "*" stands for any text')
-    mailbox.mailbox(text.replace("*", "x"))
+    mailbox.mailbox(text)
     local = addresses.split(text)[0]  # without quotes, as the normal form is
     pieces = tuple(addresses.folded(re.sub(r"\*+", "*", local)).split("*"))
     return Glob(text, pieces, mailbox.checked_domain(domain))
