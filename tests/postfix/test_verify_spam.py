@@ -9,7 +9,7 @@ from verifying import RULES, Screen, lab, mood, screen, shared
 from crm_milter.trace.history import group_by_message
 from crm_milter.trace.lines import Parser
 from crm_milter.verify.outcome import Evidence, Expected, Proof, evaluate
-from crm_milter.verify.probe import Reply
+from crm_milter.verify.probe import ServerReply
 from lab.whole import Lab
 
 __all__ = ["lab", "mood", "screen", "shared"]  # fixtures
@@ -86,7 +86,9 @@ spam was rerouted: {LINE} verdict=ham
 def test_silence_of_a_filter_that_marks_no_ham_proves_nothing() -> None:
     text = f"4bXq1Z: {LINE} verdict=ham\nNov 22 03:52:34 mx postfix/qmgr[1]: 4bXq1Z: removed"
     lines = map(Parser(datetime.now(UTC)).line, text.encode().splitlines())
-    evidence = Evidence(Reply("message", 250, "queued as 4bXq1Z"), tuple(group_by_message(lines)))
+    evidence = Evidence(
+        ServerReply("message", 250, "queued as 4bXq1Z"), tuple(group_by_message(lines))
+    )
     target = "support@crm.example"
     expected = Expected("help@solarmora.com", "support", (target,), (), marks_ham=False, spam=True)
     result = evaluate(expected, evidence, time_is_up=False)
