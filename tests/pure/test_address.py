@@ -19,6 +19,10 @@ from crm_milter import address, mailbox
         ("<>", ""),
         ("", ""),
         ("<@x.example>", "@x.example"),
+        ("<help@x.example", "<help@x.example"),
+        ("help@x.example>", "help@x.example>"),
+        ("help:x@x.example", "help:x@x.example"),
+        ("<@a.example:help:x@x.example>", "help:x@x.example"),
     ],
 )
 def test_strip_path_keeps_the_spelling_that_delrcpt_compares(argument, stripped):
@@ -37,6 +41,13 @@ def test_strip_path_keeps_the_spelling_that_delrcpt_compares(argument, stripped)
         ("postmaster", "postmaster"),
         ("help@münchen.example", "help@xn--mnchen-3ya.example"),
         ("help@MÜNCHEN.example", "help@xn--mnchen-3ya.example"),
+        ("help@münchen.example.", "help@xn--mnchen-3ya.example"),
+        ("help@münchen.example\u3002", "help@xn--mnchen-3ya.example"),  # IDNA's full stop
+        (f"help@{'É' * 256}", f"help@{'é' * 256}"),  # too long
+        ("help@É..example", "help@é..example"),  # IDNA refuses it
+        ('"Help"', "help"),
+        ('"a"b@x.example', '"a"b@x.example'),
+        ("\u0130@x.example", "i\u0307@x.example"),
         ("help@XN--MNCHEN-3YA.example", "help@xn--mnchen-3ya.example"),
         ("help@straße.example", "help@xn--strae-oqa.example"),  # IDNA 2003 would say strasse
         ("GRÜSSE@x.example", "grüsse@x.example"),
@@ -76,6 +87,13 @@ def test_octets_that_are_no_text_have_a_normal_form(octets):
         ("-", "list-request@a.example", "list-request@a.example"),
         ("-", "mailer-daemon@a.example", "mailer-daemon@a.example"),
         ("+", "help+x", "help"),
+        ("+", "a+x@a.example", "a@a.example"),
+        ("+", "+@a.example", "+@a.example"),
+        ("+", "postmaster", "postmaster"),
+        ("+-", "owner-list+x@a.example", "owner-list+x@a.example"),
+        ("+", "owner-list+x@a.example", "owner-list@a.example"),
+        ("-", "list-owner@a.example", "list@a.example"),
+        ("-", "request-list@a.example", "request@a.example"),
     ],
 )
 def test_extension(delimiters, text, base):
@@ -109,6 +127,10 @@ def test_protected(text, spared):
         ("a b@x.example", "a+20b@x.example"),
         ("grüße@x.example", "gr+C3+BC+C3+9Fe@x.example"),
         ("a\x7fb", "a+7Fb"),
+        ("! ", "!+20"),
+        ("~ ", "~+20"),
+        ("<> ", "<>+20"),
+        ("\udcff", "+FF"),
     ],
 )
 def test_xtext(text, encoded):
@@ -218,3 +240,81 @@ def test_what_postfix_takes_for_the_null_sender(argument):
 @pytest.mark.parametrize("argument", ["<.>", "<:>", '<" ">', '<""@d.example>', "<(x)@d>", "<x)>"])
 def test_what_postfix_takes_for_a_sender(argument):
     assert address.sender(argument) != ""
+
+
+@pytest.mark.parametrize(
+    ("text", "local", "domain"),
+    [
+        ("help@a.example", "help", "a.example"),
+        ("x@y@a.example", "x@y", "a.example"),
+        ("help", "help", ""),
+        ("@a.example", "", "a.example"),
+        ("", "", ""),
+    ],
+)
+def test_the_halves_of_an_address(text, local, domain):
+    assert (address.local_of(text), address.domain_of(text)) == (local, domain)
+
+
+@pytest.mark.parametrize(
+    ("typed", "normal", "shown"),
+    [
+        ("Help@A.Example", "help@a.example", "Help@a.example"),
+        ("help@a.example", "help@a.example", "help@a.example"),
+        ("Help", "help@a.example", "Help@a.example"),  # $myorigin
+        ("Help%x.example@localhost", "help@x.example", "Help@x.example"),
+        ('"He"lp%x.example@localhost', "help@x.example", "Help@x.example"),
+        (r"He\lp%x.example@localhost", "help@x.example", "Help@x.example"),
+        ("x.example!Help", "help@x.example", "Help@x.example"),
+        ("HELP%help@localhost", "help@x.example", "help@x.example"),  # which of the two?
+        ("Grüße%x.example@localhost", "grüße@x.example", "grüße@x.example"),
+        ("Straße@a.example", "strasse@a.example", "Straße@a.example"),
+        ("other@a.example", "help@a.example", "help@a.example"),
+        ("Help@a.example (He said help)", "help@a.example", "Help@a.example"),
+    ],
+)
+def test_a_local_part_keeps_the_spelling_that_was_typed(typed, normal, shown):
+    assert address.as_typed(typed, normal) == shown
+
+
+@pytest.mark.parametrize(
+    ("typed", "normal", "start", "end", "taken"),
+    [
+        ("Case-AbC@d", "case-abc@d", 5, 8, "AbC"),
+        ("Straße@d", "strasse@d", 4, 6, "ß"),
+        ("Straße@d", "strasse@d", 5, 6, "s"),
+        ("Straße@d", "strasse@d", 4, 5, "s"),
+        ("Straße@d", "strasse@d", 0, 4, "Stra"),
+        ("Ne\u0301e@d", "n\u00e9e@d", 1, 2, "e\u0301"),
+        ("Ne\u0301e@d", "n\u00e9e@d", 2, 3, "e"),
+        ("Née@d", "other@d", 0, 1, "o"),
+        ("É@d", "é@d", 0, 3, "É@d"),
+    ],
+)
+def test_the_part_of_a_spelling(typed, normal, start, end, taken):
+    assert address.part(typed, normal, start, end) == taken
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("a b@x.example", '"a b"@x.example'),
+        ('a"b@x.example', r'"a\"b"@x.example'),
+        (r"a\b@x.example", r'"a\\b"@x.example'),
+        ("a b", "a b"),
+        ("a.b@x.example", "a.b@x.example"),
+        ("a..b@x.example", '"a..b"@x.example'),
+    ],
+)
+def test_an_address_is_quoted_where_smtp_wants_it(text, written):
+    assert address.written(text) == written
+
+
+def test_octets_that_are_no_text_are_shown_in_their_places():
+    assert address.readable("é\udcff\ud800x") == "é\ufffd\ufffdx"
+
+
+def test_a_sender_is_read_as_postfix_reads_it():
+    assert address.sender(r"<J\oe@x.example>") == "joe@x.example"
+    assert address.sender(r'<"j\"oe"@x.example>') == 'j"oe@x.example'
+    assert address.sender("<Joe@X.Example (x)>") == "joe@x.example"
