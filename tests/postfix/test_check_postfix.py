@@ -249,6 +249,27 @@ FAULTS = {
         "table",
     ),
 }
+
+
+def test_other_header_checks_are_kept(site):
+    """Nothing proposes to drop a whole table that has checks of the administrator in it."""
+    table = site.folder / "header_checks"
+    table.write_text("# mine\n/^X-Gm-Spam:/ IGNORE\n\n/^Subject: buy/ REJECT\n")
+    inline = "regexp:{{/^X-Gm-Spam:/ IGNORE}, {/^Subject: buy/ REJECT}}"
+    for each in (f"regexp:{table}", inline):
+        site.reset(head="spam: gmail\n", main={"header_checks": each}, has_filter=False)
+        (found,) = site.findings()
+        assert found["check"] == "header-checks"
+        assert "keep the others" in found["fix"]
+        site.shell(found["fix"].partition("shows: ")[2])  # the entry is looked for only
+        assert site.postfix.postconf("-h", "header_checks") == each
+    table.write_text("# mine\n\n/^X-Gm-Spam:/ IGNORE\n")
+    main = {"header_checks": f"regexp:{table}"}
+    site.reset(head="spam: gmail\n", main=main, has_filter=False)
+    site.mend()
+    assert site.checks() == []
+
+
 # Whose mending is left to a person.
 BY_HAND = {
     "dead letters leave this host",

@@ -156,3 +156,57 @@ def test_a_table_that_may_send_mail_to_a_filter_is_called_unknown(site, kind):
     (finding,) = [each for each in site.findings() if each["check"] == "spam-filter"]
     assert finding["found"].startswith("it is unknown whether")
     assert table in finding["found"]
+
+
+CLASS = {"smtpd_restriction_classes": "some"}
+BY_CLASS = {
+    "a class that an access table names": {
+        **CLASS,
+        "some": "check_policy_service unix:private/scan",
+        "smtpd_recipient_restrictions": "check_recipient_access inline:{solarmora.com=some}",
+    },
+    "a class that a restriction names": {
+        **CLASS,
+        "some": "check_sender_access sqlite:/nowhere/access.cf",
+        "smtpd_sender_restrictions": "some",
+    },
+    "a policy service": {
+        "smtpd_end_of_data_restrictions": "check_policy_service inet:127.0.0.1:10031"
+    },
+    "a policy service with settings": {
+        "smtpd_data_restrictions": "check_policy_service { inet:127.0.0.1:10031, timeout=10s }"
+    },
+    "a policy service beside one for greylisting": {
+        "smtpd_client_restrictions": "check_policy_service unix:postgrey/socket,"
+        " check_policy_service inet:127.0.0.1:10031"
+    },
+}
+
+
+@pytest.mark.parametrize("name", BY_CLASS)
+def test_what_may_answer_filter_is_called_unknown(site, name):
+    reset(site, "rspamd", [DKIM], BY_CLASS[name])
+    (finding,) = [each for each in site.findings() if each["check"] == "spam-filter"]
+    assert finding["found"].startswith("it is unknown whether")
+    server = {"a class that a restriction names": "sqlite:/nowhere/access.cf"}.get(name, "")
+    assert (server or ("private/scan" if "table" in name else "10031")) in finding["found"]
+    assert "postgrey" not in finding["found"]
+
+
+@pytest.mark.parametrize("server", ["unix:postgrey/socket", "unix:private/policyd-spf"])
+def test_a_policy_service_that_filters_no_content(site, server):
+    main = {"smtpd_recipient_restrictions": f"check_policy_service {server}"}
+    reset(site, "rspamd", [DKIM], main)
+    (finding,) = site.findings()
+    assert finding["found"].startswith("nothing before crm-milter")
+
+
+def test_a_class_that_sends_mail_to_the_filter(site):
+    main = {
+        **CLASS,
+        "some": f"check_sender_access static:{{{{{FILTER}}}}}",
+        "smtpd_sender_restrictions": "some",
+    }
+    pipe = PIPE.format("spamassassin", "/usr/bin/spamc")
+    reset(site, "spamassassin", [DKIM], main, pipe)
+    assert "content-filter" in site.checks()

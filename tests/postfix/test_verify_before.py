@@ -14,7 +14,8 @@ from verifying import RULES, shown
 
 from crm_milter.cli import main as cli
 from crm_milter.verify.advice import refused_target, waiting_target
-from lab.base import scratch
+from crm_milter.verify.relayhost import Relayhost
+from lab.base import free_port, scratch
 from lab.sink import Sink
 from lab.whole import Lab
 
@@ -55,7 +56,15 @@ def silent_sink() -> Iterator[Sink]:
 
 
 @pytest.fixture(scope="module")
-def shared(make_module_lab: Callable[..., Lab], certificate: Path, silent_sink: Sink) -> Lab:
+def wrapped() -> int:
+    """A port other than 465 whose smtpd speaks TLS from the start."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def shared(
+    make_module_lab: Callable[..., Lab], certificate: Path, silent_sink: Sink, wrapped: int
+) -> Lab:
     tls = {"smtpd_tls_chain_files": str(certificate)}
     return make_module_lab(
         RULES.replace("spam: amavis\n", "")
@@ -64,7 +73,11 @@ def shared(make_module_lab: Callable[..., Lab], certificate: Path, silent_sink: 
         + "     dead_letters: bounces@solarmora.com}\n",
         virtual_alias_maps=ALIASES,
         transport_maps={"nodsn.example": silent_sink},
-        master=["tlsmgr unix - - n 1000? 1 tlsmgr"],
+        master=[
+            "tlsmgr unix - - n 1000? 1 tlsmgr",
+            f"127.0.0.1:{wrapped} inet n - n - - smtpd -o smtpd_tls_wrappermode=yes"
+            f" -o smtpd_tls_chain_files={certificate}",
+        ],
         services={
             "offered": {"smtpd_tls_security_level": "may", **tls},
             "required": {"smtpd_tls_security_level": "encrypt", **tls},
@@ -90,7 +103,7 @@ def verify(lab: Lab, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[
         words = list(arguments)
         if "--log" not in words:
             words += ["--log", str(lab.postfix.maillog.path), str(lab.milter.logfile.path)]
-        if "--config-directory" not in words:
+        if not {"--config-directory", "--via"} & {*words}:
             words += ["--via", f"127.0.0.1:{lab.postfix.ports[service]}"]
         words += ["--yes", "--timeout", "20", "--config", str(lab.milter.config)]
         status = cli.main(["verify", address, *words])
@@ -150,6 +163,12 @@ def test_the_log_of_another_instance(
 @pytest.mark.parametrize("service", ["offered", "required", "broken", "unavailable"])
 def test_starttls(verify: Verify, lab: Lab, service: str) -> None:
     status, text = verify("help@solarmora.com", service=service)
+    assert status == 0, text
+    assert "\narrived: <support@crm.example>: 250 2.0.0 taken\n" in text
+
+
+def test_tls_from_the_start(verify: Verify, wrapped: int) -> None:
+    status, text = verify("help@solarmora.com", "--via", f"127.0.0.1:{wrapped}")
     assert status == 0, text
     assert "\narrived: <support@crm.example>: 250 2.0.0 taken\n" in text
 
@@ -238,11 +257,13 @@ def test_a_filter_on_a_pipe_is_no_double(piped: Lab, capsys: pytest.CaptureFixtu
 def test_the_relayhost_of_this_host_is_not_the_crm(words: str) -> None:
     assert (
         "relayhost of this Postfix (smtp.isp.example) failed"
-        in waiting_target(words, "smtp.isp.example")[0]
+        in waiting_target(words, Relayhost.parse("[smtp.isp.example]:587"))[0]
     )
-    assert "relayhost" not in waiting_target(words, "")[0]
+    assert "relayhost" not in waiting_target(words)[0]
 
 
 def test_the_relayhost_wants_a_login() -> None:
     words = "host smtp.isp.example[192.0.2.9] said: 530 5.7.0 Authentication required"
-    assert "smtp_sasl_auth_enable" in refused_target(words, "smtp.isp.example")[0]
+    assert (
+        "smtp_sasl_auth_enable" in refused_target(words, Relayhost.parse("[smtp.isp.example]"))[1]
+    )

@@ -16,6 +16,7 @@ from crm_milter.trace import sources as logsource
 from crm_milter.trace.file import LogError
 from crm_milter.verify import probe, run
 from crm_milter.verify.acknowledgement import marked
+from crm_milter.verify.relayhost import Relayhost
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -104,7 +105,7 @@ def verify_address(options: argparse.Namespace) -> int:
     spam_line = options.spam_line if options.spam else ""
     sent = probe.Probe(probe.new_token(), sender, options.address, spam_line, options.until_case)
     try:
-        planned = run.plan(config, sent, mailserver.host_of(of_postfix(options, "relayhost")))
+        planned = run.plan(config, sent, Relayhost.parse(of_postfix(options, "relayhost")))
         with sources(options, run.started()) as read:
             logsource.check(read)
             for line in run.announcement(planned):

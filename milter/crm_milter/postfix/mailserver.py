@@ -1,4 +1,4 @@
-"""The SMTP server of a Postfix instance, and the host that it sends through."""
+"""The SMTP server of a Postfix instance."""
 
 import socket
 from contextlib import suppress
@@ -8,13 +8,6 @@ from crm_milter.postfix.postconf import Postconf, PostfixError, Service, split_l
 from crm_milter.verify.probe import SMTP_PORT
 
 _EVERYWHERE = frozenset({"all", "loopback-only", "localhost", "127.0.0.1"})
-
-
-def host_of(relayhost: str) -> str:
-    """Return the host of a next hop as postconf(5) writes it: ``[host]:port``, ``host:port``."""
-    if relayhost.startswith("["):
-        return relayhost[1:].partition("]")[0]
-    return relayhost.partition(":")[0]
 
 
 def smtpd(config_directory: Path | None) -> tuple[str, int]:

@@ -4,6 +4,7 @@ A FILTER action (access(5), header_checks(5)) takes precedence over content_filt
 matches every message is like content_filter; another concerns some mail only.
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from crm_milter.postfix.lookup import plain
 from crm_milter.postfix.postconf import Service, split_list
+from crm_milter.postfix.scanners import program
 from crm_milter.postfix.site import Site
 
 _LISTS = ("client", "helo", "sender", "relay", "recipient", "data", "end_of_data")
@@ -42,7 +44,7 @@ def destinations(site: Site, service: Service) -> Destinations:
     if content_filter:
         always.append(content_filter)
     for table in _tables(site, service):
-        for line in _lines(site, table):
+        for line in entries(site, table):
             found = _FILTER.search(line)
             if found:
                 (always if _ALL.match(line) else sometimes).append(found[1])
@@ -52,24 +54,43 @@ def destinations(site: Site, service: Service) -> Destinations:
 
 
 def unlisted(site: Site, service: Service) -> Iterator[str]:
-    """Yield the access tables and checks of a service whose actions nobody can list (LDAP, SQL)."""
+    """Yield what may answer FILTER and cannot be listed: tables (LDAP, SQL), policy services."""
+    words = _words(site, service)
+    for word, server in itertools.pairwise(words):
+        # Greylisting and SPF do not filter content.
+        if word.lower() == "check_policy_service" and not _is_other(server):
+            yield server
     for table in _tables(site, service):
         kind = plain(table).partition(":")[0]
         if kind in _ASKED and site.tables.entries(table) is None:
             yield table
 
 
+def _is_other(server: str) -> bool:
+    found = program(server)
+    return found is not None and found.fields == frozenset()
+
+
 def _tables(site: Site, service: Service) -> list[str]:
-    names = [f"smtpd_{each}_restrictions" for each in _LISTS] if service.command == "smtpd" else []
-    words = [
-        word
-        for name in (*names, "header_checks", "body_checks")
-        for word in split_list(site.postconf.value(name, service))
-    ]
-    return [word for word in dict.fromkeys(words) if ":" in word]
+    words = _words(site, service)
+    servers = {
+        server
+        for word, server in itertools.pairwise(words)
+        if word.lower() == "check_policy_service"
+    }
+    return [word for word in dict.fromkeys(words) if ":" in word and word not in servers]
 
 
-def _lines(site: Site, table: str) -> list[str]:
+def _words(site: Site, service: Service) -> list[str]:
+    """Return the words of all restrictions, of their classes (RESTRICTION_CLASS_README), checks."""
+    names = ["header_checks", "body_checks"]
+    if service.command == "smtpd":
+        names += [f"smtpd_{each}_restrictions" for each in _LISTS]
+        names += split_list(site.postconf.value("smtpd_restriction_classes", service))
+    return [word for name in names for word in split_list(site.postconf.value(name, service))]
+
+
+def entries(site: Site, table: str) -> list[str]:
     """Return the entries of a table with their keys; what cannot be listed has none."""
     kind, _, path = plain(table).partition(":")
     if kind == "static":
@@ -81,7 +102,7 @@ def _lines(site: Site, table: str) -> list[str]:
             text = Path(path).read_text("utf-8", "replace")
         except OSError:
             return []
-        return [line for line in text.splitlines() if not line.startswith("#")]
+        return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     entries = site.tables.entries(table) or {}
     return [f"{key} {value}" for key, value in entries.items()]
 

@@ -97,8 +97,13 @@ _PROGRAMS = (
         ("etc/clamav/clamav-milter.conf", "etc/mail/clamav-milter.conf"),
         r"(?im)^\s*MilterSocket\s+(.+)$",
     ),
-    Program("milter-greylist", "milter-greylist|greylist|postgrey|sqlgrey|gld"),
-    Program("pyspf-milter", "pyspf-milter|spf-milter|smf-spf|sid-milter|sid-filter|spfmilter"),
+    Program(
+        "milter-greylist", "milter-greylist|greylist|postgrey|sqlgrey|gld", frozenset(), ("10023",)
+    ),
+    Program(
+        "pyspf-milter",
+        "pyspf-milter|spf-milter|smf-spf|sid-milter|sid-filter|spfmilter|(?:policyd?-)?spf|spf-policyd?",
+    ),
     Program("postsrsd", "postsrsd|srs(?:d|-milter)?|srsmilter"),
     Program("a mail archive", "mailpiler|piler|archive|archiver|always-bcc"),
     Program("a disclaimer", "altermime|disclaimer|footer"),

@@ -1,5 +1,7 @@
 """What to do about the outcome of a probe: one place for the words."""
 
+from crm_milter.verify.relayhost import Relayhost
+
 NOT_SEEN = (
     "is crm-milter running? systemctl status crm-milter",
     "is it attached to the smtpd that accepted the message? crm-milter check --postfix",
@@ -56,12 +58,21 @@ LEFT = {
 }
 
 
-def waiting_target(words: str, relayhost: str = "") -> tuple[str, ...]:
+NO_RELAYHOST = Relayhost()
+
+
+def relayed(relay: str, relayhost: Relayhost) -> tuple[str, ...]:
+    """Return what to know of a delivery that a relayhost accepted."""
+    told = relayhost.told(relay, "accepted it")
+    return (f"{told}: look for the rest in its log, or use --until-case",) if told else ()
+
+
+def waiting_target(words: str, relayhost: Relayhost = NO_RELAYHOST) -> tuple[str, ...]:
     """Return what to do about a delivery that Postfix will try again."""
     later = "Postfix will retry; follow it with crm-milter trace --failing"
     folded = words.lower()
-    if relayhost and relayhost.lower() in folded:
-        return (f"not the CRM but the relayhost of this Postfix ({relayhost}) failed", later)
+    if relay := relayhost.told(words, "failed"):
+        return (relay, later)
     if "host not found" in folded or "name service error" in folded:
         return ("the target's mail server was not found in DNS: is the address complete?", later)
     if "said:" in folded:
@@ -71,12 +82,11 @@ def waiting_target(words: str, relayhost: str = "") -> tuple[str, ...]:
     return ("the CRM's server does not answer: is outbound port 25 open?", later)
 
 
-def refused_target(words: str, relayhost: str = "") -> tuple[str, ...]:
+def refused_target(words: str, relayhost: Relayhost = NO_RELAYHOST) -> tuple[str, ...]:
     """Return what to do about a delivery that failed for good."""
     folded = words.lower()
-    if relayhost and relayhost.lower() in folded:
-        words = "does it require smtp_sasl_auth_enable, or another sender with --from?"
-        return (f"not the CRM but the relayhost of this Postfix ({relayhost}) refused it: {words}",)
+    if relay := relayhost.told(words, "refused it"):
+        return (relay, "does it require smtp_sasl_auth_enable, or another sender with --from?")
     if "host not found" in folded or "name service error" in folded or "null mx" in folded:
         advice = (
             "the target's domain does not accept mail: compare replace_with with the address"

@@ -17,14 +17,17 @@ from crm_milter.verify.advice import (
     FILTER_REFUSED,
     HELD,
     LEFT,
+    NO_RELAYHOST,
     NO_VERDICT,
     NOT_SEEN,
     OTHER_RULES,
     UNLOGGED,
     refused_target,
+    relayed,
     waiting_target,
 )
 from crm_milter.verify.probe import ServerReply
+from crm_milter.verify.relayhost import Relayhost
 
 
 class Proof(Enum):
@@ -66,7 +69,7 @@ class Expected:
     copies: tuple[str, ...]
     marks_ham: bool  # whether a filter that looked always says so
     spam: bool = False  # the probe is spam
-    relayhost: str = ""  # the host that Postfix sends through
+    relayhost: Relayhost = NO_RELAYHOST  # the host that Postfix sends through
     dead_letters: str = ""  # the mailbox for what the CRM rejects
     keeps_sender: bool = False  # whether the sender of the mail gets what the CRM's server bounces
 
@@ -264,8 +267,11 @@ def _delivered(expected: Expected, evidence: Evidence, advice: tuple[str, ...]) 
             status = f"{each.status}: " if each else ""
             why = f"the CRM has it, but a copy failed: {status}{said}"
             return Result(Proof.COPY_FAILED, why, COPY, by_absence=each is None)
-    arrived = [evidence.delivery(each) for each in expected.targets or expected.copies]
-    return Result(Proof.ARRIVED, "; ".join(_said(each) for each in arrived if each), advice)
+    found = [evidence.delivery(each) for each in expected.targets or expected.copies]
+    arrived = [each for each in found if each]
+    on_way = (line for each in arrived for line in relayed(each.relay, expected.relayhost))
+    why = "; ".join(map(_said, arrived))
+    return Result(Proof.ARRIVED, why, (*advice, *dict.fromkeys(on_way)))
 
 
 def _said(each: Delivery) -> str:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from email.message import EmailMessage
 from email.policy import SMTP, SMTPUTF8
 from email.utils import formatdate
-from functools import partial
 from typing import Any
 
 from crm_milter.wording import why
@@ -20,6 +19,7 @@ GTUBE = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
 SMTP_PORT, SMTPS_PORT = 25, 465
 SERVICE_READY = 220
 _GLIMPSE = 10.0  # seconds for a server's greeting
+_GREETING = 12.0  # and until a server is taken for one that waits for TLS; postscreen waits 6
 _SECONDS = 60.0  # for the whole dialogue; Postfix may wait for its milters
 
 
@@ -157,18 +157,42 @@ class _Dialogue:
     @contextmanager
     def open(self, timeout: float = _SECONDS) -> Iterator[smtplib.SMTP]:
         """Connect, greet and encrypt; raises OSError and SMTPException."""
-        kind: Any = smtplib.SMTP
-        if self.port == SMTPS_PORT:
-            kind = partial(smtplib.SMTP_SSL, context=_context())
-        with kind(local_hostname=self.own_name) as client:
-            client.timeout = timeout
-            self.greeting = _reply("connect", *client.connect(self.host, self.port))
+        with self._greeted(timeout) as client:
+            if client.sock:
+                client.sock.settimeout(timeout)
             if self.greeting.code == SERVICE_READY:
-                client._host = self.host  # smtplib takes it for SNI from its constructor alone
                 client.ehlo_or_helo_if_needed()
                 if self.with_tls and client.has_extn("starttls"):
                     _encrypt(client)
             yield client
+
+    def _greeted(self, timeout: float) -> smtplib.SMTP:
+        """Connect; a server that waits for TLS first (smtpd_tls_wrappermode) says nothing."""
+        if self.port == SMTPS_PORT:
+            try:
+                return self._connected(smtplib.SMTP_SSL, timeout)
+            except ssl.SSLError as error:
+                if error.reason != "WRONG_VERSION_NUMBER":  # the reply is no TLS
+                    raise
+        elif timeout > _GREETING:
+            with suppress(smtplib.SMTPServerDisconnected):
+                return self._connected(smtplib.SMTP, _GREETING)
+            with suppress(OSError, smtplib.SMTPException):
+                return self._connected(smtplib.SMTP_SSL, _GREETING)
+        return self._connected(smtplib.SMTP, timeout)
+
+    def _connected(self, kind: type[smtplib.SMTP], timeout: float) -> smtplib.SMTP:
+        own: dict[str, Any] = {"context": _context()} if kind is smtplib.SMTP_SSL else {}
+        client: Any = kind(local_hostname=self.own_name, **own)
+        client._host = self.host  # smtplib takes it for SNI from its constructor alone
+        client.timeout = timeout
+        try:
+            self.greeting = _reply("connect", *client.connect(self.host, self.port))
+        except BaseException:
+            client.close()
+            raise
+        opened: smtplib.SMTP = client
+        return opened
 
 
 class _NotEncryptedError(smtplib.SMTPException):

@@ -19,10 +19,12 @@ from crm_milter.trace.history import group_by_message
 from crm_milter.trace.report import delivery_words
 from crm_milter.trace.sources import Source
 from crm_milter.verify import acknowledgement
+from crm_milter.verify.advice import NO_RELAYHOST
 from crm_milter.verify.aftermath import consequences
 from crm_milter.verify.outcome import Evidence, Expected, Proof, Result, evaluate
 from crm_milter.verify.probe import Probe, ServerReply
 from crm_milter.verify.rehearsal import look_for_session
+from crm_milter.verify.relayhost import Relayhost
 from crm_milter.wording import printable
 
 _POLL_INTERVAL = 0.2  # seconds between two looks at the log
@@ -45,7 +47,7 @@ class Plan:
     milter: str  # how Postfix's complaints name ours, at their end
 
 
-def plan(config: Config, probe: Probe, relayhost: str = "") -> Plan:
+def plan(config: Config, probe: Probe, relayhost: Relayhost = NO_RELAYHOST) -> Plan:
     """Return what a probe is to prove; raises NothingToVerifyError."""
     raw = addresses.strip_path(probe.recipient)
     normal = addresses.normalise(raw)

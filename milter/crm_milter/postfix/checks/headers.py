@@ -8,6 +8,7 @@ from crm_milter.postfix.checks.finding import Finding, names
 from crm_milter.postfix.edit import Edit
 from crm_milter.postfix.placement import is_reinjection, options, placement
 from crm_milter.postfix.postconf import Service, split_list
+from crm_milter.postfix.redirections import entries
 from crm_milter.postfix.site import Site
 from crm_milter.spam.verdict import Stands
 
@@ -69,6 +70,8 @@ def _fix(site: Site, service: Service, name: str, table: str, line: str) -> str:
         value = ", ".join([*options(site.postconf, service), "no_header_body_checks"])
         return fix.settings(site, [Edit(service.label, "receive_override_options", value)])
     query = site.postconf.command("postmap", "-q", line, table)
+    if len(entries(site, table)) != 1:  # the others are none of ours
+        return f"remove the entry of {table} that matches, and keep the others; it shows: {query}"
     others = [each for each in split_list(site.postconf.raw(name)) if each != table]
     whole = fix.setting(site, name, ", ".join(others) if others else None)
     return f"remove the entry that matches {query}, or the whole table: {whole}"
