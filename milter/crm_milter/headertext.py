@@ -43,7 +43,7 @@ def readable(value: str) -> str:
 
 
 def composed(text: str) -> str:
-    """Return text with its letters composed (NFC), and nothing that is no character."""
+    """Return text with its letters composed (NFC), without what is not a character."""
     text = _SURROGATE.sub("\ufffd", text)
     return _LETTERS.sub(lambda found: unicodedata.normalize("NFC", found[0]), text)
 
@@ -79,7 +79,7 @@ def _octets(encoding: str, content: str) -> bytes:
 
 
 # No codec is looked for by a name that a sender chose: Python keeps each name that it did not
-# find. Those that are no charset are left out, and what mail calls a charset is often the larger
+# find. Those that are not charsets are left out, and what mail calls a charset is often the larger
 # one that the system of its sender has.
 _NO_CHARSETS = frozenset(
     {

@@ -12,7 +12,7 @@ import idna
 
 _LETTERS_AND_DIGITS = frozenset({"Ll", "Lu", "Lo", "Nd", "Lm", "Mn", "Mc"})
 _BLANK = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zs", "Zl", "Zp"})
-# RFC 8264 section 9.6 (exceptions) and 9.8 (letters that are allowed beside certain others).
+# RFC 8264 section 9.6 (exceptions) and 9.8 (letters that are allowed next to certain others).
 _VALID = frozenset("\u00df\u03c2\u06fd\u06fe\u0f0b\u3007")
 _INVALID = re.compile("[\u0640\u07fa\u302e\u302f\u3031-\u3035\u303b]")
 _JOINERS = frozenset("\u200c\u200d")

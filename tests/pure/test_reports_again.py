@@ -81,7 +81,7 @@ def test_a_boundary_beyond_ascii_is_no_trouble(letters, boundary):
 def test_damaged_base64_is_refused(letters):
     encoded = b"rfc822\nContent-Transfer-Encoding: base64\n\n"
     octets = report(b"rfc822\n\n", encoded, message=b"abcde")
-    assert refused(letters, octets) == "it is damaged: what it holds is no valid base64"
+    assert refused(letters, octets) == "it is damaged: the content is not valid base64"
 
 
 @pytest.mark.parametrize("message", [MESSAGE, REPORT % MESSAGE])
@@ -183,6 +183,6 @@ def test_a_message_in_base64_that_is_damaged_is_not_cut_silently(letters, damage
     for place in (4, 40, len(whole) // 2):
         broken = whole[:place] + damage + whole[place + len(damage) :]
         octets = report(b"message/rfc822", head, message=broken)
-        assert "no valid base64" in refused(letters, octets)
+        assert "not valid base64" in refused(letters, octets)
         octets = report(b"message/rfc822", head, message=whole[:place] + b"A" + whole[place:])
-        assert "no valid base64" in refused(letters, octets)
+        assert "not valid base64" in refused(letters, octets)

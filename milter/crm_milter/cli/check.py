@@ -1,4 +1,4 @@
-"""The commands beside ``serve``, which come to an end."""
+"""``check``: the problems of the configuration, and with --postfix those of Postfix."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""The commands beside ``serve``: name, function, and what adds its arguments."""
+"""The commands except ``serve``: name, function, and what adds its arguments."""
 
 import argparse
 from collections.abc import Callable

@@ -27,7 +27,9 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "database", type=Path, metavar="DB", help="SQLite file; created if it does not exist"
     )
     command.add_argument(
-        "--force", action="store_true", help="load it even if more than a third of its rows go"
+        "--force",
+        action="store_true",
+        help="load it even if more than a third of the rows would be lost",
     )
 
 

@@ -75,7 +75,7 @@ def serve(options: argparse.Namespace) -> int:
     SIGUSR2 replaces the process with the program as it is installed now, without closing a session.
     """
     try:
-        # Imported here, since the other commands run where there is no libmilter.
+        # Imported here, because the other commands run without libmilter.
         from crm_milter.cli import serve as service
         from crm_milter.libmilter import threadstate
     except ImportError as error:

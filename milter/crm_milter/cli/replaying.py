@@ -35,7 +35,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "--against", type=Path, metavar="FILE", help="also show what another configuration changes"
     )
     command.add_argument(
-        "--verbose", action="store_true", help="show each message and where its envelope is from"
+        "--verbose", action="store_true", help="show each message and where its envelope was found"
     )
     command.add_argument(
         "--plot", type=Path, metavar="FILE",

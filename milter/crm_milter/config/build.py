@@ -154,7 +154,7 @@ def rule(section: Section) -> RuleEntry:
 
 
 def _unsaid(rule: Rule, section: Section) -> None:
-    """Note what says nothing, for want of another key or of content."""
+    """Note what has no effect because another key or content is missing."""
     place = section.place
     if section.is_set("on_oversize") and rule.max_size is None:
         place.warn(("on_oversize",), 'has no effect without "max_size"')

@@ -1,7 +1,7 @@
 """CRMs and help desks: how the addresses that they generate look, and what limits they have.
 
 The domain of a target tells the CRM; a domain that is not listed here tells nothing. Each figure
-has its source beside it; what the maker does not publish is not here. docs/crm.md has the same.
+has its source next to it; what the maker does not publish is not here. docs/crm.md has the same.
 """
 
 import re

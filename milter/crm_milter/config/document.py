@@ -2,7 +2,7 @@
 
 Every scalar stays the text that the file has, so ``no``, ``0660``, ``1:30`` and dates are never
 turned into something else. What YAML offers beyond nested keys, lists and texts is refused:
-anchors, aliases, tags, merge keys, keys that are no text, duplicate keys, a second document.
+anchors, aliases, tags, merge keys, keys that are not strings, duplicate keys, a second document.
 Whatever the bytes are, the outcome is a tree or problems with their lines. Neither the file nor
 its long lists are ever whole in memory: a hundred thousand rules go through one by one.
 """
@@ -63,7 +63,7 @@ Taker = Callable[[Node, Path], None]
 
 
 def read(stream: BinaryIO, problems: Problems, takers: dict[str, Taker]) -> Node | None:
-    """Return the tree of a file, None for an empty one; raises ConfigError if it is no YAML.
+    """Return the tree of a file, None for an empty one; raises ConfigError if it is not YAML.
 
     The items of a list under a top-level key of ``takers`` are given to the taker, each with its
     path, as soon as they are read; the list itself is empty then. Problems that leave the rest

@@ -1,4 +1,4 @@
-"""Text files beside the configuration: lists of addresses, and tables in Postfix's format.
+"""Text files next to the configuration: lists of addresses, and tables in Postfix's format.
 
 A file is read line by line, as UTF-8, and every bad line is noted with its number; only what is
 good comes out. Domains come out as A-labels, addresses that are looked up in normal form.

@@ -65,7 +65,7 @@ def included(
 ) -> tuple[tuple[Path, Domains | None], ...]:
     """Return the files that the configuration ``file`` includes, each once, and their domains.
 
-    Notes what cannot be found, and a file that is included with two fences: one would be in vain.
+    Notes what cannot be found, and a file that is included with two fences: one has no effect.
     """
     found: dict[str, tuple[Path, Domains | None]] = {}
     for number, include in enumerate(section["include"]):

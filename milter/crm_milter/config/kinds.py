@@ -192,7 +192,7 @@ class Table(Kind):
         return key.kind.read(reading, node, path)
 
     def _relate(self, reading: Reading, node: Mapping, path: Path) -> None:
-        """Note what is missing or too much beside another key."""
+        """Note keys that are missing, or cannot be combined with another."""
         present = node.entries.keys()
         for name in self.required:
             if name not in present:

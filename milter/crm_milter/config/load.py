@@ -121,7 +121,7 @@ def _include(
     except OSError as error:
         problems.add(0, (), why(error))
     except ConfigError:
-        pass  # noted, and the other files may hold problems, too
+        pass  # noted; the other files may also have problems
 
 
 @contextmanager

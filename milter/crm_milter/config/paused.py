@@ -65,7 +65,7 @@ def paused_now() -> Mapping[str, bool]:
 
 
 def write(directory: Path, pauses: Mapping[str, Pause]) -> None:
-    """Replace the file; raises OSError. The service reads it, whoever writes it."""
+    """Replace the file; raises OSError. The service must be able to read it."""
     data = {rule: list(pause) for rule, pause in pauses.items()}
     replace(directory / _NAME, json.dumps(data).encode(), mode=0o644)
 

@@ -39,7 +39,6 @@ class Place:
 
     @property
     def path(self) -> Path:
-        """Return the path to the table."""
         return self.above if self.key == "" else (*self.above, self.key)
 
     def has(self, key: str) -> bool:
@@ -51,7 +50,7 @@ class Place:
         return self.start + dict(self.outline[1]).get(key, self.outline)[0]
 
     def complain(self, keys: Path, message: str, severity: Severity = Severity.ERROR) -> None:
-        """Note a problem of a key below; ("match", 0) is "match" itself where that is no list."""
+        """Note a problem of a key below; ("match", 0) is "match" itself if that is not a list."""
         below, path = self.outline, self.path
         for key in keys:
             found = dict(below[1]).get(key)

@@ -57,7 +57,7 @@ class AlreadyReported(Exception):  # noqa: N818 - it tells of no error, but that
 
 
 class Problems:
-    """The problems of one file so far, and of the files beside it that belong to it.
+    """The problems of one file so far, and of the files that belong to it.
 
     Of each severity the first ``shown`` are kept, the others counted.
     """
@@ -94,12 +94,12 @@ class Problems:
 
     @property
     def full(self) -> bool:
-        """Tell whether further errors are only counted, so that suggestions are in vain."""
+        """Tell whether further errors are only counted, so that suggestions are not needed."""
         return self._count[Severity.ERROR] >= self._shown
 
     @property
     def has_errors(self) -> bool:
-        """Tell whether one of the problems is an error, in this file or one beside it."""
+        """Tell whether one of the problems is an error, in this file or one that belongs to it."""
         return bool(self._count[Severity.ERROR]) or any(each.has_errors for each in self._beside)
 
     def raise_errors(self) -> None:

@@ -243,7 +243,6 @@ def spam_filter(text: str) -> verdict.SpamFilter:
 
 
 def field_name(text: str) -> str:
-    """Return the name of a header field."""
     if not _FIELD_NAME.fullmatch(text):
         raise ValueError(f'"{text}" is not a valid header field name{_foreign(text)}')
     return text

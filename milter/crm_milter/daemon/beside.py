@@ -1,4 +1,4 @@
-"""Keeps the processes beside the workers running, whatever becomes of them, and ends them.
+"""Starts the processes next to the workers, restarts those that exit, and ends them.
 
 One serves the metrics, one follows Postfix's log. Neither has any part in the mail.
 """

@@ -23,7 +23,7 @@ DRAIN = b"d"  # to a child: begin nothing new, and end
 CLOSED = b"c"  # from a child: what comes from now on is not for it
 PING = b"p"  # to a child, and back: it is alive
 
-# These words are heard by children of an earlier version, too, after a restart.
+# After a restart children of an earlier version read these words as well.
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 REPLACE_SIGNAL = signal.SIGUSR2
@@ -221,5 +221,5 @@ class RestartBackoff:
         return backoff(recent - 1)
 
     def exhausted(self, now: float) -> bool:
-        """Tell whether trying again is in vain."""
+        """Tell whether trying again is pointless."""
         return len(self._times) == self.LIMIT and now - self._times[0] < self.WINDOW

@@ -1,4 +1,4 @@
-"""The follower of Postfix's log: a process beside the exporter that counts deliveries.
+"""The follower of Postfix's log: a process next to the exporter that counts deliveries.
 
 It has no part in the mail, and stands back behind everything else. What it counted, where it is in
 the log and what is under way are saved together, and shown only then: after a restart, even after

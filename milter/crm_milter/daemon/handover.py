@@ -39,7 +39,6 @@ class Inherited:
 
 
 def listener_name(identity: Identity) -> str:
-    """Return the name of a listening socket."""
     return f"listener.{identity[0]}.{identity[1]}"
 
 

@@ -73,7 +73,7 @@ def _is_whole(manifest: Any) -> bool:
 
 
 def _opened(path: Path) -> BinaryIO:
-    """Open a file without waiting for whoever writes to it, should it be a FIFO."""
+    """Open a file; if it is a FIFO, do not wait for a writer."""
     return os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
 
 

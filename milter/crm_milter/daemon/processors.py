@@ -24,7 +24,7 @@ def configure_scheduling(place: int, workers: int) -> None:
     """
     with contextlib.suppress(OSError):
         # A thread that wakes up would interrupt the one that holds the interpreter's lock, only
-        # to wait for that (sched(7)). Another policy is somebody's choice.
+        # to wait for that (sched(7)). Another policy was chosen by an administrator.
         if os.sched_getscheduler(0) == os.SCHED_OTHER:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     with contextlib.suppress(OSError):

@@ -34,7 +34,7 @@ _EX_GAVE_UP = 1
 
 
 class Supervisor:
-    """The loop of the parent. Its children are the workers, and what runs beside them.
+    """The loop of the parent. Its children are the workers, and the processes next to them.
 
     ``given`` has the workers and the flood table of an earlier supervisor. With a store that is
     used, the workers go on when this process ends.

@@ -25,7 +25,7 @@ def reloading() -> None:
 
 
 def watchdog_interval() -> float | None:
-    """Return after how many seconds to send WATCHDOG=1 again, None where nobody waits for it."""
+    """Return every how many seconds to send WATCHDOG=1, None if systemd does not expect it."""
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     meant_for = os.environ.get("WATCHDOG_PID") or str(os.getpid())
     if not microseconds.isdecimal() or meant_for != str(os.getpid()):

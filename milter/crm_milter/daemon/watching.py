@@ -1,7 +1,7 @@
 """Whether the files of a configuration have changed since they were read, and are complete now.
 
 A file is known by its number, size and time, whatever links lead to it: so a ConfigMap that is
-replaced as a whole is seen, too. What has changed has to stay as it is for one interval, since it
+replaced as a whole is also seen. What has changed has to stay as it is for one interval, since it
 may be half written.
 """
 

@@ -91,7 +91,7 @@ class Workers:
         self._config = config
         self._standby: _Standby | None = None
         self._ending = False
-        self._first_place = os.urandom(1)[0]  # several instances use different processors
+        self._first_place = os.urandom(1)[0]  # several instances use different CPUs
         self._fork_at = 0.0  # on the clock of time.monotonic()
 
     def begin(self, config: Config, now: float) -> None:
@@ -187,7 +187,7 @@ class Workers:
         self._count_death(now, "died")
 
     def _note_failure(self, trouble: str, now: float) -> None:
-        """Count a worker of a reload that could not start: it is no reason to end the others."""
+        """Count a worker of a reload that could not start: not a reason to end the others."""
         self.trouble = trouble
         self._failures += 1
         self._fork_at = now + backoff(self._failures + 1)

@@ -125,12 +125,12 @@ def _message(section: Section) -> bytes:
 _EXPECT = table(
     'a mapping with "rule", "action", "reason", "targets" or "copies"',
     _expected,
-    Key("to", Text("an address"), None, "the recipient that is meant; all without it"),
+    Key("to", Text("an address"), None, "the recipient that this is about; default: all"),
     Key("rule", Text("a rule", number=True), None, "the rule that acts, or none"),
     Key("action", Text("an action", _one_of("an action", ACTIONS)), None, "as in the log"),
     Key("reason", Text("a reason", _one_of("a reason", REASONS)), None, "as in the log, or none"),
     Key("targets", ListOf(ADDRESS), (), "what replaces the recipient"),
-    Key("copies", ListOf(ADDRESS), (), "who gets a copy"),
+    Key("copies", ListOf(ADDRESS), (), "addresses that get a copy"),
     any_of=(("rule", "action", "reason", "targets", "copies"),),
 )
 
@@ -150,11 +150,16 @@ _CASE = table(
     ),
     Key("message", Text("a file"), None, "a message instead of header fields"),
     Key("size", Text("a size", values.size, number=True), None, "size of the message"),
-    Key("at", Text("a date and time", moment), None, "when it comes; else always and never"),
-    Key("client", Text("an address of the network"), "", "where it came from"),
+    Key(
+        "at",
+        Text("a date and time", moment),
+        None,
+        "time of arrival; default: all rules are in force",
+    ),
+    Key("client", Text("an IP address"), "", "IP address of the client"),
     Key("authenticated", Boolean(), False, "a user of this host sent it"),
     Key("sendmail", Boolean(), False, "handed in by sendmail(1) instead of SMTP"),
-    Key("expect", ListOf(_EXPECT, least=1), (), "what becomes of it", required=True),
+    Key("expect", ListOf(_EXPECT, least=1), (), "the expected result", required=True),
     exclusive=(("headers", "message"),),
 )
 

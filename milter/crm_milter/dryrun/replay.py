@@ -16,7 +16,7 @@ from crm_milter.routing.floodguard import Meter
 from crm_milter.rules.conditions import ANY_MESSAGE
 from crm_milter.wording import printable
 
-# The daemon may have put its marker into old mail; that is no loop now.
+# The daemon may have put its marker into old mail; that is not a loop now.
 _WITHOUT = frozenset({MARKER})
 UNTOUCHED = "not matched"
 _DISORDER = 3600  # seconds: the order of a mailbox is not quite that of time
@@ -32,7 +32,7 @@ class Change(NamedTuple):
 
 
 class Replayed(NamedTuple):
-    """One message of old, what becomes of it, and what became of it by the old rules."""
+    """An old message, its result, and its result with the old rules."""
 
     mail: OldMail
     envelope: Envelope
@@ -55,7 +55,6 @@ class Replay:
         self._is_taken = lru_cache(maxsize=10_000)(self._takes)
 
     def message(self, mail: OldMail) -> Replayed:
-        """Return what becomes of a message."""
         found = envelope(mail, self._is_taken)
         sent = Mail(found.sender, found.recipients, mail.header, mail.size, now=found.time)
         self._set_clock(found.time)
@@ -96,7 +95,7 @@ def _changes(mail: OldMail, after: Decided, before: Decided | None = None) -> tu
 
 
 def _fate(decided: Decided, recipient: Recipient) -> str:
-    """Return what becomes of a recipient, in the words of the log."""
+    """Return the result for a recipient, in the words of the log."""
     outcomes = decided.decision.outcomes if decided.decision else ()
     for outcome in outcomes:
         if outcome.recipient is recipient and not outcome.test:

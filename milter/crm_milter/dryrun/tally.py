@@ -43,7 +43,7 @@ class RuleTally:
 
     @property
     def windows(self) -> tuple[int, ...]:
-        """Return the seconds in which a sender's messages are counted; the CRM's, too."""
+        """Return the seconds in which a sender's messages are counted, the CRM's included."""
         rate = self.crm.rate if self.crm else None
         return tuple(sorted({MINUTE, HOUR, rate.seconds if rate else HOUR}))
 

@@ -65,7 +65,7 @@ class Listener:
         if isinstance(self._listen, UnixSocket):
             if self._lock is not None:
                 os.close(self._lock)
-            self._lock = _lock(Path(self.path))  # its file may be gone, too
+            self._lock = _lock(Path(self.path))  # its file may also be gone
             _refuse_live_socket(self.path)
         else:
             _refuse_taken_port(self._listen)
@@ -140,7 +140,7 @@ def identity_of(path: str) -> Identity:
 
 
 def _lock(path: Path) -> int:
-    """Take the lock beside the socket: two instances would take it from each other."""
+    """Take the lock next to the socket: two instances would take it from each other."""
     if not path.parent.is_dir():
         raise ListenError(f'directory "{path.parent}" of the milter socket does not exist')
     try:

@@ -2,7 +2,7 @@
 
 Its rules never change. libmilter runs in a thread of its own; the main thread waits for the
 supervisor's word or its end. Sessions that are open then go on to their own end: libmilter
-cannot drain, so its listening socket is replaced by one that nobody can connect to.
+cannot drain, so its listening socket is replaced by one that cannot be connected to.
 """
 
 import contextlib
@@ -103,15 +103,15 @@ def stop_accepting(descriptor: int, libmilter: threading.Thread) -> None:
     """Have libmilter accept nothing more."""
     _close_to_clients(descriptor)
     # It may wait at the old socket, and so keep that alive, for five seconds more. A signal ends
-    # its poll(); it starts anew, from the new one.
+    # its poll(); it starts again, with the new one.
     with contextlib.suppress(ProcessLookupError):
         signal.pthread_kill(libmilter.ident or 0, signal.SIGUSR1)
 
 
 def _close_to_clients(descriptor: int) -> None:
-    """Put a socket that nobody can reach in the place of the one that libmilter accepts from."""
+    """Replace the socket that libmilter accepts from by one that cannot be reached."""
     with socket.socket(socket.AF_UNIX) as unreachable:
-        unreachable.bind("")  # an abstract name that nobody was told (unix(7), autobind)
+        unreachable.bind("")  # an abstract name that is never published (unix(7), autobind)
         unreachable.listen(1)
         unreachable.setblocking(False)
         os.dup2(unreachable.fileno(), descriptor)
@@ -119,8 +119,8 @@ def _close_to_clients(descriptor: int) -> None:
 
 def is_idle(ours: frozenset[int]) -> bool:
     """Tell whether no session is open, and none is just being accepted."""
-    # A connection just being accepted has no descriptor yet; but who sleeps accepts none, and
-    # nobody will, since the socket is replaced. So whoever is there, is there the second time.
+    # A connection just being accepted has no descriptor yet; but a sleeping thread accepts none,
+    # and no more come because the socket is replaced. So the second look sees every session.
     return not any(open_sessions(ours)) and _others_sleep() and not any(open_sessions(ours))
 
 

@@ -75,7 +75,7 @@ MESSAGE_OUTCOMES = (
     "tempfailed",
     "rejected",
     "quarantined",
-    "rerouted",  # a recipient was replaced or copied beside
+    "rerouted",  # a recipient was replaced, or a copy was added
     "discarded",  # nothing but that: for all recipients, or for some
     "left",  # matched, and nothing was done
     "passed",  # no recipient matched

@@ -1,7 +1,7 @@
 """What a worker counts, at the cost of some additions a message.
 
 A message is counted once, when it is decided what to answer, under one lock: libmilter calls
-back in several threads. Nothing here can fail for want of room: the row was made for all rules.
+back in several threads. Nothing here can run out of room: the row was made for all rules.
 """
 
 import time
@@ -142,7 +142,6 @@ def message_outcome(decision: Decision) -> str:
 
 
 def recipient_outcome(outcome: Outcome) -> str:
-    """Return what became of a recipient."""
     if outcome.test:
         return "test"
     if outcome.action is Action.REROUTED and outcome.insured:

@@ -1,9 +1,9 @@
-"""The exporter: a process of its own that serves the numbers over HTTP, and hurts nobody.
+"""The exporter: a process of its own that serves the metrics over HTTP, apart from the mail.
 
 It owns its socket, so that a port that is taken or an exporter that dies has no part in the
-mail; the supervisor starts another. A page is kept for fifty times the processor time that it
-took, or until other rules, pauses or workers are in force: whoever asks, and however often, pages
-take no more than a fiftieth of one processor.
+mail; the supervisor starts another. A page is kept for fifty times the CPU time that it
+took, or until other rules, pauses or workers are in force: however many requests come, pages take
+no more than a fiftieth of one CPU.
 """
 
 import contextlib

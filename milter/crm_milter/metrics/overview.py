@@ -53,7 +53,6 @@ td:first-child{font-weight:bold}td.n{display:inline-block;margin-right:1rem}
 
 
 def data(seen: Snapshot) -> dict[str, Any]:
-    """Return what is in force."""
     state, known = seen.state, {rule.name: rule for rule in seen.state.rules}
     return {
         "version": __version__,

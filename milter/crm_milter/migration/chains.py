@@ -33,7 +33,6 @@ class Route:
 
     @property
     def is_domain(self) -> bool:
-        """Tell whether it is a whole domain."""
         return self.key.startswith("@")
 
 

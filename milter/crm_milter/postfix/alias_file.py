@@ -1,4 +1,4 @@
-"""Our table of virtual aliases: ``crm-milter-aliases`` beside main.cf, and its compiled form.
+"""The table of virtual aliases: ``crm-milter-aliases`` next to main.cf, and its compiled form.
 
 Beside main.cf, since it is Postfix that needs it: each instance has its own, and it can be read
 wherever main.cf can. Its type is the one that main.cf names for it, else the default type of
@@ -91,7 +91,7 @@ def write(site: Site, *, force: bool = False) -> bool:
 
     Unless forced, a table is neither emptied nor shrunk by more than a third: an address without
     its entry is refused, and a file that lost its rules looks like one that never had any.
-    Readers see the old table or the new one: the compiled file is made beside and moved in its
+    Readers see the old table or the new one: the compiled file is made next to it and moved in its
     place, which a running Postfix notices. texthash it reads again only after a reload.
     """
     now = state(site)

@@ -82,7 +82,7 @@ def _glob(pattern: Glob, delimiters: str) -> Iterator[str]:
 
 
 def _kept(table: RuleTable) -> Iterator[str]:
-    """Yield the addresses that a pattern takes and that belong to somebody before it."""
+    """Yield the addresses that no pattern may take: accounts, and those of rules that only copy."""
     if any(not rule.may_apply(known=True) for rule in table.rules):
         yield from sorted(table.known)
     for rule in table.rules:

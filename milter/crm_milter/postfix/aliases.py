@@ -104,5 +104,5 @@ def scripts(domain: str) -> Iterator[str]:
     """Yield the spellings of a domain: A-labels, and U-labels if it has some."""
     yield domain
     if "xn--" in domain:
-        with contextlib.suppress(idna.IDNAError):  # nobody can have registered such a domain
+        with contextlib.suppress(idna.IDNAError):  # such a domain cannot be registered
             yield idna.decode(domain)

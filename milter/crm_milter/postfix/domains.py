@@ -74,7 +74,7 @@ class Domains:
 
     def _has(self, kind: Kind, domain: str) -> bool:
         parents = self._postconf.value("parent_domain_matches_subdomains")
-        # Of the four only relay_domains may mean subdomains, too.
+        # Of the four only relay_domains may also mean subdomains.
         with_subdomains = kind is Kind.RELAY and kind.value in split_list(parents)
         items = _read(split_list(self._postconf.value(kind.value)))
         for item in items:
@@ -125,7 +125,7 @@ class Domains:
     def account(self, address: str) -> Account | None:
         """Return the account that an address itself has, None if there is none.
 
-        A table that has an entry for every address of the domain says nothing of this one.
+        A table that has an entry for every address of the domain tells nothing about this one.
         """
         kind = self.kind(addresses.domain_of(address))
         parameter, tables = self._account_tables(kind)

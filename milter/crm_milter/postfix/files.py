@@ -12,7 +12,7 @@ from crm_milter.postfix.postconf import PostfixError
 from crm_milter.wording import why
 
 # Postfix waits until main.cf is two seconds old, since an editor may still be writing it. These
-# appear at once and complete, so nobody has to wait.
+# appear at once and complete, so readers need not wait.
 _AGE = 3
 _SUFFIX = ".tmp"  # that of postconf's edit_file(3)
 

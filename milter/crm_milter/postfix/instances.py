@@ -1,7 +1,7 @@
 """The Postfix instances of this host: the default one, and all others that are known of.
 
 Those of postmulti(1) stand in main.cf of the default instance, as do alternate_config_directories.
-An instance that neither names is remembered in a file beside that main.cf when it is attached.
+An instance that neither names is remembered in a file next to that main.cf when it is attached.
 """
 
 import os

@@ -14,9 +14,9 @@ from crm_milter.postfix.postconf import TIMEOUT, Postconf, PostfixError, last_li
 # postmap -s can list these; of the others only texthash is a file that we can read ourselves.
 _LISTABLE = frozenset({"hash", "btree", "lmdb", "cdb", "dbm", "sdbm"})
 INDEXED = {"hash": ".db", "btree": ".db", "lmdb": ".lmdb", "cdb": ".cdb"}
-# These ask nobody: all others may be silent, and postmap waits for them.
+# These ask no server: all others may be silent, and postmap waits for them.
 _FILES = _LISTABLE | {"texthash", "regexp", "pcre", "cidr", "static", "inline", "fail", "unix"}
-_SILENCE = 3.0  # seconds for one table that asks somebody
+_SILENCE = 3.0  # seconds for one table that asks a server
 _TIMEOUT = 6.0  # seconds for all that do not answer
 _FAILED = re.compile(r"(?:fatal|error|panic): (.*)")
 

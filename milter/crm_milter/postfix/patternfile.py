@@ -1,4 +1,4 @@
-"""The table for patterns: ``crm-milter-patterns`` beside main.cf, of type pcre or else regexp."""
+"""The table for patterns: ``crm-milter-patterns`` next to main.cf, of type pcre or else regexp."""
 
 from pathlib import Path
 

@@ -3,7 +3,7 @@
 Without a content filter that is every smtpd. A before-queue filter (smtpd_proxy_filter) hides
 DATA from the milters of the smtpd before it, so ours belongs to the one behind. With an
 after-queue filter (content_filter) the verdict is there on the way back only, unless a spam milter
-gives it before: then, too, the smtpd behind the filter is the place, and the one before it must
+gives it before: then as well the smtpd behind the filter is the place, and the one before it must
 not expand virtual aliases, or the filter would get the alias's mailbox instead of help@.
 """
 

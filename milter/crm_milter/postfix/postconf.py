@@ -43,7 +43,7 @@ class Service:
 class Postconf:
     """One instance: its parameters, its services and the commands for it.
 
-    ``home`` is given for a copy of a configuration: the folder that it was copied from.
+    ``home`` is given for a copy of a configuration: the directory that it was copied from.
     """
 
     def __init__(self, directory: Path | None = None, home: Path | None = None) -> None:

@@ -1,4 +1,4 @@
-"""All that a check looks at: our configuration, the Postfix beside it, and the table between."""
+"""All that a check looks at: our configuration, the Postfix of this host, and the table between."""
 
 from dataclasses import dataclass
 from functools import cached_property

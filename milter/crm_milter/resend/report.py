@@ -136,7 +136,7 @@ def _content(part: bytes, fields: "Message[str, str]") -> bytes:
         try:
             return base64.b64decode(b"".join(content.split()), validate=True)
         except binascii.Error:
-            raise NotOursError("it is damaged: what it holds is no valid base64") from None
+            raise NotOursError("it is damaged: the content is not valid base64") from None
     return quopri.decodestring(content) if encoding == "quoted-printable" else content
 
 

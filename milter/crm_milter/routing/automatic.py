@@ -1,7 +1,7 @@
 """Automatic mail: header fields to the classes of it that a message is in.
 
 Only what its sender's program says of itself counts. X-Auto-Response-Suppress asks for no answer,
-List-Unsubscribe offers a way out: people's mail has them, too. A subject is anybody's words.
+List-Unsubscribe offers a way out: people's mail also has them. A subject can be anything.
 Sources: RFC 3834 section 5 (Auto-Submitted), RFC 3464 section 2 and RFC 6522 (delivery reports),
 RFC 2919 (List-Id), RFC 2076 section 3.9 (Precedence), exim's src/deliver.c (X-Failed-Recipients).
 Of programs that do not write Auto-Submitted: cPanel's BoxTrapper (Precedence, X-Precedence and

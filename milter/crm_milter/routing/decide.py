@@ -124,7 +124,7 @@ class Policy:
         """Tell whether the spam filter looks at such mail, so that its silence is a fault.
 
         It does not look at mail of this host's users, nor, where it stands before us, at mail from
-        this host; what a content filter hands back comes from this host, too.
+        this host; what a content filter hands back also comes from this host.
         """
         if not self.filters or envelope.authenticated:
             return False

@@ -45,7 +45,7 @@ class Envelope(NamedTuple):
 
 
 class Action(Enum):
-    """What becomes of a matched recipient; the words of the log."""
+    """The outcome for a matched recipient; the words of the log."""
 
     REROUTED = "rerouted"
     COPIED = "copied"
@@ -119,7 +119,7 @@ _CHANGING = (
 
 
 class Outcome(NamedTuple):
-    """What becomes of one matched recipient, and why."""
+    """The outcome for one matched recipient, and why."""
 
     recipient: Recipient
     rule: Rule
@@ -129,7 +129,7 @@ class Outcome(NamedTuple):
     copies: tuple[Copy, ...] = ()
     withheld: int = 0  # copies that spam does not get
     test: bool = False  # said, not done
-    duplicate: bool = False  # the original may get it, too: its spelling cannot be known
+    duplicate: bool = False  # the original may also get it: its spelling cannot be known
     insured: str = ""  # where dead letters go: it gets a copy at once
     into: str = ""  # the rule that is routed instead of a merged one
 
@@ -140,7 +140,7 @@ class Outcome(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What to do with a message. Additions come before removals, whoever carries this out."""
+    """What to do with a message. Additions must come before removals."""
 
     add: tuple[Addition, ...] = ()
     remove: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ def edits(
 ) -> Decision:
     """Return the decision for outcomes that leave a message to be delivered.
 
-    Raises RuntimeError if that would leave nobody in the envelope.
+    Raises RuntimeError if that would leave the envelope empty.
     """
     changing = [each for each in outcomes if each.changes_envelope]
     wanted = _additions(changing)
@@ -133,7 +133,7 @@ def _merge(wanted: dict[str, Addition], addition: Addition) -> None:
 
 
 def _kept_as_copy(envelope: Envelope, removed: set[str], wanted: Set[str]) -> set[str]:
-    """Return the spellings that stay after all, since somebody's rule sends a copy there.
+    """Return the spellings that stay after all, because another rule sends a copy there.
 
     Adding the address and then deleting it would delete both (cleanup_milter.c), so its record
     stays in place of the addition. Spellings that differ in case or quotes alone are one record,
@@ -179,7 +179,7 @@ def _bare_local_parts(
 
 
 def _marked(changing: list[Outcome], others: Set[str]) -> str | None:
-    """Return what the marker stands for, None if somebody who knows of no rule would see it."""
+    """Return what the marker stands for, None if an unmatched recipient would see it."""
     if not others <= {each.recipient.address for each in changing}:
         return None
     rules = {each.rule.name for each in changing if each.action is not Action.DISCARDED}

@@ -1,4 +1,4 @@
-"""What is true of a message whoever it is for: worked out once, as its header comes.
+"""What is true of a message for all recipients: worked out once, as its header comes.
 
 ``Gathering`` takes the wanted header fields one by one, in time linear in their length, and keeps
 nothing of them but small facts: no number and no size of fields makes them grow. Of the fields that
@@ -62,7 +62,7 @@ class Last:
         self._values: deque[str] = deque()
 
     def add(self, value: str) -> None:
-        """Keep a value, and forget those that there is no more room for."""
+        """Keep a value, and forget the oldest if there is no room."""
         self._values.append(value)
         self._size += len(value) + 1
         while self._size > self._most and len(self._values) > 1:

@@ -1,4 +1,4 @@
-"""The flood guard: what becomes of mail that a rule would route, and of which there is too much.
+"""The flood guard: what happens to mail that a rule would route, and of which there is too much.
 
 It is asked last, and only for what would be routed: mail that is left for another reason is not
 counted. The meter, which remembers, is passed in; it is asked once a message and rule.

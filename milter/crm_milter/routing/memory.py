@@ -48,7 +48,7 @@ class Memory:
         self._seen: set[int] = set()
 
     def resolve(self, envelope: Envelope, facts: Facts) -> tuple[Resolution, Headers]:
-        """Return what becomes of a message, and its headers; raises what ``decide`` does."""
+        """Return the decision for a message, and its headers; raises what ``decide`` does."""
         known = self._key(envelope, facts)
         kept = self._kept.get(known)
         if kept is not None:

@@ -194,14 +194,14 @@ class Addressed(Enum):
     TO_OR_CC = "to_or_cc"
 
 
-# The person who resends a message addresses it anew (RFC 5322 section 3.6.6).
+# The person who resends a message addresses it again (RFC 5322 section 3.6.6).
 _TO = ("to", "resent-to")
 _ADDRESSED = {Addressed.TO: _TO, Addressed.TO_OR_CC: (*_TO, "cc", "resent-cc")}
 
 
 @dataclass(frozen=True)
 class AddressedIn(Condition):
-    """The address stands in To, or in To or Cc: it is no Bcc, and no list's."""
+    """The address stands in To, or in To or Cc: not a Bcc, and not through a list."""
 
     key = "addressed"
     unset = Addressed.ANY.value

@@ -20,7 +20,7 @@ Span = tuple[int, int]
 
 
 class PatternError(ValueError):
-    """What a person wrote is no pattern or template; the text says why."""
+    """The text is not a valid pattern or template; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)

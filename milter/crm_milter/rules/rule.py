@@ -65,7 +65,7 @@ class Mode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """An address that gets the mail, too, when a rule applies."""
+    """An address that gets a copy when a rule applies."""
 
     address: str
     deliver_spam: bool = False
@@ -98,7 +98,7 @@ class LiveTable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AddressMap:
-    """A table in place of ``match`` and ``replace_with``.
+    """A table instead of ``match`` and ``replace_with``.
 
     Keys are ``user@domain`` in normal form and ``@domain``; values the targets as written. One
     that is ``live`` has no ``targets`` here.
@@ -216,7 +216,7 @@ class Rule:
 
     @property
     def replaces(self) -> bool:
-        """Tell whether the recipient goes, rather than getting copies beside."""
+        """Tell whether the recipient is removed, rather than only getting copies added."""
         return self.replace_with is not None or self.address_map is not None
 
 

@@ -58,7 +58,7 @@ def _fill(text: str, groups: Groups) -> str:
     return _REFERENCE.sub(lambda found: groups[int(found[1]) - 1], text)
 
 
-# An empty group between separators: "case-\1" would become "case-", and nobody has that address.
+# An empty group between separators: "case-\1" would become "case-", which is not an address.
 _GAP = re.compile(r"(?:\A|[\W_])\0+(?:[\W_]|\Z)")
 
 

@@ -125,7 +125,6 @@ class Hearing:
                 self._ham = self._ham or f"{name}: {whole[:_LONGEST_QUOTE]}"
 
     def judgement(self) -> Judgement:
-        """Return the verdict."""
         if self._spam:
             return Judgement(Verdict.CONFLICTING if self._ham else Verdict.SPAM, self._spam)
         return Judgement(Verdict.HAM, self._ham) if self._ham else self._judge.silence

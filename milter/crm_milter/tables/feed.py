@@ -20,7 +20,7 @@ from crm_milter.wording import counted
 Complain = Callable[[int, str], None]
 
 _TIMEOUT = 60.0  # seconds to wait for other writers, and for readers at the end
-_MODE = 0o640  # targets are nobody's business
+_MODE = 0o640  # targets are secret
 _COLUMNS = "(address TEXT NOT NULL COLLATE NOCASE PRIMARY KEY, target TEXT NOT NULL) WITHOUT ROWID"
 _SAME = "FROM staged WHERE staged.address = routes.address COLLATE NOCASE"
 _REMOVE = f"DELETE FROM live.routes WHERE NOT EXISTS (SELECT 1 {_SAME})"  # noqa: S608 - fixed

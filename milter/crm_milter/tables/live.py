@@ -21,7 +21,7 @@ from crm_milter.wording import printable
 
 _TIMEOUT = 2.0  # seconds to wait for a lock, for an address of the table
 _HASTE = 0.1  # the same for others
-_REST = 1.0  # seconds after a lock that was in vain, in which none is waited for
+_REST = 1.0  # seconds after a lock was waited for without success, in which none is waited for
 _AGAIN = 60.0  # seconds between two looks for new domains
 _ACE = "@xn--", ".xn--"
 

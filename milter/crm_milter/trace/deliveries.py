@@ -75,7 +75,7 @@ class Tracker:
         self._clock, self._clock_ends = Clock(datetime.now(UTC)), 0.0
 
     def take(self, octets: bytes) -> None:
-        """Count what a line says; a line of something else says nothing."""
+        """Count what a line says; lines of other programs are ignored."""
         if not _CANDIDATE(octets):
             if _DELETED in octets:
                 self._doubt(unframed(octets.decode("utf-8", "replace")))

@@ -1,4 +1,4 @@
-"""Targets that are not reached: the dead CRM that nobody hears of.
+"""Targets that are not reached: such as a dead CRM, which is not noticed otherwise.
 
 What we rerouted is joined with Postfix's deliveries by queue id. A target fails for a message as
 long as the last attempt was deferred or bounced; one that got through in the end is well.

@@ -77,7 +77,6 @@ class LogFile:
         return any(map(wanted, map(self._parser.line, self._octets())))
 
     def is_empty(self) -> bool:
-        """Tell whether nothing is in it."""
         return next(self._octets(), None) is None and not self._damaged
 
     def forget(self) -> None:
@@ -107,7 +106,6 @@ class LogFile:
                 yield from self._parsed(octets)
 
     def close(self) -> None:
-        """Close the file."""
         self._open.close()
         if self._rotated:
             self._rotated.close()

@@ -1,4 +1,4 @@
-"""What a line of the mail log says: one of Postfix's or of ours, whoever wrote it down.
+"""What a line of the mail log says: one of Postfix's or of crm-milter's, in any frame.
 
 A line comes from a file of syslog (traditional time stamps or RFC 3339), from postlogd, from the
 journal, from the log of a container or from our own stderr, which has neither time nor program.

@@ -77,7 +77,6 @@ def _steps(lines: Iterable[Line]) -> Iterator[tuple[datetime | None, str]]:
 
 
 def delivery_words(attempt: Delivery) -> str:
-    """Return an attempt to deliver in words."""
     original = f" (for <{attempt.original}>)" if attempt.original else ""
     via = f", by {attempt.relay}" if attempt.relay != "none" else ""
     return f"to <{attempt.to}>{original}: {attempt.status}{via}: {attempt.words}"

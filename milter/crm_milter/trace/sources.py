@@ -1,4 +1,4 @@
-"""Where the mail log is: files, rotated ones beside them, and the journal.
+"""Where the mail log is: files, rotated ones next to them, and the journal.
 
 Only lines that hold a wanted word are parsed; the journal is asked for such lines alone.
 """
@@ -81,7 +81,7 @@ class Journal:
         self.since = datetime.now(UTC)
 
     def close(self) -> None:
-        """Do nothing: it is asked anew each time."""
+        """Do nothing: it is asked again each time."""
 
     def _ask(self, arguments: list[str]) -> Iterator[Line]:
         # The short format holds all that is wanted of a line in a third of the bytes of JSON.

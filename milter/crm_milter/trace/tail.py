@@ -20,7 +20,7 @@ from crm_milter.trace.sources import with_rotated
 from crm_milter.wording import why
 
 _CHUNK = 1 << 18
-_LONGEST = 1 << 16  # a longer line is no line of a mail log, and skipped
+_LONGEST = 1 << 16  # a longer line is not from a mail log, and is skipped
 _PRINT = 256  # bytes before the offset by which a place is known again
 _QUIET = 5.0  # seconds
 _EVER = datetime.fromtimestamp(0, UTC)
@@ -198,7 +198,6 @@ class _File:
         return self._is_plain and now != self._before
 
     def close(self) -> None:
-        """Close it."""
         self._open.close()
 
     def _split(self, chunk: bytes) -> list[bytes]:

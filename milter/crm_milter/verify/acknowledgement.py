@@ -108,9 +108,9 @@ def advice(
     elif found is None:
         say("  does the CRM send an acknowledgement (auto-response rule) for this address?")
         domain = sender.rpartition("@")[2]
-        say(f"  mail to {domain} has to come to this server; otherwise use --from")
+        say(f"  mail to {domain} must reach this server; otherwise use --from")
     elif not found.sender:
-        say("  its report says why: look at the address in the CRM, and who may write to it")
+        say("  its report says why: check the address in the CRM, and which senders it accepts")
         say("  the log cannot tell a report from an acknowledgement with a null sender (RFC 3834)")
     elif found.refusal:
         say("  this server has no mailbox for that sender, and refused the acknowledgement")

@@ -167,7 +167,7 @@ def _names(each: Delivery) -> tuple[str, str]:
 
 
 def _all_tried(expected: Expected, evidence: Evidence) -> bool:
-    """Tell whether everybody was tried and somebody failed: no more is to come soon."""
+    """Tell whether each recipient was tried and one failed: no more is to come soon."""
     decided = evidence.decided(expected.address)
     tried = evidence.deliveries
     if not any(each.failed for each in tried):

@@ -60,7 +60,6 @@ class Probe:
     until_case: float = 0.0
 
     def message(self) -> EmailMessage:
-        """Return the mail."""
         message = EmailMessage()
         message["From"] = self.sender
         message["To"] = self.recipient
@@ -146,7 +145,7 @@ def _transaction(
 
 @dataclass(slots=True)
 class _Dialogue:
-    """A connection, encrypted if the server offers it; nobody else is to be kept out."""
+    """A connection, encrypted if the server offers it, without checking its certificate."""
 
     host: str
     port: int

@@ -90,7 +90,7 @@ def plan(config: Config, probe: Probe, relayhost: Relayhost = NO_RELAYHOST) -> P
 
 
 def _becomes_sender(probe: Probe, rule: Rule, box: str) -> bool:
-    """Tell whether the mailbox for dead letters takes the place of the sender of a probe."""
+    """Tell whether the mailbox for dead letters replaces the sender of a probe."""
     return bool(probe.sender and box) and all(each.suppress_bounces for each in rule.copies)
 
 

@@ -106,7 +106,7 @@ class _CrmLint:
             entry.place.warn((_key(entry.rule),), message)
 
     def _size(self, entry: RuleEntry, crm: Crm) -> None:
-        """Note a limit that lets too much pass, or none where nobody would have the mail."""
+        """Note a limit that lets too much pass, or none if the mail would be lost."""
         rule, largest = entry.rule, crm.largest
         if largest is None:
             return

@@ -32,7 +32,7 @@ def _verdicts(entries: tuple[RuleEntry, ...], spam: SpamSettings) -> None:
 
 
 def _authentication(entries: tuple[RuleEntry, ...], root: Section) -> None:
-    """Note that a rule depends on what nobody says, or that nothing depends on it."""
+    """Note that "authentication" is missing although a rule needs it, or is not used."""
     asking = [each for each in entries if each.rule.on_unauthenticated is not _ROUTE]
     if root["authentication"] and not asking:
         message = 'has no effect: no rule uses "on_unauthenticated"'
@@ -47,8 +47,8 @@ _LONG_ID = re.compile(r"(?=[A-Za-z_-]*[0-9])(?=[0-9_-]*[A-Za-z])[A-Za-z0-9_-]{15
 def _secrets(entry: RuleEntry) -> None:
     """Note added header fields that hold what a sender must not learn.
 
-    Postfix sends the header after the milters' edits to whoever asks for it by NOTIFY=SUCCESS and
-    RET=HDRS (RFC 3461).
+    Postfix sends the header after the milters' edits to a sender who asks for it by NOTIFY=SUCCESS
+    and RET=HDRS (RFC 3461).
     """
     rule = entry.rule
     secret = {each.lower() for target, _ in targets(rule) for each in _telling(target)}

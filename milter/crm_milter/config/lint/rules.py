@@ -82,7 +82,7 @@ def _public_domains(entry: RuleEntry) -> None:
     for where, name, domains in parts:
         for domain in sorted(filter(is_public, domains)):
             message = (
-                f'{name} takes mail for "{domain}", a public mail provider: mail that your users'
+                f'{name} matches mail for "{domain}", a public mail provider: mail that your users'
                 " send there would go to the CRM"
             )
             entry.place.warn(where, message)

@@ -1,7 +1,7 @@
 """Attach our milter to a Postfix: shown first, proved, and undone if it fails.
 
 The changes are made in a copy, whose files then replace the real ones in one step each, unless
-somebody else has changed those since. After that ``postfix check``, ``postfix reload`` and a
+another program has changed those since. After that ``postfix check``, ``postfix reload`` and a
 session with each smtpd that has to reach the milter; if one of them fails, or a signal comes,
 what this program wrote is undone, and nothing else.
 """
@@ -39,7 +39,7 @@ from crm_milter.postfix.whole_reports import bounce_size
 class Terminal:
     """How to talk to a person: print a line, and ask whether to go on.
 
-    ``consents`` asks also where all questions were answered in advance: then it is no.
+    ``consents`` asks as well; if all questions are answered in advance (--yes), it is no.
     """
 
     tell: Callable[[str], None]

@@ -128,7 +128,7 @@ def _replace(postconf: Postconf, table: TableEdit, before: str, after: str) -> N
 
 
 def _clean(home: Path, texts: Texts, known: Record | None) -> None:
-    """Remove what attach made, unless somebody uses it."""
+    """Remove what attach made, unless it is in use."""
     table = str(home / alias_file.NAME)
     if known and known.made_map and not any(table in each for each in texts.values()):
         apply.remove(apply.map_files(home))

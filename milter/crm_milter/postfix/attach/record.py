@@ -1,4 +1,4 @@
-"""What attach changed, kept beside main.cf, so that detach can take back exactly that.
+"""What attach changed, kept next to main.cf, so that detach can undo exactly that.
 
 The directory ``crm-milter-attached`` has copies of main.cf and master.cf as they were, and a
 record of the edits, which is on disk before the first file changes: whatever ends attach, the
@@ -114,7 +114,7 @@ def _undone(text: str, change: Change) -> str | None:
 
 
 def _reverse(staging: Staging, change: Change, ours: str) -> Edit | None:
-    """Return the edit that takes a change out of a parameter that others edited, too."""
+    """Return the edit that removes a change from a parameter that others also edited."""
     scope, name = change.edit.scope, change.edit.name
     now = _explicit(staging, scope, name)
     if now is None:

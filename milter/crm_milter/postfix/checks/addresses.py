@@ -50,7 +50,7 @@ def copied(site: Site) -> Iterator[Finding]:
 
 
 def accounts(site: Site) -> Iterator[Finding]:
-    """A routed address is no account: its mail would go to the CRM, not to its owner."""
+    """A routed address is not an account: its mail would go to the CRM, not to its owner."""
     site.domains.prefetch(site.routed)
     for address in site.routed:
         account = site.domains.account(address)
@@ -58,9 +58,9 @@ def accounts(site: Site) -> Iterator[Finding]:
             continue
         kind = plain(account.table).partition(":")[0]
         drop = (
-            f"take it out of the rule in {site.path}"
+            f"remove it from the rule in {site.path}"
             if kind == "unix"
-            else f"remove it from the rule in {site.path} or, if nobody reads that mailbox: "
+            else f"remove it from the rule in {site.path} or, if that mailbox is not in use: "
             + fix.drop_entry(site, account.table, account.key)
         )
         yield Finding(
@@ -92,7 +92,7 @@ def members(site: Site) -> Iterator[Finding]:
 
 
 def _add_to_rule(site: Site, key: str, member: str, value: str) -> str:
-    """Return how a rule takes the place of an alias, whose other members get a copy then."""
+    """Return how a rule replaces an alias, whose other members get a copy then."""
     others = [each for each in split_list(value) if addresses.normalise(each) != member]
     copies = f", {names(others)} to its also_deliver_to," if others else ""
     return f'add "{key}" to the rule for "{member}"{copies} in {site.path}, then: '

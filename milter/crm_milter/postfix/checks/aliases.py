@@ -1,4 +1,4 @@
-"""Checks of the table of virtual aliases: there, current, asked first, taking nobody's mail."""
+"""Checks of the virtual alias table: present, current, asked first, taking no account's mail."""
 
 from collections.abc import Iterator
 
@@ -106,7 +106,7 @@ def wildcards(site: Site) -> Iterator[Finding]:
 
 
 def _spared(site: Site, table: str, key: str, victims: list[str] | None) -> str:
-    """Return how mailboxes keep their mail beside a wildcard, which stays for all others."""
+    """Return how mailboxes keep their mail next to a wildcard, which stays for all others."""
     mailboxes = victims or [each for each in site.routed.values() if each.endswith(key)]
     if 0 < len(mailboxes) <= _MOST:
         return fix.add_entries(site, table, {each: each for each in mailboxes})

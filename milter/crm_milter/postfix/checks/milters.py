@@ -117,7 +117,7 @@ def early(site: Site) -> Iterator[Finding]:
             f"content_filter of {names(each.label for each in group)} runs after"
             f" crm-milter in {origin}",
             "mail is rerouted before the filter's verdict is known: attach crm-milter to"
-            " the smtpd that takes mail back from the filter",
+            " the smtpd that gets mail back from the filter",
             _fix(site, _SMTPD, group),
         )
 
@@ -238,7 +238,7 @@ def by_client(site: Site) -> Iterator[Finding]:
                 "milter-maps",
                 f"smtpd_milter_maps is {maps}",
                 "smtpd_milters is ignored for clients listed there, and their mail is not rerouted"
-                " unless their entry has crm-milter, too",
+                " unless their entry also has crm-milter",
                 f"add {site.socket.address} to each entry, but to none that exempts a client on"
                 " purpose, such as by DISABLE",
                 Severity.WARNING,

@@ -65,8 +65,8 @@ def _finding(site: Site, rule: Rule, domain: str, crm: str, rate: Rate) -> Findi
         f" sender in {rate.seconds} seconds",
         f"mail above that is suspended or lost at {crm}",
         f'set "flood: auto" in rule "{rule.name}" in {site.path}, then run systemctl reload'
-        f" crm-milter; or let Postfix wait {delay}s before each message to {crm}, whoever sent"
-        f" it, so that the last of {_MANY} waits {minutes} minutes: {' && '.join(commands)}",
+        f" crm-milter; or let Postfix wait {delay}s before each message to {crm}, whatever its"
+        f" sender, so the last of {_MANY} waits {minutes} minutes: {' && '.join(commands)}",
         Severity.WARNING,
     )
 

@@ -32,7 +32,7 @@ def foreign(site: Site) -> Iterator[Finding]:
                 continue
             yield Finding(
                 "foreign-domain",
-                f'rule "{rule.name}" takes mail for "{domain}", and Postfix does not accept mail'
+                f'rule "{rule.name}" matches mail for "{domain}", and Postfix does not accept mail'
                 " for that domain",
                 "mail that users of this host send to that domain would go to the CRM",
                 f'remove "{domain}" from rule "{rule.name}" in {site.path}, then run'
@@ -94,7 +94,7 @@ def copies(site: Site) -> Iterator[Finding]:
             yield Finding(
                 "copy-unknown",
                 f'"{copy}" (also_deliver_to) is unknown',
-                "each copy bounces, and nobody is told",
+                "each copy bounces without notice",
                 new_mailbox(site, normal, "also_deliver_to"),
             )
 
@@ -213,7 +213,7 @@ def bcc(site: Site) -> Iterator[Finding]:
         if member in site.routed:
             yield Finding(
                 "bcc-member",
-                f'always_bcc is "{member}", which a rule takes',
+                f'always_bcc is "{member}", which a rule matches',
                 "Postfix adds the copy after it has asked milters: it goes to unrouted_to",
                 fix.setting(site, "always_bcc", site.routed[member]),
             )
@@ -225,7 +225,7 @@ def bcc(site: Site) -> Iterator[Finding]:
                     yield Finding(
                         "bcc-member",
                         f'the copy for "{key}" in {each} ({name}) goes to "{member}", which a rule'
-                        " takes",
+                        " matches",
                         "Postfix adds the copy after it has asked milters: it goes to unrouted_to",
                         fix.replace_entry(site, each, key, site.routed[member]),
                     )

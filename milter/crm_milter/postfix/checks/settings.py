@@ -26,8 +26,8 @@ def notify_classes(site: Site) -> Iterator[Finding]:
         yield Finding(
             "notify-classes",
             f'notify_classes ("{site.postconf.value("notify_classes")}") does not include "bounce"',
-            "the sender gets no bounce (suppress_bounces), so nobody is told when the CRM"
-            " rejects mail",
+            "the sender gets no bounce (suppress_bounces), so a rejection by the CRM"
+            " goes unnoticed",
             fix.settings(site, edits),
         )
 

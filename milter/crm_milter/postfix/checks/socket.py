@@ -71,7 +71,7 @@ def _access(site: Site, path: Path) -> Iterator[Finding]:
 
 
 def _blocked(path: Path, user: int, groups: set[int]) -> Path | None:
-    """Return the folder or socket on the way that a user is kept from, or None."""
+    """Return the directory or socket on the way that a user is kept from, or None."""
     for each in [*reversed(path.parents), path]:
         status = each.stat()
         needed = 1 if stat.S_ISDIR(status.st_mode) else 2
@@ -91,7 +91,7 @@ def _has_acl(path: Path) -> bool:
 
 
 def chroot(site: Site) -> Iterator[Finding]:
-    """The path in main.cf leads to our socket, inside the chroot of smtpd, too."""
+    """The path in main.cf leads to our socket, also inside the chroot of smtpd."""
     lost = []
     for service in placement(site).wanted:
         entries = site.milters(service)
