@@ -89,6 +89,7 @@ def test_octets_that_are_no_text_have_a_normal_form(octets):
         ("+", "help+x", "help"),
         ("+", "a+x@a.example", "a@a.example"),
         ("+", "+@a.example", "+@a.example"),
+        ("+-", "+a-b@a.example", "+a-b@a.example"),
         ("+", "postmaster", "postmaster"),
         ("+-", "owner-list+x@a.example", "owner-list+x@a.example"),
         ("+", "owner-list+x@a.example", "owner-list@a.example"),
@@ -110,6 +111,10 @@ def test_extension(delimiters, text, base):
         ("double-bounce@a.example", True),
         ("srs0=hash=tt=b.example=user@a.example", True),
         ("srs1=hash=c.example==user@a.example", True),
+        ("srs0+hash=tt=b.example=user@a.example", True),
+        ("srs0-hash=tt=b.example=user@a.example", True),
+        ("srs1+hash=c.example==user@a.example", True),
+        ("srs1-hash=c.example==user@a.example", True),
         ("prvs=1234567890=user@a.example", True),
         ("help@a.example", False),
         ("srs@a.example", False),
@@ -213,6 +218,7 @@ def test_no_run_of_comments_and_quotes_is_a_burden(run):
         ("a@b.example (x(y)z)", "a@b.example"),
         ("a@b.example (x", "a@b.example"),
         (r"a@b.example (\))", "a@b.example"),
+        (r"(\x)a@b.example", "a@b.example"),
         ('a@b.example (")', "a@b.example"),
         ("a@b.example x)", "a@b.example x)"),
         ("(x)a@b.example", "a@b.example"),
@@ -315,6 +321,12 @@ def test_octets_that_are_no_text_are_shown_in_their_places():
 
 
 def test_a_sender_is_read_as_postfix_reads_it():
+    assert address.sender("<Joe@X.Example>") == "joe@x.example"
     assert address.sender(r"<J\oe@x.example>") == "joe@x.example"
     assert address.sender(r'<"j\"oe"@x.example>') == 'j"oe@x.example'
     assert address.sender("<Joe@X.Example (x)>") == "joe@x.example"
+
+
+def test_letters_are_composed():
+    assert address.composed("Ne\u0301e") == "N\u00e9e"
+    assert address.composed("\ufb01x") == "\ufb01x"  # a ligature is another letter
