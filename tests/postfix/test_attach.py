@@ -33,6 +33,28 @@ def test_attach_then_detach_leaves_both_files_byte_identical(site):
     assert site.arrives() == [HELP]
 
 
+def test_all_rules_in_test_mode(site):
+    """It works, says what it means, and what a live rule needs comes with the next attach."""
+    before = site.restore(CONFIG.rstrip() + "\n    mode: test\n")
+    site.milter.stop()
+    site.milter.start()
+    done = attach(site)
+    assert done.returncode == 0, done
+    assert "all rules are in test mode: no mail changes its way" in done.stdout
+    assert site.arrives() == [HELP]
+    site.milter.wait_log("would_reroute: ")
+    assert site.findings() == []
+    site.milter.configure(CONFIG)
+    site.milter.stop()
+    site.milter.start()
+    done = attach(site)
+    assert done.returncode == 0, done
+    assert "all rules are in test mode" not in done.stdout
+    assert site.arrives() == [CRM]
+    assert site.run("detach", "--yes").returncode == 0
+    assert site.texts() == before
+
+
 @pytest.mark.parametrize("main", ["", "bounce_size_limit = 0 ", "bounce_size_limit = 20480000"])
 def test_reports_will_hold_whole_messages_and_the_limit_comes_back(site, main):
     before = site.restore(CONFIG + f"dead_letters: {IT}\n", main)

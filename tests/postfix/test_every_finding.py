@@ -50,6 +50,7 @@ class Living(Site):
 
     def reset(self, *arguments: Any, **changes: Any) -> None:
         self.milter.stop()
+        self.socket.unlink(missing_ok=True)
         self.yaml.unlink()
         self.milter.configure(CONFIG)
         self.milter.start()
@@ -154,6 +155,25 @@ def put(name: str, text: str) -> Follow:
         (site.postfix.config / name).write_text(text)
 
     return write
+
+
+def in_chroot(site: Living) -> None:
+    """As Debian has it: its smtpd runs in a chroot, which the socket is outside of."""
+    service = f"127.0.0.1:{site.postfix.port}/inet"
+    site.postfix.run("postconf", "-F", f"{service}/chroot=y")
+
+
+def into_chroot(site: Living) -> None:
+    (found,) = site.findings()
+    made, listen, command = re.findall(
+        r"^run (.+), then set milter.listen to unix:(\S+) in .*, then (.+)$", found["fix"]
+    )[0]
+    site.shell(made.replace("-o crm-milter", "-o root"))  # the user of the package
+    site.yaml.write_text(site.yaml.read_text().replace(str(site.socket), listen))
+    site.milter.stop()
+    site.socket.symlink_to(listen)  # where the milter is waited for
+    site.milter.start()
+    site.shell(f"{command} --yes")
 
 
 def nothing(site: Living) -> None:
@@ -327,6 +347,7 @@ CASES: dict[str, Case] = {
         goes=(HELP,),
     ),
     "socket": Case(prepare=lambda site: site.socket.chmod(0o600)),
+    "socket-path": Case(prepare=in_chroot, follow=into_chroot),
     "spam-filter": Case({"has_filter": False}, edit("spam: rspamd", "spam: gmail")),
     "table": Case(
         main(
@@ -351,12 +372,8 @@ CASES: dict[str, Case] = {
 }
 
 
-# Not tried here: the socket has to be moved into the chroot by hand, and attach run again.
-BY_HAND = {"socket-path"}
-
-
 def test_every_finding_has_a_case():
-    assert CASES.keys() | BY_HAND == set(get_args(CheckName))
+    assert CASES.keys() == set(get_args(CheckName))
 
 
 @pytest.mark.parametrize("name", CASES)

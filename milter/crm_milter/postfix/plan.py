@@ -232,6 +232,11 @@ def _offering_dsn(site: Site) -> list[Service]:
 
 def remarks(site: Site, *, discard_dsn: bool) -> Iterator[str]:
     """Yield what a person should know of this Postfix, changed as it will be."""
+    if not site.rules and site.tested:
+        yield (
+            "all rules are in test mode: no mail changes its way, and the log of crm-milter says"
+            ' what would be rerouted; when a rule loses "mode: test", run crm-milter attach again'
+        )
     for service in placement(site).opted_out:
         yield f'"{service.label}" has smtpd_milters= in master.cf: its mail is not routed'
     maps = {site.postconf.value("smtpd_milter_maps", each) for each in placement(site).wanted}

@@ -101,12 +101,7 @@ def chroot(site: Site) -> Iterator[Finding]:
     if not lost:
         return
     if site.socket.in_chroot is None and any(each.chroot for each in lost):
-        queue = site.postconf.value("queue_directory")
-        listen = f"unix:{queue}/crm-milter/milter.sock"
-        command = (
-            f"set milter.listen to {listen} in {site.path}, restart crm-milter, then "
-            + fix.ours(site, "attach")
-        )
+        command = _move(site)
     else:
         command = fix.ours(site, "attach")
     yield Finding(
@@ -115,6 +110,17 @@ def chroot(site: Site) -> Iterator[Finding]:
         + (" it runs in a chroot" if lost[0].chroot else " main.cf has a different path"),
         _UNREACHED,
         command,
+    )
+
+
+def _move(site: Site) -> str:
+    """Return how to move the socket into the chroot."""
+    folder = Path(site.postconf.value("queue_directory")) / "crm-milter"
+    path = shlex.quote(str(folder))
+    made = f"run install -d -m 2750 -o crm-milter -g postfix {path}, then "
+    return (
+        f"{'' if folder.is_dir() else made}set milter.listen to unix:{folder}/milter.sock"
+        f" in {site.path}, restart crm-milter, then {fix.ours(site, 'attach')}"
     )
 
 
