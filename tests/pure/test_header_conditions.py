@@ -202,6 +202,27 @@ def test_the_address_is_the_one_that_the_rule_matches(recipient_is, to, holds):
     assert chosen(rules, ("to", to), address=recipient_is) == ("asking" if holds else None)
 
 
+@pytest.mark.parametrize(
+    ("match", "recipient_is", "to", "holds"),
+    [
+        ("@solarmora.com", "help+x@solarmora.com", "help@solarmora.com", True),
+        ("@solarmora.com", "help+x@solarmora.com", "help+x@solarmora.com", True),
+        ("@solarmora.com", "help+x@solarmora.com", "Help+Y@SolarMora.com", True),
+        ("@solarmora.com", "help@solarmora.com", "help+x@solarmora.com", True),
+        ("@solarmora.com", "help+x@solarmora.com", "info@solarmora.com", False),
+        ("@solarmora.com", "help+x@solarmora.com", "x@solarmora.com", False),
+        ("@solarmora.com", "help+x@solarmora.com", "help@elsewhere.example", False),
+        ("he*@solarmora.com", "help+x@solarmora.com", "help@solarmora.com", True),
+        ("help+*@solarmora.com", "help+x@solarmora.com", "help@solarmora.com", False),
+        ("/he.p.*@solarmora\\.com/", "help+x@solarmora.com", "help@solarmora.com", True),
+        ("help+x@solarmora.com @solarmora.com", "help+x@solarmora.com", "help@solarmora.com", True),
+    ],
+)
+def test_wide_patterns_take_an_extension_for_its_address(match, recipient_is, to, holds):
+    rules = policy(rule("asking", match, "@crm.example", addressed=Addressed.TO), delimiter="+")
+    assert chosen(rules, ("to", to), address=recipient_is) == ("asking" if holds else None)
+
+
 def test_each_recipient_is_asked_for_its_own_address():
     rules = policy(rule("asking", "@solarmora.com", "@crm.example", addressed=Addressed.TO))
     both = [waiting(rules, f"<{name}@solarmora.com>") for name in ("help", "info")]

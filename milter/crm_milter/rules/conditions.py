@@ -24,6 +24,7 @@ class Occasion(NamedTuple):
     header: Header | None = None  # not known before the end of the message
     now: float | None = None  # seconds since 1970
     address: str = ""  # of the recipient, as the rule takes it; the table fills this in
+    plain: str = ""  # that address without extension, if the rule takes it so as well
 
 
 ANY_MESSAGE = Occasion(sender=None)
@@ -218,7 +219,11 @@ class AddressedIn(Condition):
 
     def holds(self, occasion: Occasion) -> bool:
         header = occasion.header
-        return header is None or header.names(_ADDRESSED[self.addressed], occasion.address)
+        if header is None:
+            return True
+        fields = _ADDRESSED[self.addressed]
+        wanted = dict.fromkeys((occasion.address, occasion.plain))
+        return any(header.names(fields, each) for each in wanted)
 
     @property
     def value(self) -> str:

@@ -200,13 +200,15 @@ class RuleTable:
         base = look.base.normal
         if self.known and (base in self.known or address in self.known):
             occasion = occasion._replace(known=True)
+        plain = {self._owners[rank] for rank, each in found if each.extension} if self.reads else ()
         last = -1
         for rank, match in found:
             number = self._owners[rank]
             if number != last:
                 last = number
                 if self.reads:
-                    occasion = occasion._replace(address=match.address)
+                    also = base if number in plain else match.address
+                    occasion = occasion._replace(address=match.address, plain=also)
                 yield Considered(match, match.rule.failing(occasion), occasion)
 
     def _look(self, address: str, typed: str) -> "_Look":
