@@ -1,7 +1,7 @@
 """The characters that PRECIS keeps out of names (RFC 8264 section 4.2, RFC 8265 section 3.3).
 
 Most of them cannot be seen, or look like another: a name with one is another name, and mail for it
-goes where nobody looks. ASCII is left to whatever reads the name. Only the classes of characters
+is lost. ASCII is left to whatever reads the name. Only the classes of characters
 are needed here, not the mappings of a profile, so the tables of Python and of idna will do.
 """
 

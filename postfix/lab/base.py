@@ -45,7 +45,7 @@ def free_port() -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens on this loopback port."""
+    """Whether this loopback port is free."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -63,7 +63,7 @@ def wait_for(what: str, condition: Callable[[], T | None], timeout: float = TIME
         if value:
             return value
         if time.monotonic() > deadline:
-            raise LabError(f"waited {timeout:g} s in vain for {what}")
+            raise LabError(f"waited {timeout:g} s without success for {what}")
         time.sleep(0.005)
 
 

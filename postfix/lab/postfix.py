@@ -111,7 +111,7 @@ class Postfix:
         return self._master.group() if self._master else []
 
     def reload(self) -> None:
-        """As `postfix reload`, after writing the configuration anew from `settings`.
+        """As `postfix reload`, after writing the configuration again from `settings`.
 
         Returns when no process of before is left, so no SMTP session may be open.
         """

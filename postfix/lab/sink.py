@@ -126,7 +126,7 @@ class Sink:
             while sum(len(delivery.rcpts) for delivery in self._deliveries) < count:
                 if not self._changed.wait(deadline - time.monotonic()):
                     raise LabError(
-                        f"waited {timeout:g} s in vain for {count} recipients, "
+                        f"waited {timeout:g} s without success for {count} recipients, "
                         f"there are {self.recipients}"
                     )
         return self.received

@@ -62,7 +62,7 @@ def wait_for(what: str, condition: Callable[[], T | None], timeout: float = 30) 
     deadline = time.monotonic() + timeout
     while not (answer := condition()):
         if time.monotonic() > deadline:
-            raise PodError(f"waited {timeout:g} s in vain for {what}")
+            raise PodError(f"waited {timeout:g} s without success for {what}")
         time.sleep(0.1)
     return answer
 

@@ -53,8 +53,8 @@ def pause(options: argparse.Namespace) -> int:
     """Let a rule leave its mail for a while, as it leaves spam: it goes to unrouted_to.
 
     The pause ends by itself, or by "crm-milter resume", and survives a restart. With --hold,
-    messages whose recipients all come to it wait in Postfix's hold queue, until they are released
-    by "crm-milter resume"; others, and mail from sendmail(1), are left.
+    messages wait in Postfix's hold queue if it applies to all their recipients, until "crm-milter
+    resume" releases them; others, and mail from sendmail(1), are left.
     """
     rules = load_config(options.config).policy.table.rules
     names = [rule.name for rule in rules]

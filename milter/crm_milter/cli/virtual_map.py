@@ -34,7 +34,7 @@ def virtual_map(options: argparse.Namespace) -> int:
     """Print the virtual alias table: each exact address and its mailbox (unrouted_to).
 
     Wildcards get no entry, because an entry would capture the mail of every mailbox in the domain,
-    unless their rule has "apply_to: unknown": then known recipients get entries for themselves.
+    unless their rule has "apply_to: unknown": then each known recipient gets its own entry.
     Patterns get no entry either. With --write, the table is written to a file next to main.cf and
     compiled if it has changed; the patterns get a table of their own there, of type pcre or regexp.
     """

@@ -265,7 +265,7 @@ class Supervisor:
         self._stopping = True
         self._reload_at = math.inf
         if self._store.is_used:
-            self._log("stopping, the workers go on until they are replaced or systemd lets go")
+            self._log("stopping, the workers go on until they are replaced or systemd stops them")
             notify("STOPPING=1", "STATUS=stopping")
             return
         self._cut_off_at = now + seconds

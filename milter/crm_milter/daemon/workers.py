@@ -58,7 +58,7 @@ class Workers:
 
     ``children`` are all that live, ``generation`` is the number of the newest and ``taken_over``
     tells whether that has; ``restarts`` counts the replacements, ``gave_up`` tells that more
-    would be in vain. A new child calls ``close_inherited`` to close what is not its own.
+    would be pointless. A new child calls ``close_inherited`` to close what is not its own.
     ``adopted`` are those of an earlier supervisor: they serve until the first generation does.
     ``floods`` is the descriptor of the flood guard's table.
     """

@@ -100,7 +100,7 @@ def _locked(name: Path) -> int:
         except BaseException:
             os.close(number)
             raise
-        os.close(number)  # whoever had it has moved it in place meanwhile
+        os.close(number)  # its holder has moved it in place meanwhile
 
 
 def _finish(like: Path, draft: int, data: bytes, mode: int, path: Path | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Where a Postfix instance names our socket, whoever wrote it there, and the edits without it."""
+"""Where a Postfix instance names our socket, even if by hand, and the edits without it."""
 
 import re
 from collections.abc import Iterable, Iterator

@@ -210,7 +210,7 @@ _READERS: Readers = {
 
 
 def readers(judge: Judge, conditions: frozenset[str]) -> Readers:
-    """Return who reads a field, by its name: filters and conditions name some more."""
+    """Return the readers of a field, by its name: filters and conditions name some more."""
     found = dict(_READERS)
     for names, read in ((judge.names, Gathering._hear), (conditions, Gathering._keep)):
         for name in names:

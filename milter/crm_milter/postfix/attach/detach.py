@@ -1,7 +1,7 @@
 """Detach our milter from a Postfix: what attach changed is undone, and whatever else names it.
 
 It needs neither a configuration that is valid nor a record: what names our socket is found in
-main.cf, master.cf and the tables of smtpd_milter_maps, whoever wrote it there.
+main.cf, master.cf and the tables of smtpd_milter_maps, even if written by hand.
 """
 
 import difflib

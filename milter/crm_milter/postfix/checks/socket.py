@@ -31,7 +31,7 @@ def listens(site: Site) -> Iterator[Finding]:
 
 
 def unreachable(site: Site) -> str:
-    """Return why nobody can connect to the socket at all, "" if one can."""
+    """Return why no process can connect to the socket at all, "" if one can."""
     listen = site.config.milter.listen
     try:
         if isinstance(listen, InetSocket):
