@@ -268,3 +268,9 @@ def test_a_field_is_quoted_as_one_line_and_not_without_end():
 @pytest.mark.parametrize("value", ["a\rb", "a\nb", "a \r\n\t b", "a\r\r\n \r\n b"])
 def test_a_bare_cr_folds_as_well(value):
     assert verdict([by_value("X-F", "a b")], f"X-F: {value}") is SPAM
+
+
+def test_silence_names_no_field_and_the_names_are_those_that_are_read():
+    judge = Judge((PRESETS["spamassassin"],))
+    assert judge([]) == judge.silence == (NONE, "")
+    assert set(judge.names) == {"x-spam-flag", "x-spam-status"}
