@@ -40,6 +40,8 @@ PARTS = {
     "case@dead.example": ("dead", "target"),
     "watch@solarmora.com": ("watch", "copy"),
 }
+# A mailbox for the dead letters of each rule, which tells in the log whose they are.
+BOXES = {f"lost-{name}@solarmora.com": name for name in ("support", "sales", "dead")}
 ADDRESSES = [f"{name}@solarmora.com" for name in ("help", "sales", "dead", "info", "trial", "bob")]
 MESSAGE = b"From: anna@customer.example\r\nSubject: test\r\n\r\nhello\r\n"
 QUICK = {"minimal_backoff_time": "1s", "maximal_backoff_time": "1s", "queue_run_delay": "1s"}
@@ -70,6 +72,14 @@ class Followed:
         assert sent.reply.code == 250
         return sent.queue_id
 
+    def bounce_later(self) -> int:
+        """Have the server of the CRM return what it took from a mailbox for dead letters."""
+        returned = [each.sender for each in self.lab.sink.received if each.sender in BOXES]
+        for sender in returned:
+            self.lab.send("<>", [f"<{sender}>"], MESSAGE, wait=False)
+        self.lab.sink.clear()
+        return len(returned)
+
     def counts(self) -> Counter[tuple[str, str, str]]:
         return Counter(self.exporter.counts("deliveries_total", "rule", "kind", "outcome"))
 
@@ -77,11 +87,17 @@ class Followed:
         """What Postfix's log says, read from its beginning by one who knows the addresses."""
         found: Counter[tuple[str, str, str]] = Counter()
         waiting: dict[str, dict[str, tuple[str, str]]] = {}
+        bounces: set[str] = set()
         parser = Parser(datetime.now(UTC))
         ours = {each.partition(":")[0] for each in self.lab.milter.lines(" rule=")}
         for octets in self.maillog().splitlines():
             line = parser.line(octets)
             attempt = delivery(line)
+            if line.text.startswith("from=<>,"):
+                bounces.add(line.queue_id)
+            if attempt and attempt.to in BOXES and line.queue_id in {*ours, *bounces}:
+                kind = "insured" if line.queue_id in ours else "dead_letter"
+                found[BOXES[attempt.to], kind, attempt.status] += 1
             if line.queue_id not in ours:
                 continue
             if attempt:
@@ -183,10 +199,10 @@ def followed(
 ) -> Callable[..., Followed]:
     """Call it with settings of the lab."""
 
-    def make(logs: str = "", dead_letters: str = "", **main: str) -> Followed:
+    def make(logs: str = "", dead_letters: str = "", rules: str = RULES, **main: str) -> Followed:
         monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
         more = f"dead_letters: {dead_letters}\n" if dead_letters else ""
-        text, port = with_metrics(more + RULES, deliveries="LOGS")
+        text, port = with_metrics(more + rules, deliveries="LOGS")
         lab = make_lab(
             text.replace("LOGS", "none"),
             virtual_alias_maps={"team@solarmora.com": "ann@solarmora.com, ben@solarmora.com"},
@@ -200,9 +216,16 @@ def followed(
     return make
 
 
+def _with_box(found: re.Match[str]) -> str:
+    separator = found[3] or "\n   "
+    return f"{found[1]}{separator} dead_letters: lost-{found[2]}@solarmora.com{found[3]}"
+
+
 def test_metrics_equal_the_log_for_random_mail_to_a_far_end_of_moods(followed):
-    """Refused, deferred, taken, expired; rotated both ways and restarted in the middle."""
-    host = followed(maximal_queue_lifetime="4s")
+    """Refused, deferred, taken, expired, returned later; rotated both ways and restarted."""
+    rules = re.sub("(name: (support|sales|dead))(,?)", _with_box, RULES)
+    host = followed(rules=rules, maximal_queue_lifetime="4s")
+    returned = 0
     chance = random.Random(20261128)
     sink = host.lab.sink
     for number in range(120):
@@ -211,6 +234,8 @@ def test_metrics_equal_the_log_for_random_mail_to_a_far_end_of_moods(followed):
             sink.accept()
             for address in ("support@crm.example", "leads@crm.example", "ben@solarmora.com"):
                 chance.choice([sink.refuse, sink.defer, sink.accept])(address)
+        if number % 10 == 5:
+            returned += host.bounce_later()
         if number % 20 == 10:
             chance.choice([host.rename, host.copy_and_truncate])()
         if number in (40, 80):
@@ -220,8 +245,10 @@ def test_metrics_equal_the_log_for_random_mail_to_a_far_end_of_moods(followed):
     host.lab.postfix.wait_empty_queue(timeout=30)
     host.settle()
     seen = host.counts()
+    assert returned
     assert {outcome for _, _, outcome in seen} == {"sent", "deferred", "bounced", "expired"}
-    assert {kind for _, kind, _ in seen} == {"target", "copy"}
+    assert {kind for _, kind, _ in seen} == {"target", "copy", "insured", "dead_letter"}
+    assert sum(seen[rule, "dead_letter", "sent"] for rule in BOXES.values()) > returned
     sent = sum(number for (_, kind, what), number in seen.items() if (kind, what) == TARGET_SENT)
     assert host.exporter.value("delivery_seconds_count") == sent
     assert host.exporter.counts("undelivered_oldest_seconds", "rule") == {}
