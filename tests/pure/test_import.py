@@ -176,6 +176,7 @@ def test_what_to_remove_and_to_add(run):
     _, out, _ = run(first, second, options=("--unrouted-to", "it@a.example"))
     comments = [line for line in out.splitlines() if line.startswith("#")]
     assert comments == [
+        "# dead_letters: ADDRESS    # a mailbox for the mail that the CRM rejects",
         "# Remove from virtual when the rules are live (entries to keep: 1):",
         f"#   line 1: help@a.example  {CRM}",
         f"#   line 3: both@a.example  both@a.example, {CRM}",

@@ -20,6 +20,7 @@ from crm_milter.migration.writing import Import, as_yaml, imported
 from crm_milter.wording import why
 
 _NO_MAILBOX = "# unrouted_to: ADDRESS     # the fallback mailbox, see crm-milter.yaml(5)"
+_NO_NET = "# dead_letters: ADDRESS    # a mailbox for the mail that the CRM rejects"
 _SHOWN = 100
 _TYPE = re.compile(r"^(proxy:)?(hash|btree|cdb|dbm|lmdb|texthash):(?=/)")
 _SHOWN_DOMAINS = 5
@@ -127,7 +128,7 @@ def _nothing(found: list[AliasEntry]) -> str:
 
 def _print(result: Import, found: list[AliasEntry], options: argparse.Namespace) -> int:
     unrouted_to = options.unrouted_to
-    head = [f"unrouted_to: {as_yaml(unrouted_to)}" if unrouted_to else _NO_MAILBOX]
+    head = [f"unrouted_to: {as_yaml(unrouted_to)}" if unrouted_to else _NO_MAILBOX, _NO_NET]
     files = list(result.files(head))
     if options.write:
         try:
