@@ -186,3 +186,77 @@ def test_a_message_in_base64_that_is_damaged_is_not_cut_silently(letters, damage
         assert "not valid base64" in refused(letters, octets)
         octets = report(b"message/rfc822", head, message=whole[:place] + b"A" + whole[place:])
         assert "not valid base64" in refused(letters, octets)
+
+
+@pytest.mark.parametrize(
+    "between", [b"\n", b"\nReporting-MTA: dns; mx.crm.example\n", b"\nX-Extra: 1\n"]
+)
+def test_a_report_without_a_block_on_the_whole_message(letters, between):
+    octets = report(b"\nX-Postfix-Queue-ID: 4bXq1Z\n\n", between)
+    found = letters.letter(octets)
+    assert (found.recipients, found.queue_id) == (HELP, "")
+    assert found.known_as != letters.letter(octets.replace(b"Please", b"Do")).known_as
+
+
+def test_each_recipient_of_a_report_without_a_block_on_the_whole_message(letters):
+    other = b"Original-Recipient: rfc822;a-team@solarmora.com\nAction: %b"
+    for action, more in ((b"failed", ("a-team@solarmora.com",)), (b"delayed", ())):
+        octets = report(b"X-Postfix-Queue-ID: 4bXq1Z", other % action)
+        assert {*letters.letter(octets).recipients} == {*HELP, *more}
+
+
+MAILER = b"From: MAILER-DAEMON@crm.example\nTo: rejected@solarmora.com\n"
+QMAIL = b"""
+Hi. This is the qmail-send program at crm.example.
+
+<support@crm.example>:
+no mailbox here by that name.
+
+--- Below this line is a copy of the message.
+
+"""
+MIXED = b"""Content-Type: multipart/mixed; boundary="x"
+
+--x
+%b
+--x--
+"""
+UNREAD = (
+    "it is a bounce in a form that is not read: save the message that it returns to a file,"
+    " and hand in that file"
+)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        QMAIL + MESSAGE,
+        b"X-Failed-Recipients: support@crm.example\n\n"
+        b"------ This is a copy of the message, including all the headers. ------\n" + MESSAGE,
+        b"\n|------------------------- Original message follows: ------|\n" + MESSAGE,
+        MIXED % report(),
+        MIXED % (b"Content-Type:\n message/rfc822\n\n" + MESSAGE),
+        MIXED % (b"Content-Type: Message/RFC822; name=a.eml\n\n" + report()),
+    ],
+)
+@pytest.mark.parametrize("before", [b"", b"Return-Path: <>\n"])
+def test_a_bounce_in_another_form_is_not_to_be_sent_itself(letters, body, before):
+    octets = before + MAILER + body
+    assert refused(letters, octets) == UNREAD
+    assert refused(letters, octets.replace(b"\n", b"\r\n")) == UNREAD
+    if before:
+        assert refused(letters, octets.replace(b"MAILER-DAEMON", b"bounces")) == UNREAD
+
+
+def test_a_report_in_a_report_is_not_to_be_sent_itself(letters):
+    outer = (REPORT % (MAILER + report())).replace(b"4bXq1Z", b"outer")
+    outer = outer.replace(b"rfc822;help@solarmora.com", b"rfc822;rejected@solarmora.com", 1)
+    assert refused(letters, outer) == UNREAD
+
+
+@pytest.mark.parametrize("body", [b"\nhello\n", MIXED % b"Content-Type: text/plain\n\nhello"])
+def test_other_mail_without_an_address_of_a_rule_needs_another(letters, body):
+    said = "To and Cc name no address that a rule replaces: use --to ADDRESS"
+    assert refused(letters, b"Return-Path: <>\n" + MAILER + body) == said
+    forwarded = MIXED % (b"Content-Type: message/rfc822\n\n" + MESSAGE)
+    assert refused(letters, MAILER.replace(b"MAILER-DAEMON", b"joe") + forwarded) == said

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from email.utils import getaddresses, parseaddr
 from typing import NamedTuple
 
@@ -26,6 +27,11 @@ _EMPTY_LINE = re.compile(rb"(?:\A|\n)\r?\n")
 _MARK = re.compile(
     rb"^%b:[ \t]*([0-9a-f]{%d})[ \t]*\r?\n(?![ \t])" % (MARKER_FIELD.encode(), DIGITS),
     re.IGNORECASE | re.MULTILINE,
+)
+
+_UNREAD = (
+    "it is a bounce in a form that is not read: save the message that it returns to a file,"
+    " and hand in that file"
 )
 
 
@@ -58,13 +64,15 @@ class Letters:
         head = report.header(rest)
         # With our mark it is a report that a rule was applied to, and not one on our mail.
         if not report.is_report(head) or self._without_marker(rest) != rest:
-            recipients = (to,) if to else self._one_of(_addressed(rest))
+            with _advice(before, rest):
+                recipients = (to,) if to else self._one_of(_addressed(rest))
             sender = self._sender(before, rest, "")
             return self._made(rest, sender, recipients, rest)
         found = report.take_apart(rest, head)
         inside = _DELIVERED.match(found.message).end()  # type: ignore[union-attr]
         before, rest = found.message[:inside], found.message[inside:]
-        recipients = (to,) if to else self._recipients(found, rest)
+        with _advice(before, rest):
+            recipients = (to,) if to else self._recipients(found, rest)
         envelope_id = report.unescaped(found.about.get("original-envelope-id", ""))
         sender = self._sender(before, rest, envelope_id)
         queue_id = found.about.get("x-postfix-queue-id", "")
@@ -148,6 +156,18 @@ class Letters:
         }
         kept = _MARK.sub(lambda found: b"" if found[1].lower() in ours else found[0], head)
         return kept + message[len(head) :]
+
+
+@contextmanager
+def _advice(before: bytes, message: bytes) -> Iterator[None]:
+    """Advise no ``--to`` for a bounce, which would go to the CRM instead of what it returns."""
+    try:
+        yield
+    except NotOursError:
+        path = _RETURN_PATH.search(before)
+        if report.is_bounce(message, has_null_sender=bool(path and not path[1])):
+            raise NotOursError(_UNREAD) from None
+        raise
 
 
 def _addressed(message: bytes) -> Iterator[str]:

@@ -15,6 +15,15 @@ _HEADER = ("text/rfc822-headers", "message/global-headers")
 _BLANK_LINE = re.compile(rb"\r?\n[ \t]*\r?\n")
 _EMPTY_LINE = re.compile(rb"(?:\A|\n)\r?\n")
 _COMMENT = re.compile(r"\([^()]*\)")
+# What introduces a message in a bounce: of MIME, of qmail (QSBMF), of exim and of smail.
+_RETURNED = re.compile(
+    rb"^(?:Content-Type:\s*(?:message/(?:rfc822|global|delivery-status)|multipart/report)\b"
+    rb"|-+ Below this line is a copy of the message"
+    rb"|-+ This is a copy of (?:the|your) message"
+    rb"|[ \t|]*-+ (?:Original|Unsent|Returned) message (?:follows|text follows|below))",
+    re.IGNORECASE | re.MULTILINE,
+)
+_SYSTEM = re.compile(r"(?i)\b(?:mailer-daemon|postmaster)\b")
 _ESCAPED = re.compile(r"\\x\{([0-9A-Fa-f]{2,6})\}")
 
 Fields = dict[str, str]  # by name, in lower case
@@ -86,6 +95,15 @@ def is_report(head: "Message[str, str]") -> bool:
     return head.get_content_type() == "multipart/report" and is_that
 
 
+def is_bounce(message: bytes, has_null_sender: bool) -> bool:
+    """Tell whether a message seems to return another one, in whatever form."""
+    if not _RETURNED.search(message):
+        return False
+    head = header(message)
+    author = " ".join(values(head, "From"))
+    return bool(has_null_sender or "X-Failed-Recipients" in head or _SYSTEM.search(author))
+
+
 def take_apart(octets: bytes, head: "Message[str, str]") -> Report:
     """Return what a report says; raises NotOursError if it holds no message that was rejected."""
     status: tuple[Fields, ...] = ()
@@ -99,7 +117,10 @@ def take_apart(octets: bytes, head: "Message[str, str]") -> Report:
             message = _content(part, fields)
         elif kind in _HEADER:
             cut = True
-    report = Report(status[0] if status else {}, status[1:], message or b"")
+    about = status[0] if status else {}
+    # Some servers leave out the block on the whole message, or the empty line after it.
+    recipients = status if "action" in about else status[1:]
+    report = Report(about, recipients, message or b"")
     actions = sorted({_action(each) for each in report.recipients})
     if "failed" not in actions:
         raise NotOursError(f"it reports {', '.join(actions) or 'nothing'}, and no failure")
