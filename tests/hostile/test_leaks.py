@@ -53,6 +53,13 @@ rules:
      also_deliver_to: [secret-copy@copies.example], add_headers: {{X-Original: "{{recipient}}"}}}}
   - {{name: guarded, match: guarded@solarmora.com, replace_with: secret-g@crm.example, automatic: leave,
      on_unauthenticated: reject, flood: {{limit: 1 in 7d, per: subject, then: tempfail}}}}
+  - {{name: few, match: few@solarmora.com, replace_with: secret-f@crm.example, automatic: {{reply: leave, bounce: route, bulk: leave, list: leave}},
+     on_unauthenticated: leave, flood: {{limit: 1 in 7d, per: sender, then: leave}}}}
+  - {{name: kept, match: kept@solarmora.com, replace_with: secret-k@crm.example, case_group: one,
+     on_unauthenticated: quarantine, flood: {{limit: 1 in 7d, per: sender, then: hold}}}}
+  - {{name: timed, match: timed@solarmora.com, replace_with: secret-w@crm.example, except_headers: {{X-Migrated: "*"}},
+     from: 2020-01-01T00:00:00Z, until: 2037-01-01T00:00:00Z, on_unauthenticated: route}}
+  - {{name: asked, match: asked@solarmora.com, addressed: to_or_cc, replace_with: secret-a@crm.example}}
   - {{name: loud, match: loud@solarmora.com, replace_with: loud-target@crm.example, suppress_bounces: false}}
 """  # noqa: E501 - a rule a line
 MATCHED = (
@@ -66,8 +73,12 @@ MATCHED = (
     "topic",
     "second",
     "guarded",
+    "few",
+    "kept",
+    "timed",
+    "asked",
 )
-GUARDED = ["<guarded@solarmora.com>"]
+GUARDED = [[f"<{name}@solarmora.com>"] for name in ("guarded", "few", "kept", "timed")]
 FAR = ("crm.example", "old.example", "copies.example")
 SECRET = re.compile(rb"(?i)secret-|(crm|old|copies)\.example|X-CRM-Milter|X-Original")
 _ALONE = ("list@solarmora.com",)  # sees the marker, if a rule copies its mail and nobody else's
@@ -75,6 +86,7 @@ _OUR_FIELDS = re.compile(rb"(?m)^(X-CRM-Milter: [0-9a-f]{16}|X-Original: [\w@.]+
 POSTMASTER = "postmaster@mail.lab.example"
 DEAD = ("secret-bounces@solarmora.com", "secret-lost@solarmora.com")
 JOE, ALICE = "joe@customer.example", "alice@solarmora.com"
+TO = f"{ALICE}, asked@solarmora.com"
 ASKED = ("", " NOTIFY=SUCCESS,DELAY,FAILURE", " NOTIFY=SUCCESS ORCPT=rfc822;x@y.example",
          " NOTIFY=DELAY")  # fmt: skip
 
@@ -118,7 +130,7 @@ def mail():
     for number, names in enumerate(envelopes):
         for verdict in ("NO", "YES"):
             asked = ASKED[number % len(ASKED)]
-            text = f"From: {JOE}\nTo: {ALICE}\nSubject: x\nX-Spam-Flag: {verdict}\n\nhello\n"
+            text = f"From: {JOE}\nTo: {TO}\nSubject: x\nX-Spam-Flag: {verdict}\n\nhello\n"
             yield [f"<{name}@solarmora.com>{asked}" for name in names], text.encode()
 
 
@@ -161,13 +173,24 @@ def test_delivered(world, lab, record_property):
     replies = send_all(lab)
     text = f"From: {JOE}\nSubject: x\nX-Spam-Flag: NO\n".encode()
     forged = b"Authentication-Results: mx.solarmora.com; dmarc=fail\n"
-    for more in (b"\nmore\n", forged + b"\nforged\n", b"Precedence: bulk\n\nbulk\n"):
-        replies.append(smtp.send(lab.postfix.port, f"<{JOE}>", GUARDED, text + more).reply)
+    automatic = (b"Precedence: bulk\n", b"List-Id: <x>\n", b"Auto-Submitted: auto-replied\n")
+    for more in (b"", forged, b"X-Failed-Recipients: x@y.example\n", *automatic):
+        for rcpts in GUARDED:
+            sent = smtp.send(lab.postfix.port, f"<{JOE}>", rcpts, text + more + b"\nmore\n")
+            replies.append(sent.reply)
     lab.postfix.wait_empty_queue(30)
+    assert_nobody_knows(lab, sinks)
+    assert "rule=few reason=flood" in lab.milter.log()
+    assert "rule=kept copies=0 verdict=ham reason=flood" in lab.milter.log()
+    before = sinks["crm.example"].received.copy()
+    lab.postfix.postsuper("-H", "ALL")  # what flood and DMARC have held
+    lab.postfix.wait_empty_queue(30)
+    assert len(sinks["crm.example"].received) > len(before)
     assert_nobody_knows(lab, sinks)
     reached = {entry.recipient for sink in sinks.values() for entry in sink.received}
     assert {"secret-crm@crm.example", "secret-sales@old.example", "secret-1@crm.example",
             "secret-copy@copies.example", "secret-spam@copies.example"} <= reached  # fmt: skip
+    assert {f"secret-{letter}@crm.example" for letter in "gfkwa"} <= reached
     assert not [each for each in replies if SECRET.search(each.text.encode())]
     assert {each.code for each in replies} == {250, 451, 550}
     assert any(entry.recipient == JOE for entry in lab.sink.received), "no report was sent"
