@@ -93,6 +93,9 @@ def test_what_opendmarc_says_decides(judged: MailHost, key: Key) -> None:
     name = judged.run("postconf", "-h", "myhostname").strip()
     configure(judged, f"{DEAD}authentication: {name}", "    on_unauthenticated: leave")
     assert "crm-milter" in judged.run("postconf", "-h", "smtpd_milters").split("8893")[1]
+    found = problems(judged)
+    assert "that a message brings" in found, found
+    judged.run("sh", "-c", found.partition("fix:  ")[2].partition("\n")[0])
     prove_fine(judged)
     send(judged, "signed", mail=key.sign(mail_from("signed")))
     taken = judged.wait_for_crm("signed")

@@ -217,8 +217,10 @@ def test_killed_workers_lose_only_what_was_in_flight(counted, load):
     kills = 3  # after five within ten seconds the service gives up
     for number in range(kills):
         mail.wait_for(10)
-        os.kill(workers_of(lab.milter)[number % 2], signal.SIGKILL)
+        victim = workers_of(lab.milter)[number % 2]
+        os.kill(victim, signal.SIGKILL)
         lab.milter.logfile.mark()
+        wait_for("its end", lambda gone=victim: gone not in workers_of(lab.milter))
         wait_for("a new worker", lambda: len(workers_of(lab.milter)) == 2)
     accepted = mail.stop()
     settle()

@@ -96,7 +96,7 @@ def test_released_from_hold(lab: Lab, trace: Trace) -> None:
 
 def test_deferred_again_and_again_is_told_once(lab: Lab, trace: Trace) -> None:
     sent = lab.send(ANNA, ["<dead@solarmora.com>"], HAM, wait=False)
-    lab.postfix.wait_log(r"(status=deferred[^\0]*){3}")
+    lab.postfix.wait_log(r"(status=deferred[^\0]*){3}", 30)
     told = steps(trace(sent.queue_id)[1])
     refused = "to <case@dead.example>: deferred: connect to 127.0.0.1[127.0.0.1]:1:"
     assert told[5] == f"{refused} Connection refused"

@@ -9,7 +9,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -81,6 +81,10 @@ class Connection:
     def close(self) -> None:
         """Close it; what it did not need was not opened."""
         self._base.close()
+
+    def __del__(self) -> None:
+        with suppress(AttributeError):  # a file that could not be opened
+            self.close()
 
 
 def _text(data: bytes) -> str:
