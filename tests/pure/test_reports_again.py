@@ -260,3 +260,13 @@ def test_other_mail_without_an_address_of_a_rule_needs_another(letters, body):
     assert refused(letters, b"Return-Path: <>\n" + MAILER + body) == said
     forwarded = MIXED % (b"Content-Type: message/rfc822\n\n" + MESSAGE)
     assert refused(letters, MAILER.replace(b"MAILER-DAEMON", b"joe") + forwarded) == said
+
+
+def test_a_bounce_that_a_rule_was_applied_to_needs_another_address(letters):
+    policy = parse(CONFIG, Path("/c.yaml")).policy
+    (identity,) = policy.facts([("message-id", "<1@customer.example>")]).identities
+    mark = marker(policy.marker_key, "support", identity).encode()
+    bounce = b"Message-ID: <1@customer.example>\nX-CRM-Milter: %b\n" % mark + MAILER
+    said = "To and Cc name no address that a rule replaces: use --to ADDRESS"
+    for body in (QMAIL + MESSAGE, report()):
+        assert refused(letters, bounce + body) == said

@@ -64,14 +64,14 @@ class Letters:
         head = report.header(rest)
         # With our mark it is a report that a rule was applied to, and not one on our mail.
         if not report.is_report(head) or self._without_marker(rest) != rest:
-            with _advice(before, rest):
+            with self._advice(before, rest):
                 recipients = (to,) if to else self._one_of(_addressed(rest))
             sender = self._sender(before, rest, "")
             return self._made(rest, sender, recipients, rest)
         found = report.take_apart(rest, head)
         inside = _DELIVERED.match(found.message).end()  # type: ignore[union-attr]
         before, rest = found.message[:inside], found.message[inside:]
-        with _advice(before, rest):
+        with self._advice(before, rest):
             recipients = (to,) if to else self._recipients(found, rest)
         envelope_id = report.unescaped(found.about.get("original-envelope-id", ""))
         sender = self._sender(before, rest, envelope_id)
@@ -79,6 +79,21 @@ class Letters:
         names = [found.about.get(each, "") for each in ("reporting-mta", "arrival-date")]
         origin = "\0".join([queue_id, *names]).encode() if queue_id else octets
         return self._made(rest, sender, recipients, origin)._replace(queue_id=queue_id)
+
+    @contextmanager
+    def _advice(self, before: bytes, message: bytes) -> Iterator[None]:
+        """Advise no ``--to`` for a bounce, which would go to the CRM instead of what it returns.
+
+        One with our mark is itself what a rule was applied to.
+        """
+        try:
+            yield
+        except NotOursError:
+            path = _RETURN_PATH.search(before)
+            is_bounce = report.is_bounce(message, has_null_sender=bool(path and not path[1]))
+            if is_bounce and self._without_marker(message) == message:
+                raise NotOursError(_UNREAD) from None
+            raise
 
     def _made(
         self, octets: bytes, sender: str, recipients: tuple[str, ...], origin: bytes
@@ -156,18 +171,6 @@ class Letters:
         }
         kept = _MARK.sub(lambda found: b"" if found[1].lower() in ours else found[0], head)
         return kept + message[len(head) :]
-
-
-@contextmanager
-def _advice(before: bytes, message: bytes) -> Iterator[None]:
-    """Advise no ``--to`` for a bounce, which would go to the CRM instead of what it returns."""
-    try:
-        yield
-    except NotOursError:
-        path = _RETURN_PATH.search(before)
-        if report.is_bounce(message, has_null_sender=bool(path and not path[1])):
-            raise NotOursError(_UNREAD) from None
-        raise
 
 
 def _addressed(message: bytes) -> Iterator[str]:
