@@ -232,3 +232,21 @@ def test_a_socket_that_the_chroot_hides(site):
     assert done.returncode == 1
     assert '"9/inet" runs in the chroot' in done.stderr
     assert Path(site.postfix.folder / "queue/crm-milter/milter.sock").as_posix() in done.stderr
+
+
+def test_an_option_over_several_lines_is_refused_with_what_to_do(site):
+    site.restore()
+    master = site.postfix.config / "master.cf"
+    first, rest = master.read_text().split("\n", 1)
+    milters = "{ inet:127.0.0.1:9, default_action=accept, connect_timeout=1s }"
+    folded = f"{first}\n  -o {{ smtpd_milters =\n    {milters} }}\n{rest}"
+    master.write_text(folded)
+    site.age()
+    done = attach(site)
+    assert done.returncode == 1
+    assert "write that option on one line, -o { smtpd_milters = value }" in done.stderr
+    assert master.read_text() == folded
+    master.write_text(f"{first}\n  -o {{ smtpd_milters = {milters} }}\n{rest}")
+    site.age()
+    assert attach(site).returncode == 0
+    assert site.arrives() == [CRM]

@@ -71,7 +71,10 @@ class Staging(AbstractContextManager["Staging"]):
         if text is not None:
             write_atomically(self.path / "master.cf", text)
         if text is None or self._explicit(edit) != value:
-            raise PostfixError(f'cannot change {edit.name} of "{edit.scope}" in master.cf')
+            raise PostfixError(
+                f'cannot change {edit.name} of "{edit.scope}" in master.cf: write that option on'
+                f" one line, -o {{ {edit.name} = value }}"
+            )
 
     def _explicit(self, edit: Edit) -> str | None:
         found = (each for each in self.postconf.services if each.label == edit.scope)
