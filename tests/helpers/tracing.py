@@ -71,7 +71,7 @@ def steps(text: str) -> list[str]:
     """Return the lines without times, ports and queue ids."""
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", text)
     text = re.sub(r"127\.0\.0\.1\[127\.0\.0\.1\]:\d{4,5}", "SERVER", text)
-    text = re.sub(r"\b(?=[0-9A-F]*\d)[0-9A-F]{9,12}\b", "ID", text)
+    text = re.sub(r"\b(?=[0-9A-F]*\d)[0-9A-F]{8,12}\b", "ID", text)
     return [line.strip().removeprefix("TIME").strip() for line in text.splitlines() if line]
 
 

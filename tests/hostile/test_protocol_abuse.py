@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -40,7 +41,8 @@ def survives(milter):
     """After each test: the same workers, not much larger, without its sessions, and serving."""
     _serve(milter)
     before = {pid: memory(pid) for pid in wait_for_workers(milter)}
-    connections = _connections(milter)
+    # libmilter may tell syslog(3) of an error, which opens a socket once in each worker.
+    connections = _connections(milter) + len(before) * Path("/dev/log").exists()
     milter.logfile.mark()
     yield
     assert [*before] == wait_for_workers(milter)
