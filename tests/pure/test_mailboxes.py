@@ -146,6 +146,16 @@ def test_a_maildir(tmp_path):
     assert "no such file or directory" in said[0]
 
 
+def test_the_folders_in_a_maildir_are_named_as_not_read(tmp_path):
+    for folder in (tmp_path, tmp_path / ".Sent", tmp_path / ".Junk.2026"):
+        (folder / "cur").mkdir(parents=True)
+        (folder / "cur/1.a").write_bytes(mail(1))
+    (tmp_path / ".cache").mkdir()
+    said: list[str] = []
+    assert len(list(messages(str(tmp_path), said.append))) == 1
+    assert said == [f"{tmp_path}: 2 folders in it not read (.Junk.2026, .Sent): name each"]
+
+
 def test_a_directory_that_is_no_maildir(tmp_path):
     with pytest.raises(OSError, match="neither cur nor new"):
         list(messages(str(tmp_path), print))

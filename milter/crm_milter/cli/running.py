@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import time
 from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,8 @@ from crm_milter.config.problems import ConfigError
 from crm_milter.config.sources import Disk
 from crm_milter.wording import counted, why
 
-_TIMEOUT = 10.0  # seconds
+_TIMEOUT = 10.0  # seconds until the whole answer is there
+_MAX_BYTES = 64 << 20  # a hundred thousand rules take half of it
 _USUAL = "127.0.0.1:9894"
 _HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask, not to listen
 _HEADING = ("RULE", "MODE", "CONDITIONS", "REROUTED", "LEFT", "LAST REROUTED")
@@ -54,13 +56,27 @@ def _asked(host: str, port: int) -> dict[str, Any]:
     try:
         connection.request("GET", "/rules")
         response = connection.getresponse()
-        body = response.read()
+        body = _read(response) if response.status == http.client.OK else b""
     finally:
         connection.close()
-    found = json.loads(body) if response.status == http.client.OK else None
-    if not isinstance(found, dict) or "sha256_of_all_files" not in found:
-        raise ValueError("it is another service, or another version of crm-milter")
+    try:
+        found: dict[str, Any] = json.loads(body)
+        _ = [*_lines(found)], found["sha256_of_all_files"]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise ValueError("it is another service, or another version of crm-milter") from None
     return found
+
+
+def _read(response: http.client.HTTPResponse) -> bytes:
+    """Return the body, b"" if it is too large; raises TimeoutError if it drips in."""
+    deadline, body = time.monotonic() + _TIMEOUT, bytearray()
+    while part := response.read1(1 << 16):
+        body += part
+        if len(body) > _MAX_BYTES:
+            return b""
+        if time.monotonic() > deadline:
+            raise TimeoutError(0, f"not complete after {_TIMEOUT:g} seconds")
+    return bytes(body)
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
 from crm_milter.trace.file import DAMAGE, OPENERS
-from crm_milter.wording import why
+from crm_milter.wording import counted, why
 
 Warn = Callable[[str], None]
 Advance = Callable[[int], None]  # told how many octets of a source were read
@@ -190,6 +190,10 @@ def _maildir(folder: Path, warn: Warn, advance: Advance) -> Iterator[OldMail]:
     parts = [folder / name for name in ("cur", "new") if (folder / name).is_dir()]
     if not parts:
         raise OSError(0, "a directory, but not a Maildir: it has neither cur nor new")
+    below = sorted(each.parent.name for each in folder.glob(".*/cur"))
+    if below:
+        names = f"{', '.join(below[:3])}{', ...' if len(below) > 3 else ''}"
+        warn(f"{folder}: {counted(len(below), 'folder')} in it not read ({names}): name each")
     found = (
         (each.name, each.path) for part in parts for each in os.scandir(part) if not each.is_dir()
     )
