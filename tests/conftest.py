@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ MakeLab = Callable[..., Lab]
 
 _running: list[Lab] = []
 _LONGEST_LOG = 20_000
+_FAILED = "FAILED_TESTS"  # a file to write the names of failed tests to
 
 
 @pytest.fixture(scope="session")
@@ -128,10 +130,14 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """State the figures that the tests have measured."""
+    """State the figures that the tests have measured, and note what failed, for tests/run."""
     for report in terminalreporter.getreports("passed"):
         for name, value in report.user_properties:
             terminalreporter.line(f"{report.location[2]}: {name}: {value}")
+    if _FAILED in os.environ:
+        reports = [*terminalreporter.getreports("failed"), *terminalreporter.getreports("error")]
+        names = dict.fromkeys(report.nodeid for report in reports)
+        Path(os.environ[_FAILED]).write_text("".join(f"{name}\n" for name in names))
 
 
 def _fail_in_ci(report: pytest.TestReport | pytest.CollectReport) -> None:
