@@ -120,6 +120,7 @@ def test_rubbish_and_hang_ups_are_not_worth_a_word(serving):
 
 def test_a_dead_exporter_is_replaced_and_has_lost_nothing(serving):
     milter, exporter = serving(CONFIG)
+    wait_for("the workers", lambda: exporter.value("workers") == 2)
     before = exporter.value("config_last_reload_success_timestamp_seconds")
     for _ in range(3):
         os.kill(exporters_of(milter)[0], signal.SIGKILL)

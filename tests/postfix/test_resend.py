@@ -224,7 +224,8 @@ def test_a_report_of_success_is_refused(lab, sinks, tmp_path):
         ((b"Action: failed", b"Action: delayed"), "it reports delayed, and no failure"),
         ((b": message/rfc822", b": text/plain"), "it does not hold the message"),
         ((b"multipart/report", b"multipart/mixed"),
-         "To and Cc name no address that a rule replaces: use --to ADDRESS"),
+         "it is a bounce in a form that is not read: save the message that it returns to a file,"
+         " and hand in that file"),
     ],
 )  # fmt: skip
 def test_what_is_none_of_ours_is_refused_in_one_sentence(lab, sinks, tmp_path, change, said):
