@@ -158,7 +158,6 @@ def _checked(
         live.close()
     problems.raise_errors()
     nets.check(entries, section)
-    marker_key = _marker_key(section, path, sources)
     return Config(
         milter=milter,
         metrics_listen=section["metrics"]["listen"],
@@ -170,7 +169,7 @@ def _checked(
             spam.filters,
             spam.no_verdict,
             spam.unfiltered,
-            marker_key,
+            _marker_key(section, path, sources),
             frozenset(section["authentication"]),
             section["dead_letters"],
         ),

@@ -26,10 +26,7 @@ def edits(
     signature: Signature = UNSIGNED,
     dead_letters_to: str | None = None,
 ) -> Decision:
-    """Return the decision for outcomes that leave a message to be delivered.
-
-    Raises RuntimeError if that would leave the envelope empty.
-    """
+    """Return the decision for outcomes that deliver; raises RuntimeError if that is to nobody."""
     changing = [each for each in outcomes if each.changes_envelope]
     wanted = _additions(changing)
     boxes = dead_letters.mailboxes(changing, dead_letters_to)
