@@ -21,7 +21,7 @@ MakeLab = Callable[..., Lab]
 
 _running: list[Lab] = []
 _LONGEST_LOG = 20_000
-_FAILED = "FAILED_TESTS"  # a file to write the names of failed tests to
+_FAILED = "FAILED_TESTS"  # a file for the names of failed tests, if a busy machine explains all
 
 
 @pytest.fixture(scope="session")
@@ -134,10 +134,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for report in terminalreporter.getreports("passed"):
         for name, value in report.user_properties:
             terminalreporter.line(f"{report.location[2]}: {name}: {value}")
-    if _FAILED in os.environ:
+    if _FAILED in os.environ and "PYTEST_XDIST_WORKER" not in os.environ:  # each knows its own
         reports = [*terminalreporter.getreports("failed"), *terminalreporter.getreports("error")]
-        names = dict.fromkeys(report.nodeid for report in reports)
-        Path(os.environ[_FAILED]).write_text("".join(f"{name}\n" for name in names))
+        if all(map(_is_impatience, reports)):
+            names = dict.fromkeys(report.nodeid for report in reports)
+            Path(os.environ[_FAILED]).write_text("".join(f"{name}\n" for name in names))
+
+
+def _is_impatience(report: Any) -> bool:
+    """Tell whether a test failed by waiting too long only; no attack on the promises is excused."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    waited = crash is not None and "Error: waited " in crash.message
+    return waited and not report.nodeid.startswith("tests/hostile/")
 
 
 def _fail_in_ci(report: pytest.TestReport | pytest.CollectReport) -> None:
