@@ -274,7 +274,7 @@ _REFUSALS = {"reject": 550, "refuse as forged": 550, "refuse as too large": 552,
 def plans(letter: Letter) -> list[Plan]:
     """What the design says of this letter: only a clause with a limit leaves two ways.
 
-    Which one depends on what the milter had counted, and a milter that was killed begins anew.
+    Which one depends on what the milter had counted, and a milter that was killed counts from zero.
     """
     guarded = {clause for box, _ in letter.boxes if (clause := box.clause(letter)) and clause.flood}
     ways = [frozenset[Clause]()]

@@ -146,7 +146,7 @@ class Planted:
         arguments = ["/bin/sh", "-ec", command]
         subprocess.run(arguments, env=self.environment(), check=True, timeout=60)
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Do what the findings tell, without the reload of a Postfix that nobody asks."""
         for each in self.findings():
             # "what else could be done: COMMAND"

@@ -178,7 +178,7 @@ def test_a_page_is_kept_for_fifty_times_the_time_that_it_took(monkeypatch):
 
 @pytest.mark.parametrize("path", ["/", "/rules"])
 def test_what_is_in_force_is_kept_until_it_changes(monkeypatch, tmp_path, path):
-    monkeypatch.setattr(exporter, "_LEISURE", 1e9)  # for ever, but for what is new
+    monkeypatch.setattr(exporter, "_LEISURE", 1e9)  # forever, unless something changed
     shown = numbers(*(f"rule{number}" for number in range(1000)))
     site = PageSet(shown, print, directory=tmp_path)
     began = time.process_time()

@@ -24,7 +24,7 @@ def test_a_right_postfix_has_no_findings(any_site):
 def test_a_domain_that_is_not_ours(any_site):
     any_site.reset(RULES.replace(HELP, "help@other.example"))
     assert any_site.checks() == ["address-domain"]
-    any_site.mend()
+    any_site.repair()
     assert any_site.checks() == []
 
 
@@ -34,7 +34,7 @@ def test_an_account_in_each_class(any_site):
     (found,) = any_site.findings()
     assert found["check"] == "real-account"
     assert HELP in found["found"]
-    any_site.mend()
+    any_site.repair()
     assert any_site.checks() == []
 
 
@@ -44,7 +44,7 @@ def test_unrouted_to_has_to_be_a_mailbox_in_each_class(any_site):
     assert found["check"] == "unrouted"
     assert "is not a known recipient" in found["found"]
     if any_site.kind != "alias":
-        any_site.mend()
+        any_site.repair()
         assert any_site.checks() == []
 
 
@@ -266,7 +266,7 @@ def test_other_header_checks_are_kept(site):
     table.write_text("# mine\n\n/^X-Gm-Spam:/ IGNORE\n")
     main = {"header_checks": f"regexp:{table}"}
     site.reset(head="spam: gmail\n", main=main, has_filter=False)
-    site.mend()
+    site.repair()
     assert site.checks() == []
 
 
@@ -290,7 +290,7 @@ def test_one_mistake_is_one_finding_and_its_command_mends_it(site, name):
     site.reset(**changes)
     assert site.checks() == ([expected] if isinstance(expected, str) else expected)
     if name not in BY_HAND:
-        site.mend()
+        site.repair()
         assert site.findings() == []
 
 
@@ -341,7 +341,7 @@ def test_the_map_is_stale_missing_or_not_compiled(site):
     ):
         spoil()
         assert site.checks() == ["map-stale"]
-        site.mend()
+        site.repair()
         assert site.checks() == []
 
 
@@ -360,7 +360,7 @@ def test_a_table_that_the_rules_would_empty(site, rest):
     assert found["check"] == "map-stale"
     assert "check that no rule is missing" in found["fix"]
     assert "from 9 to" in found["fix"]
-    site.mend()
+    site.repair()
     assert site.checks() == []
 
 
@@ -370,7 +370,7 @@ def test_the_socket_is_there_listens_and_may_be_used(site):
     (found,) = site.findings()
     assert found["check"] == "socket"
     assert 'the user "postfix"' in found["found"]
-    site.mend()
+    site.repair()
     assert site.checks() == []
     moved = site.socket.with_name("moved")
     site.socket.rename(moved)
@@ -501,6 +501,6 @@ def test_no_message_may_be_larger_than_a_mailbox(site):
 
 def test_a_wildcard_that_others_use_stays(site):
     site.reset(aliases="@solarmora.com boss@elsewhere.example\n")
-    site.mend()
+    site.repair()
     text = (site.postfix.config / "virtual").read_text()
     assert text.split() == ["@solarmora.com", "boss@elsewhere.example", IT, IT]

@@ -30,28 +30,28 @@ def test_an_after_queue_filter(site):
 def test_our_milter_before_the_filter(site):
     amavis(site, {"smtpd_milters": site.ours}, smtpd_milters="")
     assert site.checks() == ["content-filter", "milter-missing"]
-    site.mend()
+    site.repair()
     assert site.findings() == []
 
 
 def test_no_milters_behind_the_filter(site):
     amavis(site, receive_override_options="no_unknown_recipient_checks,no_milters")
     assert site.checks() == ["milter-missing"]
-    site.mend()
+    site.repair()
     assert site.findings() == []
 
 
 def test_aliases_expanded_before_the_filter(site):
     amavis(site, {"receive_override_options": ""})
     assert site.checks() == ["address-mappings"]
-    site.mend()
+    site.repair()
     assert site.findings() == []
 
 
 def test_aliases_expanded_nowhere(site):
     amavis(site, receive_override_options="no_address_mappings")
     assert site.checks() == ["address-mappings"]
-    site.mend()
+    site.repair()
     assert site.findings() == []
 
 
@@ -59,7 +59,7 @@ def test_verdict_stripped_on_its_way_back(site):
     strip = {"header_checks": "regexp:{{/^X-Spam-Flag:/ IGNORE}}"}
     amavis(site, strip)
     assert site.checks() == ["header-checks"]
-    site.mend()
+    site.repair()
     assert site.findings() == []
     amavis(site, strip, receive_override_options="no_header_body_checks")
     assert site.findings() == []
@@ -81,7 +81,7 @@ def test_a_before_queue_filter(site):
     back = {"smtpd_proxy_filter": "", "smtpd_milters": ""}
     site.reset(main=proxy, services={"back": back})
     assert site.checks() == ["milter-missing"]
-    site.mend()
+    site.repair()
     assert site.findings() == []
 
 

@@ -190,7 +190,7 @@ def test_a_way_around_is_found_and_ends_by_what_is_told(site, name):
     site.reset(**changes)
     found = site.findings()
     assert [each["check"] for each in found] == [expected]
-    (follow or Planted.mend)(site)
+    (follow or Planted.repair)(site)
     assert site.findings() == []
 
 
@@ -274,7 +274,7 @@ def test_the_command_for_local_aliases_keeps_the_table(local):
     (found,) = local.findings()
     assert found["check"] == "alias-member"
     assert '"help@solarmora.com"' in found["found"]
-    local.mend()
+    local.repair()
     assert local.findings() == []
     table = f"hash:{local.folder}/aliases"
     for key, value in {"postmaster": "root", "team": "a@b.example, c@d.example"}.items():

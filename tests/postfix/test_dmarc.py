@@ -138,7 +138,7 @@ def test_fields_that_mail_brings_under_this_id_are_found(site, checks):
     assert (found["check"], found["severity"]) == ("authentication", "warning")
     assert "that a message brings" in found["found"]
     assert "cannot be seen" not in found["found"]
-    site.mend()
+    site.repair()
     assert site.findings() == []
 
 
@@ -168,7 +168,7 @@ def test_a_service_without_header_checks_is_found(site):
     site.reset(STRICT, {"header_checks": BORDER}, head=head, services=service)
     (found,) = site.findings()
     assert '"127.0.0.1:9/inet"' in found["found"]
-    site.mend()
+    site.repair()
     assert site.findings() == []
 
 

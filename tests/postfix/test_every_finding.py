@@ -30,7 +30,7 @@ Follow = Callable[["Living"], None]
 
 
 class Living(Site):
-    """A host that `reset` makes anew, with a milter that runs; it is asked before and after."""
+    """A host that `reset` sets up again, with a milter that runs; it is asked before and after."""
 
     kind = "mailbox"
 
@@ -72,7 +72,7 @@ class Living(Site):
         self.postfix.run("postmap", f"hash:{self.postfix.config}/virtual")
         self.age()
 
-    def run_anew(self) -> None:
+    def run_again(self) -> None:
         """Let the milter and Postfix read what is on disk."""
         text = self.yaml.read_text()
         if "socket_mode" not in text:
@@ -189,7 +189,7 @@ class Case:
     """
 
     changes: dict[str, Any] = field(default_factory=dict)
-    follow: Follow = Planted.mend
+    follow: Follow = Planted.repair
     goes: tuple[str, ...] = (CRM,)
     prepare: Follow = nothing
     stays: frozenset[str] = frozenset()
@@ -245,7 +245,7 @@ CASES: dict[str, Case] = {
     ),
     "alias-member": Case(
         {"aliases": f"info@solarmora.com {HELP}\nboss@solarmora.com {ANNA}\n"},
-        both(Planted.mend, edit(f"match: {HELP}", f"match: [{HELP}, info@solarmora.com]")),
+        both(Planted.repair, edit(f"match: {HELP}", f"match: [{HELP}, info@solarmora.com]")),
     ),
     "authentication": Case(
         {
@@ -254,7 +254,7 @@ CASES: dict[str, Case] = {
         },
         both(
             edit("authentication: other.example", "authentication: mail.lab.example"),
-            Planted.mend,  # what mail brings itself is found once the name is right
+            Planted.repair,  # what mail brings itself is found once the name is right
         ),
     ),
     "bcc-member": Case(
@@ -381,13 +381,13 @@ def test_its_advice_is_safe(site, name):
     case = CASES[name]
     (site.postfix.config / "canonical").write_text("")
     site.reset(**case.changes)
-    site.run_anew()
+    site.run_again()
     before = site.other_mail(case.but)
     case.prepare(site)
     site.age()
     assert name in site.checks()
     case.follow(site)
-    site.run_anew()
+    site.run_again()
     assert {*site.checks()} == case.stays
     assert site.other_mail(case.but) == before
     if case.goes:

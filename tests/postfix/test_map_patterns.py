@@ -139,7 +139,7 @@ def test_postfix_refuses_a_pattern_until_it_has_the_table(site):
     site.reset(rules(HELP, match))
     (found,) = site.findings()
     assert found["check"] == "pattern-unknown"
-    site.mend()
+    site.repair()
     assert site.findings() == []
     site.postfix.run("postconf", "smtpd_milters=", "non_smtpd_milters=")
     site.age()

@@ -44,7 +44,7 @@ def test_from_the_first_rule_to_a_case(site: Site) -> None:
     # Without an alias of the administrator's own, the CRM's verification mail is refused.
     assert site.checks() == ["test-address"]
     assert site.lab.send("<crm@x.example>", [f"<{HELP}>"], MESSAGE).sent.reply.code == 550
-    site.mend()
+    site.repair()
     site.postfix.run("postfix", "reload")  # as the fix says: the table is a texthash
     assert site.checks() == []
     tried = site.lab.send("<crm@x.example>", [f"<{HELP}>"], MESSAGE)

@@ -26,7 +26,7 @@ def edits(
     signature: Signature = UNSIGNED,
     dead_letters_to: str | None = None,
 ) -> Decision:
-    """Return the decision for outcomes that deliver; raises RuntimeError if that is to nobody."""
+    """Return the decision where mail is delivered; raises RuntimeError if no recipient is left."""
     changing = [each for each in outcomes if each.changes_envelope]
     wanted = _additions(changing)
     boxes = dead_letters.mailboxes(changing, dead_letters_to)

@@ -62,7 +62,7 @@ class Last:
         self._values: deque[str] = deque()
 
     def add(self, value: str) -> None:
-        """Keep a value, and forget the oldest if there is no room."""
+        """Keep a value, and drop the oldest if there is no room."""
         self._values.append(value)
         self._size += len(value) + 1
         while self._size > self._most and len(self._values) > 1:

@@ -166,12 +166,12 @@ class _Dialogue:
             yield client
 
     def _greeted(self, timeout: float) -> smtplib.SMTP:
-        """Connect; a server that waits for TLS first (smtpd_tls_wrappermode) says nothing."""
+        """Connect; a server that waits for TLS first (smtpd_tls_wrappermode) is silent."""
         if self.port == SMTPS_PORT:
             try:
                 return self._connected(smtplib.SMTP_SSL, timeout)
             except ssl.SSLError as error:
-                if error.reason != "WRONG_VERSION_NUMBER":  # the reply is no TLS
+                if error.reason != "WRONG_VERSION_NUMBER":  # not a TLS record
                     raise
         elif timeout > _GREETING:
             with suppress(smtplib.SMTPServerDisconnected):

@@ -17,7 +17,7 @@ _UNROUTED = (
     "mail for a matched address that is not rerouted has no mailbox, and Postfix may reject it"
 )
 
-_MOST = 20  # entries in one command
+_MAX_ENTRIES = 20  # entries in one command
 
 
 def attached(site: Site) -> Iterator[Finding]:
@@ -108,7 +108,7 @@ def wildcards(site: Site) -> Iterator[Finding]:
 def _spared(site: Site, table: str, key: str, victims: list[str] | None) -> str:
     """Return how mailboxes keep their mail next to a wildcard, which stays for all others."""
     mailboxes = victims or [each for each in site.routed.values() if each.endswith(key)]
-    if 0 < len(mailboxes) <= _MOST:
+    if 0 < len(mailboxes) <= _MAX_ENTRIES:
         return fix.add_entries(site, table, {each: each for each in mailboxes})
     return f'add the line "ADDRESS ADDRESS" to {table} for each mailbox of {key[1:]}'
 
