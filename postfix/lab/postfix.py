@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import socket
@@ -21,6 +22,10 @@ from lab.sink import Sink
 _QUEUES = ("maildrop", "incoming", "active", "deferred")
 
 _NUDGE = 2.0  # seconds
+_LOG_DELAY = 2.0  # seconds
+
+_ACTIVE = re.compile(r"/qmgr\[\d+\]: (\w+): from=<.*\(queue active\)$", re.MULTILINE)
+_REMOVED = re.compile(r"/(?:qmgr|postsuper)\[\d+\]: (\w+): removed$", re.MULTILINE)
 
 
 @dataclass
@@ -194,6 +199,13 @@ class Postfix:
             wait_for("an empty queue", empty, timeout)
         except LabError as error:
             raise LabError(f"{error}: {self.queue()}") from None
+        with suppress(LabError):
+            wait_for("the last lines of the log", self._removals_logged, _LOG_DELAY)
+
+    def _removals_logged(self) -> bool:
+        # qmgr removes the file first; the line may come after the next command has read the log.
+        log = self.maillog.text()
+        return {*_ACTIVE.findall(log)} <= {*_REMOVED.findall(log)}
 
     def _queue_empty(self) -> bool:
         # A message moves in this order, so looking twice cannot miss one.
