@@ -5,11 +5,12 @@ import time
 import pytest
 from rows import CRM, HELP, NO, YES, fates, policy, rule, run
 
+from crm_milter.config.values import authserv_id
 from crm_milter.routing.authentication import FIELD, Dmarc, dmarc
 from crm_milter.routing.decision import Action, Reason, Reply
 from crm_milter.rules.rule import AutomaticClass, OnSpam, OnUnauthenticated
 
-OURS = frozenset({"mx.solarmora.com", "filter"})
+OURS = frozenset({"mx.solarmora.com", "filter", "xn--bcher-kva.example"})
 PASS, FAIL, NONE = Dmarc.PASS, Dmarc.FAIL, Dmarc.NONE
 
 
@@ -75,7 +76,25 @@ PASS, FAIL, NONE = Dmarc.PASS, Dmarc.FAIL, Dmarc.NONE
         ('filter; spf=fail smtp.mailfrom=a\\"b@x.example; dmarc=fail reason="x"', FAIL),
         ("filter; spf=fail smtp.mailfrom=a(b@x.example; dmarc=pass; dmarc=fail", FAIL),
         ("other; spf=fail smtp.mailfrom=a(b@x.example; dmarc=fail", NONE),
+        ("filter; spf=fail smtp.mailfrom=a(b@x.example; dmarc=fail (x) dkim=none header.d=c)", FAIL),
+        ('filter; spf=fail smtp.helo=a"b; dmarc=fail header.from=x; dkim=none header.s=c"', FAIL),
+        ('filter; spf=fail smtp.helo=a"; dmarc=fail (x); dkim=none header.s="c', FAIL),
+        ('filter; spf=none smtp.mailfrom="a"b"@x.example; dmarc=fail; dkim=none header.s=c"', FAIL),
+        ("filter; spf=none smtp.helo=[(]; dmarc=fail header.from=x; dkim=none header.i=)@d", FAIL),
+        ('filter; dmarc=pass reason="a(b; dmarc=fail)"', PASS),
+        ("filter; dmarc=pass (a(b; dmarc=fail); dmarc=fail) header.from=x", PASS),
         ("filter;;;;dmarc=fail;;;", FAIL),
+        # all spellings of a name (RFC 8601 section 2.5, RFC 5890), and of the version
+        ("mx.solarmora.com.; dmarc=fail", FAIL),
+        ("b\u00fccher.example; dmarc=fail", FAIL),
+        ("B\u00dcCHER.example. 1; dmarc=fail", FAIL),
+        ("bu\u0308cher.example/4bXq1Z; dmarc=fail", FAIL),
+        ('"XN--BCHER-KVA.example"; dmarc=fail', FAIL),
+        ("b\u00fccher.example.evil.example; dmarc=fail", NONE),
+        ("bucher.example; dmarc=fail", NONE),
+        ("filter 01; dmarc=fail", FAIL),
+        ("filter 10; dmarc=fail", NONE),
+        ("filter 0; dmarc=fail", NONE),
         ("filter; dmarc=fail\x00", NONE),
         ("filter; dmarc=\udcff\udcfe", NONE),
         ("\udcff; dmarc=fail", NONE),
@@ -93,6 +112,18 @@ def test_what_a_field_says(value, said):
 @pytest.mark.parametrize("start", ["", "filter;", "filter 1; dmarc=", "filter; (", 'filter; "'])
 def test_a_long_field_takes_linear_time_and_never_raises(start, part):
     dmarc(start + part * 300_000, OURS)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Mail.Solarmora.com", "mail.solarmora.com.", "b\u00fccher.example", "BU\u0308CHER.example",
+     "xn--bcher-kva.example", "x_1", "192.0.2.1"],
+)  # fmt: skip
+def test_an_id_counts_however_it_is_spelt_in_the_configuration(name):
+    ids = frozenset({authserv_id(name)})
+    for spelt in (name, name.upper(), name.lower(), f'"{name}"', f"(x){name}/4bXq1Z"):
+        assert dmarc(f"{spelt}; dmarc=fail", ids) is FAIL
+    assert dmarc(f"x{name}; dmarc=fail", ids) is NONE
 
 
 STRICT = rule("r", "help@solarmora.com", CRM, on_unauthenticated=OnUnauthenticated.REJECT)

@@ -8,6 +8,7 @@ from crm_milter.config import files as tables
 from crm_milter.config.files import Files
 from crm_milter.mailbox import mailbox
 from crm_milter.precis import named
+from crm_milter.routing import authentication
 from crm_milter.routing.marker import MARKER_FIELD
 from crm_milter.rules import pattern as patterns
 from crm_milter.rules.flood import Flood, Limit
@@ -160,7 +161,7 @@ def authserv_id(text: str) -> str:
             f'"{text}" is not a valid authserv-id; expected the word before the first ";" of'
             " Authentication-Results, such as mail.solarmora.com"
         )
-    return text.lower()
+    return authentication.identity(text)
 
 
 def flood(text: str) -> Flood:

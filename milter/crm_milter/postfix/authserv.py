@@ -8,16 +8,17 @@ from pathlib import Path
 
 from crm_milter.postfix.placement import placement
 from crm_milter.postfix.site import Site
+from crm_milter.routing.authentication import identity
 
 _OPENDMARC = ("etc/opendmarc.conf", "etc/opendmarc/opendmarc.conf")
 _ID = re.compile(r"(?im)^\s*AuthservID\s+(\S+)")
 
 
 def ids(site: Site, root: Path = Path("/")) -> set[str]:
-    """Return them in lower case: the name of the host, and what OpenDMARC's configuration says."""
+    """Return them as they are compared: the name of the host, and what OpenDMARC's configuration says."""
     services = placement(site).wanted
-    written = {site.postconf.value("myhostname", each).lower() for each in services}
-    return written | {each.lower() for each in _opendmarc(root)}
+    written = {identity(site.postconf.value("myhostname", each)) for each in services}
+    return written | {*map(identity, _opendmarc(root))}
 
 
 def _opendmarc(root: Path) -> Iterator[str]:

@@ -7,21 +7,25 @@ cannot be understood. All takes time linear in the length of a field. Of very ma
 and the last are read: a filter adds its own in front of all others or behind them.
 
 Filters write the envelope sender and the name of the client as they came (rspamd: smtp.mailfrom,
-smtp.helo), also one with a parenthesis or a quote that nothing closes. That must not hide the
-"fail" behind it: then it is looked for as if there were no comments and no quotes.
+smtp.helo), also one with a parenthesis or a quote in it. That must not hide the "fail" behind it:
+it is looked for once more as if no comment and no quote began within a word, and as if there were
+none at all if nothing closes one.
 
 OpenDMARC can append the queue ID to its authserv-id (AuthservIDWithJobID): "id/4bXq1Z".
 """
 
+import re
 from collections.abc import Iterator
 from enum import Enum
 
+from crm_milter.address import ascii_domain
 from crm_milter.routing.structured import is_closed, words
 
 FIELD = "authentication-results"
 _QUOTE = '"'
 _LONGEST = 20  # characters of a method that matter
 _PLAIN = str.maketrans('()"', "   ")
+_WITHIN = re.compile(r'[^\s;=()"][("]')
 
 
 class Dmarc(Enum):
@@ -32,26 +36,38 @@ class Dmarc(Enum):
     NONE = "none"  # no such field, or one that says neither
 
 
+def identity(authserv_id: str) -> str:
+    """Return an authserv-id as it is compared: most are names of hosts (RFC 8601 section 2.5)."""
+    return ascii_domain(authserv_id)
+
+
 def dmarc(value: str, authserv_ids: frozenset[str]) -> Dmarc:
-    """Return what one field says; the ids are in lower case."""
+    """Return what one field says; the ids are as ``identity`` returns them."""
     rest = words(value)
     if not _is_ours(rest, authserv_ids):
         return Dmarc.NONE
     results = {*_results(rest)}
-    if "fail" not in results and not is_closed(value):
-        results |= {*_results(words(value.translate(_PLAIN)))} & {"fail"}
+    if "fail" not in results:
+        results |= {*_hidden(value)} & {"fail"}
     if "fail" in results:
         return Dmarc.FAIL
     return Dmarc.PASS if "pass" in results else Dmarc.NONE
 
 
+def _hidden(value: str) -> Iterator[str]:
+    """Yield the results that what a sender wrote may hide from a reader of comments and quotes."""
+    if not is_closed(value):
+        return _results(words(value.translate(_PLAIN)))
+    return _results(words(value, within_words=False)) if _WITHIN.search(value) else iter(())
+
+
 def _is_ours(rest: Iterator[str], authserv_ids: frozenset[str]) -> bool:
     """Tell whether a field is of one of these and in version 1; take it up to its results."""
-    name = next(rest, "").removeprefix(_QUOTE).partition("/")[0].lower()
-    if name not in authserv_ids:
+    name = next(rest, "").removeprefix(_QUOTE).partition("/")[0]
+    if identity(name) not in authserv_ids:
         return False
     version = next(rest, "")
-    return version == ";" or (version == "1" and next(rest, "") == ";")
+    return version == ";" or (version.lstrip("0") == "1" and next(rest, "") == ";")
 
 
 def _results(rest: Iterator[str]) -> Iterator[str]:

@@ -11,34 +11,38 @@ from collections.abc import Iterator
 SEPARATORS = frozenset(";=")
 
 # Each branch takes whatever follows, so that no character is looked at twice.
-_WORD = re.compile(
-    r'"(?:[^"\\]++|\\(?:.|\Z))*+(?:"|\Z)|[;=()]|[ \t\r\n]++|[^ \t\r\n;=()"]++', re.DOTALL
-)
+_OTHERS = r'"(?:[^"\\]++|\\(?:.|\Z))*+(?:"|\Z)|[;=()]|[ \t\r\n]++|'
+_WORD = re.compile(_OTHERS + r'[^ \t\r\n;=()"]++', re.DOTALL)
+# A word that goes on behind a parenthesis or a quote in it.
+_LONG_WORD = re.compile(_OTHERS + r"[^ \t\r\n;=]++", re.DOTALL)
 _COMMENT = re.compile(r"[()]|\\(?:.|\Z)|[^()\\]++", re.DOTALL)
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _NO_WORDS = " \t\r\n()"  # not all that Unicode calls blank
 
 
-def _parts(value: str) -> Iterator[tuple[int, str]]:
+def _parts(value: str, word: re.Pattern[str] = _WORD) -> Iterator[tuple[int, str]]:
     """Yield all parts of a value, each with how deep in comments what follows it is."""
     position = depth = 0
     while position < len(value):
-        found = (_COMMENT if depth else _WORD).match(value, position)
+        found = (_COMMENT if depth else word).match(value, position)
         if found is None:  # cannot be: each takes any character
             return
         position = found.end()
-        word = found[0]
-        if word == "(":
+        part = found[0]
+        if part == "(":
             depth += 1
-        elif word == ")":
+        elif part == ")":
             depth = max(depth - 1, 0)
-        yield depth, word
+        yield depth, part
 
 
-def words(value: str) -> Iterator[str]:
-    """Yield words, separators, and strings that begin with a quote, without comments."""
-    for depth, word in _parts(value):
+def words(value: str, *, within_words: bool = True) -> Iterator[str]:
+    """Yield words, separators, and strings that begin with a quote, without comments.
+
+    Comments and strings begin ``within_words`` as well, as they may by the grammar.
+    """
+    for depth, word in _parts(value, _WORD if within_words else _LONG_WORD):
         if not depth and word[0] not in _NO_WORDS:
             yield _ESCAPE.sub(r"\1", word.removesuffix('"') or '"') if word[0] == '"' else word
 
