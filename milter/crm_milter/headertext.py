@@ -8,6 +8,7 @@ import binascii
 import encodings
 import pkgutil
 import re
+import string
 import unicodedata
 from encodings.aliases import aliases
 
@@ -21,6 +22,7 @@ _WORD = re.compile(
 )
 _ESCAPE = re.compile(rb"=([0-9A-Fa-f]{2})")
 _NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]+")
+_DIGITS = (string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/").encode()
 _BREAK = re.compile(r"[\x00\r\n]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _OCTETS = {0xDC00 + octet: octet for octet in range(0x80, 0x100)}  # PEP 383
@@ -51,31 +53,61 @@ def composed(text: str) -> str:
 def _decoded(text: str) -> str:
     """Return text with its encoded words decoded; blanks between two of them are dropped."""
     made: list[str] = []
-    held: list[bytes] = []  # a character may begin in one word and end in the next
+    held: list[tuple[str, str]] = []
     codec, at = "", 0
     for word in _WORD.finditer(text):
         between = text[at : word.start()]
         is_next = at > 0 and not between.strip(" \t")
         its = _codec(word[1])
         if not (is_next and its == codec):
-            made.append(_text(b"".join(held), codec))
+            made.append(_text(_joined(held), codec))
             held = []
         if not is_next:
             made.append(between)
-        held.append(_octets(word[2], word[3]))
+        held.append((word[2].lower(), word[3]))
         codec, at = its, word.end()
-    return "".join([*made, _text(b"".join(held), codec), text[at:]])
+    return "".join([*made, _text(_joined(held), codec), text[at:]])
 
 
-def _octets(encoding: str, content: str) -> bytes:
-    octets = content.encode("utf-8", "surrogatepass")
-    if encoding in "qQ":
-        return _ESCAPE.sub(
-            lambda found: bytes.fromhex(found[1].decode()), octets.replace(b"_", b" ")
-        )
-    plain = _NOT_BASE64.sub(b"", octets)
-    whole = len(plain) - (len(plain) % 4 == 1)  # one digit alone is less than an octet
-    return binascii.a2b_base64(plain[:whole] + b"=" * (-whole % 4))
+def _joined(contents: list[tuple[str, str]]) -> bytes:
+    """Return the octets of adjacent words: a character may begin in one and end in the next.
+
+    So may a group of base64, where a program cut its digits without regard for groups of four.
+    """
+    octets: list[bytes] = []
+    rest = b""
+    for encoding, content in contents:
+        written = content.encode("utf-8", "surrogatepass")
+        if encoding == "q":
+            octets += [_base64(rest), _quoted(written)]
+            rest = b""
+            continue
+        digits = _NOT_BASE64.sub(b"", written)
+        if not _goes_on(rest, digits):
+            octets.append(_base64(rest))
+            rest = b""
+        digits = rest + digits
+        whole = len(digits) if b"=" in written else len(digits) // 4 * 4
+        octets.append(_base64(digits[:whole]))
+        rest = digits[whole:]
+    return b"".join([*octets, _base64(rest)])
+
+
+def _goes_on(rest: bytes, digits: bytes) -> bool:
+    """Tell whether a group of base64 that is not whole goes on: its padding may be missing."""
+    if len(rest) == 1 or len(digits) % 4 == 1:  # less than an octet
+        return True
+    unused = {2: 0b1111, 3: 0b11}.get(len(rest), 0)  # bits, which are zero at the end
+    return bool(unused & _DIGITS.index(rest[-1:]))
+
+
+def _quoted(written: bytes) -> bytes:
+    return _ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()), written.replace(b"_", b" "))
+
+
+def _base64(digits: bytes) -> bytes:
+    whole = len(digits) - (len(digits) % 4 == 1)  # one digit alone is less than an octet
+    return binascii.a2b_base64(digits[:whole] + b"=" * (-whole % 4))
 
 
 # No codec is looked for by a name that a sender chose: Python keeps each name that it did not
@@ -99,18 +131,23 @@ _LARGER = {
     "euc_kr": "cp949",
 }
 _OTHER_NAMES = {
-    "iso_8859_8_i": "iso8859_8",
-    "iso_8859_8_e": "iso8859_8",
-    "iso_8859_6_i": "iso8859_6",
-    "x_sjis": "cp932",
-    "x_gbk": "gb18030",
-    "windows_874": "cp874",
+    "iso88598i": "iso8859_8",
+    "iso88598e": "iso8859_8",
+    "iso88596i": "iso8859_6",
+    "iso88596e": "iso8859_6",
+    "sjis": "cp932",
+    "windows31j": "cp932",
+    "cswindows31j": "cp932",
     "utf8mb4": "utf_8",
+    "unicode20utf8": "utf_8",
 }
+_CODE_PAGE = re.compile(r"(?:windows|win|ibm|dos|msdos|ms|oem|cp)(?=[0-9])")
 
 
 def _name(charset: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", charset.lower())
+    """Return the name of a charset without what programs write differently."""
+    name = charset.lower()
+    return re.sub(r"[^a-z0-9]+", "", name.removeprefix("x-").removeprefix("x_"))
 
 
 def _codecs() -> dict[str, str]:
@@ -129,12 +166,13 @@ _CODECS = _codecs()
 
 def _codec(charset: str) -> str:
     """Return the codec of a charset, "" for one that is not known."""
-    return _CODECS.get(_name(charset), "")
+    name = _name(charset)
+    return _CODECS.get(name) or _CODECS.get(_CODE_PAGE.sub("cp", name, count=1), "")
 
 
 def _text(octets: bytes, codec: str) -> str:
     if codec:
-        return octets.decode(codec, "replace")
+        return octets.decode(codec, "replace").removeprefix("\ufeff")  # .NET begins with that
     try:
         return octets.decode("utf-8")
     except UnicodeDecodeError:
