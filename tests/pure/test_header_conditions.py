@@ -20,7 +20,7 @@ from crm_milter.rules.conditions import Addressed, Occasion
 from crm_milter.rules.fieldpattern import parse
 from crm_milter.rules.moment import moment
 from crm_milter.rules.pattern import PatternError
-from crm_milter.rules.rule import Copy, Mode, OnSpam
+from crm_milter.rules.rule import AddressMap, Copy, Mode, OnSpam, TableError
 from crm_milter.verify.probe import Probe
 from crm_milter.verify.run import NothingToVerifyError, plan
 
@@ -221,6 +221,54 @@ def test_the_address_is_the_one_that_the_rule_matches(recipient_is, to, holds):
 def test_wide_patterns_take_an_extension_for_its_address(match, recipient_is, to, holds):
     rules = policy(rule("asking", match, "@crm.example", addressed=Addressed.TO), delimiter="+")
     assert chosen(rules, ("to", to), address=recipient_is) == ("asking" if holds else None)
+
+
+ROWS = {
+    "@solarmora.com": ("all@crm.example",),
+    "vip+x@solarmora.com": ("vip@crm.example",),
+    "sales@solarmora.com": ("sales@crm.example",),
+}
+
+
+@pytest.mark.parametrize(
+    ("recipient_is", "to", "holds"),
+    [
+        ("help+x@solarmora.com", "help@solarmora.com", True),
+        ("help+x@solarmora.com", "Help+Y@SolarMora.com", True),
+        ("help@solarmora.com", "help+x@solarmora.com", True),
+        ("help+x@solarmora.com", "info@solarmora.com", False),
+        ("help+x@solarmora.com", "x@solarmora.com", False),
+        ("sales+x@solarmora.com", "sales@solarmora.com", True),
+        ("vip+x@solarmora.com", "vip+x@solarmora.com", True),
+        ("vip+x@solarmora.com", "vip@solarmora.com", False),  # its row names an extension
+        ("vip+y@solarmora.com", "vip@solarmora.com", True),
+    ],
+)
+def test_a_row_for_a_domain_takes_an_extension_for_its_address(recipient_is, to, holds):
+    table = AddressMap("routes", ROWS)
+    rules = policy(rule("asking", address_map=table, addressed=Addressed.TO), delimiter="+")
+    assert chosen(rules, ("to", to), address=recipient_is) == ("asking" if holds else None)
+
+
+class Locked:
+    """A table that cannot be read."""
+
+    def get(self, key):
+        raise TableError("locked")
+
+
+@pytest.mark.parametrize(("to", "put_off"), [("help@solarmora.com", True), ("x@y.example", False)])
+def test_a_table_that_cannot_be_read_may_have_the_address_without_extension(to, put_off):
+    table = AddressMap("routes", {}, Locked())
+    rules = policy(rule("asking", address_map=table, addressed=Addressed.TO), delimiter="+")
+    address = "help+x@solarmora.com"
+    match = rules.table.match(address, Occasion(""))
+    one = Recipient(address, address, match, waits=True)
+    if put_off:
+        with pytest.raises(TableError):
+            run(rules, one, fields=[("to", to), NO])
+    else:
+        assert not run(rules, one, fields=[("to", to), NO]).outcomes
 
 
 def test_each_recipient_is_asked_for_its_own_address():

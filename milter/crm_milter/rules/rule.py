@@ -233,6 +233,12 @@ class Match(NamedTuple):
         None  # behind a rule in mode test: what applies as if it were not there
     )
     trouble: TableError | None = None  # the table cannot be read: it may match, or may not
+    by_domain: bool = False  # by a row of the table for all of a domain
+
+    @property
+    def takes_plain(self) -> bool:
+        """Tell whether the rule takes, or may take, the address without its extension as well."""
+        return bool(self.extension or self.by_domain or self.trouble)
 
     def chain(self) -> "Iterator[Match]":
         """Yield the matches of test rules, then that of the rule that acts, if there is one."""

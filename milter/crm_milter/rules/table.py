@@ -200,7 +200,7 @@ class RuleTable:
         base = look.base.normal
         if self.known and (base in self.known or address in self.known):
             occasion = occasion._replace(known=True)
-        plain = {self._owners[rank] for rank, each in found if each.extension} if self.reads else ()
+        plain = {self._owners[n] for n, each in found if each.takes_plain} if self.reads else ()
         last = -1
         for rank, match in found:
             number = self._owners[rank]
@@ -255,7 +255,7 @@ class RuleTable:
             return Match(rule, (), address, typed=look.whole.typed, trouble=trouble)
         if targets is None:
             return None
-        return Match(rule, (), address, "", targets or None, look.whole.typed)
+        return Match(rule, (), address, "", targets or None, look.whole.typed, by_domain=True)
 
 
 class _Spelt(NamedTuple):
