@@ -76,7 +76,7 @@ PASS, FAIL, NONE = Dmarc.PASS, Dmarc.FAIL, Dmarc.NONE
         ('filter; spf=fail smtp.mailfrom=a\\"b@x.example; dmarc=fail reason="x"', FAIL),
         ("filter; spf=fail smtp.mailfrom=a(b@x.example; dmarc=pass; dmarc=fail", FAIL),
         ("other; spf=fail smtp.mailfrom=a(b@x.example; dmarc=fail", NONE),
-        ("filter; spf=fail smtp.mailfrom=a(b@x.example; dmarc=fail (x) dkim=none header.d=c)", FAIL),
+        ("filter; spf=fail smtp.mailfrom=a(b@x.example; dmarc=fail (x) header.d=c)", FAIL),
         ('filter; spf=fail smtp.helo=a"b; dmarc=fail header.from=x; dkim=none header.s=c"', FAIL),
         ('filter; spf=fail smtp.helo=a"; dmarc=fail (x); dkim=none header.s="c', FAIL),
         ('filter; spf=none smtp.mailfrom="a"b"@x.example; dmarc=fail; dkim=none header.s=c"', FAIL),

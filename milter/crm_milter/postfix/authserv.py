@@ -15,7 +15,7 @@ _ID = re.compile(r"(?im)^\s*AuthservID\s+(\S+)")
 
 
 def ids(site: Site, root: Path = Path("/")) -> set[str]:
-    """Return them as they are compared: the name of the host, and what OpenDMARC's configuration says."""
+    """Return them: the name of the host, and what OpenDMARC's configuration says."""
     services = placement(site).wanted
     written = {identity(site.postconf.value("myhostname", each)) for each in services}
     return written | {*map(identity, _opendmarc(root))}
