@@ -81,6 +81,23 @@ def test_a_flood_is_counted_whatever_is_done(counted):
     }
 
 
+@pytest.mark.parametrize(
+    ("key", "counts"),
+    [(", on_unauthenticated: leave", {"fail": 1, "pass": 1, "none": 1}), ("", {})],
+)
+def test_dmarc_results_are_counted_where_a_rule_asks(counted, key, counts):
+    rule = f"{{name: strict, match: help@solarmora.com, replace_with: c@crm.example{key}}}"
+    head = "unrouted_to: it@solarmora.com\nauthentication: mx.solarmora.com\n"
+    lab, exporter = counted(f"{head}rules:\n  - {rule}\n")
+    said = ("mx.solarmora.com; dmarc=fail", "mx.solarmora.com; dmarc=pass", "x.org; dmarc=fail")
+    for each in said:
+        message = f"Authentication-Results: {each}\nSubject: x\n\nx\n".encode()
+        for to in ("<help@solarmora.com>", "<ann@b.example>"):  # the second is of no rule
+            lab.send("<a@b.example>", [to], message, wait=False)
+    settle()
+    assert exporter.counts("dmarc_results_total", "result") == counts
+
+
 def test_tempfails_and_sessions(counted):
     lab, exporter = counted(CONFIG.replace("no_verdict: leave", "no_verdict: tempfail"))
     with smtp.Session(lab.postfix.port) as session:

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from crm_milter.metrics.catalogue import (
+    AUTHENTICATION,
     COPIES,
     ERRORS,
     EXPORTER,
@@ -27,6 +28,7 @@ from crm_milter.metrics.catalogue import (
 )
 from crm_milter.metrics.counting import WorkerCounters, message_outcome, recipient_outcome
 from crm_milter.metrics.memory import SharedCounters
+from crm_milter.routing.authentication import Dmarc
 from crm_milter.routing.decision import Action, Decision, Outcome, Reason, Recipient, Reply
 from crm_milter.rules.rule import Copy, Mode, Rule
 from crm_milter.spam.verdict import Judgement, Verdict
@@ -91,6 +93,15 @@ def test_each_thing_is_counted_once(numbers):
 def test_a_filter_that_was_not_asked_has_no_verdict(numbers):
     WorkerCounters(numbers, 0, rules("a")).decided(decision(outcome("a")), False, 0.1)
     assert counts(SPAM_VERDICTS, numbers.totals().cells) == {}
+
+
+def test_what_dmarc_says_counts_where_a_rule_asks(numbers):
+    tally = WorkerCounters(numbers, 0, rules("a"))
+    for said in (None, Dmarc.FAIL, Dmarc.FAIL, Dmarc.NONE, Dmarc.PASS):
+        tally.decided(decision(outcome("a")), False, 0.1, said)
+    tally.decided(decision(), False, 0.1, Dmarc.FAIL)  # no rule applied after all
+    cells = numbers.totals().cells
+    assert counts(AUTHENTICATION, cells) == {"fail": 2, "none": 1, "pass": 1}
 
 
 def test_test_mode_counts_as_test_and_as_left(numbers):

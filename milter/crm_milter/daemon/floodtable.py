@@ -58,6 +58,10 @@ def _now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+def _nothing() -> None:
+    pass
+
+
 def create() -> int:
     """Return the descriptor of a new, empty table."""
     descriptor = os.memfd_create("crm-milter-flood")
@@ -90,8 +94,14 @@ def is_table(descriptor: int) -> bool:
 class FloodTable:
     """The table as one process uses it, in any of its threads."""
 
-    def __init__(self, descriptor: int, clock: Callable[[], float] = _now) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        clock: Callable[[], float] = _now,
+        tell_uncounted: Callable[[], None] = _nothing,
+    ) -> None:
         self._clock = clock
+        self._tell_uncounted = tell_uncounted
         table = mmap.mmap(descriptor, SIZE)
         self._mutexes = _mutexes(table)
         self._octets = memoryview(table)
@@ -128,6 +138,7 @@ class FloodTable:
         else:
             place = _free(octets, start, now)
             if place is None:
+                self._tell_uncounted()
                 return False
             at, due = start + 8 * _WAYS + 8 * place, now
             _INTERVAL.pack_into(octets, start + 4 * (_WAYS + place), interval)

@@ -250,7 +250,8 @@ class Workers:
             tally = WorkerCounters(self._numbers, slot, rules)
             pauses = Pauses(state_directory())
             counts = config.policy.counts_floods
-            meter = FloodTable(self._floods).exceeds if counts else None
+            floods = FloodTable(self._floods, tell_uncounted=tally.uncounted)
+            meter = floods.exceeds if counts else None
             service = Service(config.policy, self._log, tally, pauses, meter)
             descriptor, seconds = self._listener.descriptor, config.milter.drain_timeout
             return worker.run(descriptor, service, channel, seconds)

@@ -35,6 +35,7 @@ class Service:
         self.tally = tally
         self.pauses = pauses
         self.judges = bool(policy.filters)
+        self.authenticates = policy.authenticates
         self.asks_for_users = policy.depends_on_client
         self.measures_size = policy.measures_size
         body = 0 if self.measures_size else milter.P_NOBODY

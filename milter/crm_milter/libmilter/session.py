@@ -188,9 +188,9 @@ class Session:
                 self._note_held(queue_id, resolution.decision)
             for words in resolution.words:
                 self._log(f"{queue_id}: {words}")
-            self._tally.decided(
-                resolution.decision, self._service.judges, self._spent + clock() - began
-            )
+            said = facts.dmarc if self._service.authenticates else None
+            spent = self._spent + clock() - began
+            self._tally.decided(resolution.decision, self._service.judges, spent, said)
         except Exception as fault:  # whatever it is, the sender tries again
             self._tell("end of message", "end_of_message", fault)
             return self._fail(ctx, message)

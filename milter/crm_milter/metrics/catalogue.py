@@ -6,6 +6,7 @@ docs/monitoring.md. The only labels with words of a person are names of rules, `
 
 from dataclasses import dataclass, field
 
+from crm_milter.routing.authentication import Dmarc
 from crm_milter.routing.decision import Reason
 from crm_milter.spam.verdict import Verdict
 
@@ -124,6 +125,12 @@ FLOOD = RULE.add(
     "recipients",
     "Matched recipients over the limit of the rule's flood guard, whatever was done.",
 )
+UNCOUNTED = WORKER.add(
+    "flood_uncounted_messages",
+    "counter",
+    "messages",
+    "Messages that the flood guard did not count, and routed, because too many senders are busy.",
+)
 SPAM_VERDICTS = WORKER.add(
     "spam_verdicts",
     "counter",
@@ -132,6 +139,15 @@ SPAM_VERDICTS = WORKER.add(
     " although the filter marks ham. Not counted if no filter is configured.",
     label="verdict",
     values=tuple(verdict.value for verdict in Verdict),
+)
+AUTHENTICATION = WORKER.add(
+    "dmarc_results",
+    "counter",
+    "results",
+    "DMARC results in Authentication-Results of messages with a matched recipient. none: no such"
+    " field, or neither pass nor fail. Not counted if no rule has on_unauthenticated.",
+    label="result",
+    values=tuple(result.value for result in Dmarc),
 )
 LAST_REROUTED = RULE.add(
     "last_rerouted_timestamp_seconds",

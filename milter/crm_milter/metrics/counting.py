@@ -9,6 +9,7 @@ from bisect import bisect_left
 from threading import Lock
 
 from crm_milter.metrics.catalogue import (
+    AUTHENTICATION,
     COPIES,
     ERRORS,
     FLOOD,
@@ -20,9 +21,11 @@ from crm_milter.metrics.catalogue import (
     RECIPIENTS,
     SESSIONS,
     SPAM_VERDICTS,
+    UNCOUNTED,
     Metric,
 )
 from crm_milter.metrics.memory import SharedCounters
+from crm_milter.routing.authentication import Dmarc
 from crm_milter.routing.decision import Action, Decision, Outcome, Reason, Reply
 from crm_milter.rules.rule import Rule
 
@@ -32,6 +35,7 @@ def _by_value(metric: Metric) -> dict[str, int]:
 
 
 _MESSAGES, _RECIPIENTS, _VERDICTS = map(_by_value, (MESSAGES, RECIPIENTS, SPAM_VERDICTS))
+_DMARC = _by_value(AUTHENTICATION)
 _PASSED, _ABORTED = MESSAGES.cell("passed"), MESSAGES.cell("aborted")
 _ADDED, _WITHHELD = COPIES.cells
 _FLOOD = FLOOD.first
@@ -62,7 +66,9 @@ class WorkerCounters:
         with self._lock:
             self._finish(_PASSED, seconds)
 
-    def decided(self, decision: Decision, judged: bool, seconds: float) -> None:
+    def decided(
+        self, decision: Decision, judged: bool, seconds: float, dmarc: Dmarc | None = None
+    ) -> None:
         """Count a message with a match; ``judged`` tells whether a spam filter was asked.
 
         Without an outcome there was none after all: no rule's header condition holds.
@@ -75,6 +81,8 @@ class WorkerCounters:
                 self._count(outcome)
             if judged:
                 self._cells[_VERDICTS[decision.judgement.verdict.value]] += 1
+            if dmarc is not None:
+                self._cells[_DMARC[dmarc.value]] += 1
             self._finish(_MESSAGES[message_outcome(decision)], seconds)
 
     def failed(self, seconds: float, by_smtp: bool = True) -> None:
@@ -100,6 +108,11 @@ class WorkerCounters:
         """Count that new sessions wait because no descriptor is left."""
         with self._lock:
             self._cells[NO_DESCRIPTORS.first] += 1
+
+    def uncounted(self) -> None:
+        """Count a message for which the flood guard had no room."""
+        with self._lock:
+            self._cells[UNCOUNTED.first] += 1
 
     def _finish(self, cell: int, seconds: float) -> None:
         cells = self._cells

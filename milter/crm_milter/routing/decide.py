@@ -85,11 +85,16 @@ class Policy:
         wanted = field_names(self.filters) | gathered.READ | self.table.reads
         if any(each.automatic for each in self.table.rules):
             wanted |= FIELDS
-        if any(each.on_unauthenticated is not _ROUTE for each in self.table.rules):
+        if self.authenticates:
             wanted |= {authentication.FIELD}
         if any(each.flood and each.flood.per is Per.SUBJECT for each in self.table.rules):
             wanted |= {gathered.SUBJECT}
         return wanted
+
+    @property
+    def authenticates(self) -> bool:
+        """Tell whether it matters to some rule what DMARC says."""
+        return any(each.on_unauthenticated is not _ROUTE for each in self.table.rules)
 
     @property
     def counts_floods(self) -> bool:
