@@ -174,6 +174,21 @@ def test_a_report_that_does_not_say_of_what(letters):
     assert letters.letter(octets).recipients == HELP
 
 
+@pytest.mark.parametrize(
+    "encoding", [b"base64 (x)", b"BASE64;", b'"base64"', b"(a) base64", b"\n Base64"]
+)
+def test_an_encoding_however_it_is_written(letters, encoding):
+    head = b"message/rfc822\nContent-Transfer-Encoding: " + encoding
+    octets = report(b"message/rfc822", head, message=base64.encodebytes(MESSAGE))
+    assert letters.letter(octets).message == MESSAGE.replace(b"\n", b"\r\n")
+
+
+@pytest.mark.parametrize("encoding", [b"x-uuencode", b"base-64", b"gzip", b"x-token (y)"])
+def test_a_message_in_an_encoding_that_is_not_known_is_not_handed_in_as_it_is(letters, encoding):
+    head = b"message/rfc822\nContent-Transfer-Encoding: " + encoding
+    assert "which is not read" in refused(letters, report(b"message/rfc822", head))
+
+
 @pytest.mark.parametrize("damage", [b"!!!!", b"\xff\xff", b"=", b"--"])
 def test_a_message_in_base64_that_is_damaged_is_not_cut_silently(letters, damage):
     whole = base64.encodebytes(MESSAGE)
@@ -234,6 +249,14 @@ UNREAD = (
         b"X-Failed-Recipients: support@crm.example\n\n"
         b"------ This is a copy of the message, including all the headers. ------\n" + MESSAGE,
         b"\n|------------------------- Original message follows: ------|\n" + MESSAGE,
+        b"X-Failed-Recipients: support@crm.example\n\n"
+        b"------ Dies ist eine Kopie Ihrer Nachricht ------\n\n" + MESSAGE,
+        "\n\u0412\u0430\u0448\u0435 \u043f\u0438\u0441\u044c\u043c\u043e:\n\n".encode()
+        + b"Received: from mx (mx [192.0.2.1])\n"
+        + MESSAGE,
+        b"\nVotre message n'a pas \xe9t\xe9 remis.\n> Message-ID: <1@customer.example>\n> "
+        + MESSAGE,
+        MIXED % (b"Content-Type: text/plain\n\n\tReturn-Path: <joe@x.example>\n" + MESSAGE),
         MIXED % report(),
         MIXED % (b"Content-Type:\n message/rfc822\n\n" + MESSAGE),
         MIXED % (b"Content-Type: Message/RFC822; name=a.eml\n\n" + report()),

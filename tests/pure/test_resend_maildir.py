@@ -52,6 +52,15 @@ def names(box):
     return sorted(str(each.relative_to(box)) for each in box.glob("[cn]*/*"))
 
 
+@pytest.mark.parametrize("flags", ["T", "ST", "FST", "PT"])
+def test_what_is_deleted_is_not_sent(box, sent, flags):
+    (box / "new/1.a.b").rename(box / f"cur/1.a.b,S=99:2,{flags}")
+    (box / "new/2.a.b").rename(box / "cur/2.T.b:2,RSt")  # t: of a mail program
+    assert resend(box, box.parent / "c.yaml") == 0
+    assert len(sent) == 2
+    assert names(box) == ["cur/0.a.b:2,P", f"cur/1.a.b,S=99:2,{flags}", "cur/2.T.b:2,PRSt"]
+
+
 def test_what_cannot_be_read_is_named_and_the_rest_is_sent(box, sent, capsys):
     (box / "new/1.a.b").unlink()
     (box / "new/1.a.b").symlink_to(box / "nowhere")

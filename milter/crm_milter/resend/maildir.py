@@ -3,7 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-_PASSED = "P"  # https://cr.yp.to/proto/maildir.html
+# https://cr.yp.to/proto/maildir.html
+_PASSED = "P"
+_TRASHED = "T"
+_DONE = frozenset({_PASSED, _TRASHED})
 
 
 def is_maildir(path: Path) -> bool:
@@ -12,10 +15,10 @@ def is_maildir(path: Path) -> bool:
 
 
 def messages(path: Path) -> Iterator[Path]:
-    """Yield the messages that are not marked as passed on, oldest name first; raises OSError."""
+    """Yield the messages that are neither passed on nor deleted, oldest first; raises OSError."""
     found = [each for name in ("new", "cur") for each in (path / name).iterdir()]
     for each in sorted(found, key=lambda message: message.name):
-        if not each.name.startswith(".") and _PASSED not in _flags(each.name):
+        if not each.name.startswith(".") and _DONE.isdisjoint(_flags(each.name)):
             yield each
 
 

@@ -9,9 +9,12 @@ from email.message import Message
 from email.parser import BytesHeaderParser
 from typing import NamedTuple
 
+from crm_milter.routing.structured import keyword
+
 _STATUS = ("message/delivery-status", "message/global-delivery-status")
 _WHOLE = ("message/rfc822", "message/global")
 _HEADER = ("text/rfc822-headers", "message/global-headers")
+_ENCODINGS = ("", "7bit", "8bit", "binary", "quoted-printable")  # and base64
 _BLANK_LINE = re.compile(rb"\r?\n[ \t]*\r?\n")
 _EMPTY_LINE = re.compile(rb"(?:\A|\n)\r?\n")
 _COMMENT = re.compile(r"\([^()]*\)")
@@ -21,6 +24,11 @@ _RETURNED = re.compile(
     rb"|-+ Below this line is a copy of the message"
     rb"|-+ This is a copy of (?:the|your) message"
     rb"|[ \t|]*-+ (?:Original|Unsent|Returned) message (?:follows|text follows|below))",
+    re.IGNORECASE | re.MULTILINE,
+)
+# Whatever the words in front of it, in any language: the header of a message in a body.
+_TRACE = re.compile(
+    rb"^[ \t>|]*(?:Received|Return-Path|Message-ID|DKIM-Signature):[ \t]*\S",
     re.IGNORECASE | re.MULTILINE,
 )
 _SYSTEM = re.compile(r"(?i)\b(?:mailer-daemon|postmaster)\b")
@@ -97,11 +105,14 @@ def is_report(head: "Message[str, str]") -> bool:
 
 def is_bounce(message: bytes, has_null_sender: bool) -> bool:
     """Tell whether a message seems to return another one, in whatever form."""
-    if not _RETURNED.search(message):
-        return False
     head = header(message)
+    if "X-Failed-Recipients" in head:
+        return True
+    end = _EMPTY_LINE.search(message)
+    if not (_RETURNED.search(message) or (end and _TRACE.search(message, end.end()))):
+        return False
     author = " ".join(values(head, "From"))
-    return bool(has_null_sender or "X-Failed-Recipients" in head or _SYSTEM.search(author))
+    return bool(has_null_sender or _SYSTEM.search(author))
 
 
 def take_apart(octets: bytes, head: "Message[str, str]") -> Report:
@@ -152,12 +163,14 @@ def _parts(octets: bytes, boundary: str) -> Iterator[bytes]:
 def _content(part: bytes, fields: "Message[str, str]") -> bytes:
     end = _EMPTY_LINE.search(part)
     content = part[end.end() :] if end else b""
-    encoding = str(fields.get("Content-Transfer-Encoding", "")).strip().lower()
+    encoding = keyword(str(fields.get("Content-Transfer-Encoding", "")))
     if encoding == "base64":
         try:
             return base64.b64decode(b"".join(content.split()), validate=True)
         except binascii.Error:
             raise NotOursError("it is damaged: the content is not valid base64") from None
+    if encoding not in _ENCODINGS:
+        raise NotOursError(f'its content is encoded as "{encoding}", which is not read')
     return quopri.decodestring(content) if encoding == "quoted-printable" else content
 
 
