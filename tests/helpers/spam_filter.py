@@ -2,7 +2,7 @@
 
 Called with the path of its socket and that of a file, whose word says what it does to a message
 with the GTUBE line: "mark" it, "refuse" it, or nothing, as if the client were exempt ("skip").
-Ham is marked as ham by "mark" alone.
+Ham is marked as ham by "mark" alone; "forged" says of all mail that it fails DMARC.
 """
 
 import sys
@@ -34,6 +34,8 @@ class Filter(Milter.Base):
             return Milter.REJECT
         if mood == "mark":
             self.addheader("X-Spam-Flag", "YES" if spam else "NO")
+        if mood == "forged":
+            self.addheader("Authentication-Results", "mx.solarmora.com; dmarc=fail")
         return Milter.CONTINUE
 
 

@@ -3,11 +3,13 @@
 import pytest
 from letter import HAM, JOE, SPAM, letter
 from planted import HELP, RSPAMD, RULES, Planted
+from verifying import mood  # noqa: F401 - a fixture
 
 from crm_milter.config.load import load
 from crm_milter.postfix.checks import authentication
 from crm_milter.postfix.postconf import Postconf
 from crm_milter.postfix.site import Site
+from lab import config
 
 RULE = "match: {0}@solarmora.com, replace_with: {0}@crm.example, on_unauthenticated: {0}"
 CONFIG = "unrouted_to: it@solarmora.com\nspam: amavis\nauthentication: [mx.solarmora.com]\nrules:\n"
@@ -197,11 +199,16 @@ def test_a_filter_that_removes_them_is_known(site, tmp_path, path, text, removes
     assert (found == []) is removes
 
 
-def test_a_field_that_mail_brings_is_gone_and_that_of_a_milter_stays(make_lab):
+def test_a_field_that_mail_brings_is_gone_and_that_of_a_milter_stays(make_lab, mood):  # noqa: F811
     """As the finding proposes it: cleanup's header_checks do not see what a milter adds."""
     lab = make_lab(
         CONFIG, main={"header_checks": "regexp:{{/^Authentication-Results: *mx/ IGNORE}}"},
         virtual_alias_maps={"leave@solarmora.com": "left-leave@x.org"},
+        smtpd_milters=config.milter(f"unix:{mood.with_name('filter.sock')}"),
     )  # fmt: skip
-    outcome = lab.send(JOE, ["<leave@solarmora.com>"], letter(HAM, FAIL))
-    assert outcome.recipients == ["leave@crm.example"]
+    brought = lab.send(JOE, ["<leave@solarmora.com>"], letter(HAM, FAIL))
+    assert brought.recipients == ["leave@crm.example"]
+    mood.write_text("forged")
+    for fields in ([HAM], [HAM, FAIL], [HAM, PASS]):
+        added = lab.send(JOE, ["<leave@solarmora.com>"], letter(*fields))
+        assert added.recipients == ["left-leave@x.org"]
