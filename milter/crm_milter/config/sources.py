@@ -26,6 +26,15 @@ def state(status: os.stat_result) -> State:
     return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
 
+def state_of(name: str | Path) -> State:
+    """Return the state of a file as it is now; that it may be read is a part of it."""
+    try:
+        found = state(os.stat(name))  # noqa: PTH116 - asked often
+        return found if os.access(name, os.R_OK, effective_ids=True) else None
+    except OSError:
+        return None
+
+
 class Sources(Protocol):
     """Every method raises OSError for what is not there or cannot be read."""
 
@@ -76,7 +85,7 @@ class Disk:
     def open(self, path: Path, most: int = MAX_BYTES) -> BinaryIO:
         """Return a copy of a regular file in memory."""
         name = key(path)
-        self.seen[name] = None
+        self.seen[name] = state_of(path)  # also of what cannot be opened, such as a socket
         # Without O_NONBLOCK, opening a FIFO would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as stream:
@@ -102,7 +111,7 @@ class Disk:
 
     def find(self, path: Path) -> None:
         """Return if there is such a file."""
-        self.seen.setdefault(key(path), None)
+        self.seen.setdefault(key(path), state_of(path))
         path.stat()
 
     def domains(self, path: Path) -> Found:

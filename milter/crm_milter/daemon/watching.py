@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from crm_milter.config.sources import State, state
+from crm_milter.config.sources import State, state_of
 
 Seen = tuple[dict[str, State], dict[str, list[str]]]
 
@@ -29,13 +29,13 @@ class Watch:
     def has_changed(self) -> bool:
         """Tell whether something is another than it was, and the same as at the last look."""
         files, folders = self._read
-        now = {name: _state(name) for name in files}, {name: _names(name) for name in folders}
+        now = {name: state_of(name) for name in files}, {name: _names(name) for name in folders}
         if now == self._read:
             self._before = None
             return False
         # One that is new may not be complete either; those that no include means may change.
         new = set(_paths(now[1])) - set(_paths(folders))
-        others = {path: _state(path) for path in new}
+        others = {path: state_of(path) for path in new}
         is_complete = (now, others) == self._before
         self._before = now, others
         return is_complete
@@ -43,13 +43,6 @@ class Watch:
 
 def _paths(folders: dict[str, list[str]]) -> Iterator[str]:
     return (f"{folder}/{name}" for folder, names in folders.items() for name in names)
-
-
-def _state(name: str) -> State:
-    try:
-        return state(os.stat(name))  # noqa: PTH116 - as the files are read
-    except OSError:
-        return None
 
 
 def _names(folder: str) -> list[str]:
