@@ -163,7 +163,24 @@ def test_a_target_that_is_no_address_is_no_target_and_said(folder, target):
         f'warning: table "{folder}/tenants.db": bad target of "help@acme.example"'
     )
     assert line.isprintable()
+    assert len(line) < 1000
     assert any("no_target" in each.message for each in lint.warnings(table))
+
+
+@pytest.mark.parametrize(
+    ("target", "wanted"),
+    [
+        (b"case-1@crm.example", ("case-1@crm.example",)),
+        (b" a@crm.example,b@crm.example\n", ("a@crm.example", "b@crm.example")),
+        ("\u00fc@crm.example".encode(), ("\u00fc@crm.example",)),
+    ],
+)
+def test_text_that_was_written_as_a_blob_is_text(folder, target, wanted):
+    (folder / "tenants.db").unlink()
+    routes.database(folder / "tenants.db", [("help@acme.example", target)], routes.PLAIN)
+    table = loaded(folder)
+    assert targets(table, "help@acme.example") == wanted
+    assert not [each for each in lint.warnings(table) if "no_target" in each.message]
 
 
 def missing(path):

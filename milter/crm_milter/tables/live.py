@@ -17,7 +17,7 @@ from crm_milter import address as addresses
 from crm_milter.rules.rule import TableError
 from crm_milter.tables import columns, database
 from crm_milter.tables.domains import Domains
-from crm_milter.wording import printable
+from crm_milter.wording import one_line
 
 _TIMEOUT = 2.0  # seconds to wait for a lock, for an address of the table
 _HASTE = 0.1  # the same for others
@@ -73,8 +73,8 @@ class Live:
             return columns.targets(", ".join(found))
         except addresses.AddressError as error:
             self._log(
-                f'warning: table "{self.path}": bad target of "{printable(key)}":'
-                f" {printable(str(error))}"
+                f'warning: table "{self.path}": bad target of "{one_line(key)}":'
+                f" {one_line(str(error))}"
             )
             return ()
 
@@ -94,7 +94,7 @@ class Live:
                 self._rest_until = time.monotonic() + _REST
             raise
         self._idle.append(connection)
-        return ["" if target is None else str(target) for (target,) in rows]
+        return [_written(target) for (target,) in rows]
 
     def _connection(self) -> database.Connection:
         version = database.version(self.path)
@@ -130,13 +130,20 @@ class Live:
         """Yield all rows, one after the other; raises OSError."""
         with database.connected(self.path) as connection:
             for key, target in connection.stream("SELECT address, target FROM routes"):
-                yield str(key or ""), "" if target is None else str(target)
+                yield str(key or ""), _written(target)
 
     def is_indexed(self) -> bool:
         """Tell whether a look-up finds its row by an index; raises OSError."""
         with database.connected(self.path) as connection:
             plan = connection.rows(f"EXPLAIN QUERY PLAN {database.ROUTE}", "", patience=_TIMEOUT)
             return not any(str(row[-1]).startswith("SCAN") for row in plan)
+
+
+def _written(target: object) -> str:
+    """Return a cell as text: some programs write text as a BLOB."""
+    if isinstance(target, bytes):
+        return target.decode("utf-8", "surrogateescape")
+    return "" if target is None else str(target)
 
 
 def spellings(key: str) -> tuple[str, ...]:
