@@ -8,9 +8,10 @@ it is; to overlook one makes a loop.
 
 import re
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from crm_milter import address as addresses
+from crm_milter.routing.structured import is_closed
 
 MAX_AUTHORS = 1000  # of one message
 _LONGEST = 512  # characters of an address, more than SMTP carries (RFC 5321 section 4.5.3.1)
@@ -23,6 +24,7 @@ _TOKEN = re.compile(
     rf'"(?:[^"\\]|\\(?:.|\Z))*+(?:"|\Z)|\[[^\[\]]*+\]|{_ATOM}++|[()@<>,:;]', re.DOTALL
 )
 _OTHER = re.compile(_ATOM.replace("[^", "["))
+_PLAIN = str.maketrans('()"', "   ")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 
@@ -42,8 +44,17 @@ def authors(value: str) -> set[str]:
 
 
 def addressees(value: str) -> Iterator[str]:
-    """Yield the addresses of one To, Cc or Resent field, as they are written, and no others."""
-    return (each for each in _by_grammar(value) if len(each) <= _LONGEST)
+    """Yield the addresses of one To, Cc or Resent field, as they are written, and no others.
+
+    A quote or a parenthesis that nothing closes (42" TV <help@...>) hides none; apostrophes that
+    some programs put around an address are no part of it.
+    """
+    values = (value,) if is_closed(value) else (value, value.translate(_PLAIN))
+    for each in chain.from_iterable(map(_by_grammar, values)):
+        if len(each) <= _LONGEST:
+            yield each
+            if each[0] == each[-1] == "'":
+                yield each[1:-1]
 
 
 def _by_grammar(value: str) -> Iterator[str]:
