@@ -15,6 +15,7 @@ from crm_milter.postfix.checks import (
     fix,
     headers,
     known,
+    live_tables,
     milters,
     pace,
     routes,
@@ -29,6 +30,7 @@ from crm_milter.postfix.site import Site
 MODULES = (
     addresses,
     routes,
+    live_tables,
     known,
     aliases,
     socket,
