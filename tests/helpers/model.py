@@ -74,6 +74,8 @@ rules:
      also_deliver_to: [archive@crm.example, {address: boss@solarmora.com, deliver_spam: true}]}
   - {name: case-c, match: cc@solarmora.com, replace_with: cc@crm.example, case_group: crm,
      bypass_spam_filter: true, also_deliver_to: [team@solarmora.com]}
+  - {name: paused, match: paused@solarmora.com, replace_with: paused@crm.example, also_deliver_to: [archive@crm.example]}
+  - {name: waits, match: waits@solarmora.com, replace_with: waits@crm.example, also_deliver_to: [archive@crm.example]}
   - {name: extend, match: ext@solarmora.com, replace_with: ext@crm.example, propagate_extension: true}
 """  # noqa: E501 - a rule a line
 FILES = {
@@ -81,6 +83,7 @@ FILES = {
     "list": "one@solarmora.com\ntwo@solarmora.com\n",
     "map": "mapped@solarmora.com m1@crm.example, m2@crm.example\n@mapped.example all@crm.example\n",
 }
+PAUSED = {"paused": False, "waits": True}  # by rule: whether its mail is held
 LIMIT = 25 * 1024  # bytes, of the rules "small" and "tiny"
 
 
@@ -99,6 +102,7 @@ class Clause:
     named: bool = False  # the address must stand in To or Cc
     case: int = 0  # of those with a number only the first opens a case
     oversize: str = ""  # what happens above LIMIT; "": there is no limit
+    pause: str = ""  # what happens as long as the rule is paused
     flood: str = ""  # what happens to the second message of a sender
     test: bool = False
     dead: str = "lost@solarmora.com"  # gets whole what a target refuses
@@ -200,6 +204,8 @@ _MATCHED = (
     _box("ca", Clause(("ca@crm.example",), case=1, automatic="leave")),
     _box("cb", Clause(("cb@crm.example",), ("archive@crm.example",), BOSS, case=2)),
     _box("cc", Clause(("cc@crm.example",), TEAM, case=3, bypass=True)),
+    _box("paused", Clause(("paused@crm.example",), ("archive@crm.example",), pause="leave")),
+    _box("waits", Clause(("waits@crm.example",), ("archive@crm.example",), pause="hold a pause")),
     Box(("<ext+a@solarmora.com>",), "box-ext@mailbox.example",
         ((None, (), Clause(("ext+a@crm.example",))),)),
 )  # fmt: skip
@@ -263,6 +269,8 @@ def _fate(clause: Clause, letter: Letter, floods: frozenset[Clause]) -> str:
         return "leave" if clause.oversize == "leave" else "refuse as too large"
     if letter.verdict == "spam" and not clause.bypass:
         return clause.on_spam
+    if clause.pause:
+        return clause.pause
     if clause in floods:
         return clause.flood
     return "leave" if clause.test else "route"
@@ -292,7 +300,7 @@ def _plan(letter: Letter, floods: frozenset[Clause]) -> Plan:
     (only,) = unanimous if len(unanimous) == 1 else ("",)
     if only in _REFUSALS:
         return Plan(reply=_REFUSALS[only], gone=Counter(box.lands for box, _ in letter.boxes))
-    result = Plan(held=only in ("quarantine", "hold a flood"))
+    result = Plan(held=only in ("quarantine", "hold a flood", "hold a pause"))
     wanted: set[str] = set()
     aims: set[str] = set()
     dead: set[str] = set()

@@ -7,6 +7,7 @@ was written from the design (model.py) says what must arrive. A seed that fails 
 
 import re
 import threading
+import time
 from collections import Counter, defaultdict
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,9 +15,11 @@ from random import Random
 
 import pytest
 from faults import TIMEOUT, Trouble, command
-from model import BOUNCES, CONFIG, FILES, ImbalanceError, account, aliases, plans
+from model import BOUNCES, CONFIG, FILES, PAUSED, ImbalanceError, account, aliases, plans
 from traffic import Book, Client, Sending
 
+from crm_milter.config import paused
+from crm_milter.config.paused import Pause
 from lab.base import free_port, scratch, wait_for
 
 CLIENTS, WORKERS = 5, 2
@@ -27,7 +30,10 @@ DEAD = {BOUNCES, "lost@solarmora.com"}  # for what a target refuses
 @pytest.fixture(scope="module", params=["tempfail", "accept"])
 def world(request, make_module_lab):
     """A lab whose milter may fail, and its port for metrics."""
-    metrics, timeout = free_port(), f"{TIMEOUT}s"
+    metrics, timeout, state = free_port(), f"{TIMEOUT}s", scratch()
+    now = time.time()
+    pauses = {rule: Pause(now, now + 86400, hold) for rule, hold in PAUSED.items()}
+    paused.write(state, pauses)
     text = CONFIG.replace("METRICS", f"127.0.0.1:{metrics}")
     full = scratch() / "full"
     lab = make_module_lab(
@@ -46,8 +52,10 @@ def world(request, make_module_lab):
         (lab.milter.folder / name).write_text(content)
     lab.milter.configure(text)
     lab.milter.stop()
-    lab.milter.start()
-    return lab, request.param, metrics, full
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STATE_DIRECTORY", str(state))
+        lab.milter.start()
+        yield lab, request.param, metrics, full
 
 
 def traffic(lab, seed, clients=CLIENTS, slow=0.0):
