@@ -111,6 +111,23 @@ def test_it_reads_the_file_again(make_milter, dial):
     wait_for_workers(milter)
 
 
+def test_process_1_of_a_container_replaces_itself(make_milter, dial):
+    own = ("unshare", "--fork", "--pid", "--mount-proc", "--kill-child")
+    milter = make_milter(command=(*own, *program()))
+    first = supervisor(milter)
+    assert f"NSpid:\t{first}\t1\n" in Path(f"/proc/{first}/status").read_text()
+    session = dial(milter)
+    milter.configure(config(2))
+    os.kill(first, REPLACE)
+    wait_for("the new rules", lambda: len(milter.lines("serving 1 rule")) == 2, 30)
+    assert supervisor(milter) == first
+    for each, version in ((dial(milter), 2), (session, 1)):
+        assert target(each.message([HELP], HAM)) == routed(version)[0]
+        each.quit()
+    os.kill(first, signal.SIGTERM)
+    milter.wait_log("stopped")
+
+
 def test_a_program_that_cannot_start_replaces_nothing(make_milter, dial):
     milter = make_milter()
     milter.configure("rules: nonsense\n")

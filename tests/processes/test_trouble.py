@@ -458,6 +458,42 @@ def test_an_exporter_that_dies_during_a_drain_comes_back(make_milter, dial):
     mta.quit()
 
 
+def test_processes_beside_the_workers_that_freeze_hold_up_nothing(make_milter, dial, tmp_path):
+    port, log = free_port(), tmp_path / "mail.log"
+    log.touch(mode=0o644)
+    settings = f"metrics:\n  listen: 127.0.0.1:{port}\n  deliveries: {log}\n"
+    milter = make_milter(config() + settings)
+    wait_for("the exporter", lambda: metrics(port))
+    beside = set(wait_for("four children", lambda: of_four(milter))) - set(serving(milter))
+    for pid in beside:
+        os.kill(pid, signal.SIGSTOP)
+    milter.configure(config(2) + settings)
+    milter.signal(signal.SIGHUP)
+    milter.wait_log("reloaded")
+    session = dial(milter)
+    assert target(session.message([HELP], HAM)) == routed(2)[0]
+    session.quit()
+    milter.wait_log("warning: follower of the mail log does not end, killing it")
+    wait_for("the next follower", lambda: set(of_four(milter)) - beside - set(serving(milter)))
+    began = time.monotonic()
+    milter.stop()
+    assert time.monotonic() - began < 5
+
+
+def of_four(milter):
+    """The children of the supervisor, once there are four: two work, two stand beside."""
+    found = workers(milter.pid)
+    return found if len(found) == 4 else []
+
+
+def serving(milter):
+    """The children that have the milter's socket, or a session of it."""
+    path = str(milter.socket)
+    lines = Path("/proc/net/unix").read_text().splitlines()
+    inodes = {f"socket:[{line.split()[6]}]" for line in lines if line.endswith(f" {path}")}
+    return [pid for pid in workers(milter.pid) if inodes & set(descriptors(pid))]
+
+
 def listens(pid, port):
     """Whether a process has the listening socket of a port."""
     inodes = {

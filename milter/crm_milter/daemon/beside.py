@@ -19,15 +19,18 @@ from crm_milter.metrics.memory import Board, SharedCounters
 from crm_milter.wording import why
 
 _LONG_LIFE = 60.0  # seconds after which a death is a first one again
+_TO_END = 5.0  # seconds that one has to end when the next one waits for that
 
 
 Run = Callable[[socket], int]
 
 
 class SideProcess:
-    """A process as the supervisor sees it; ``due`` is when to start one (time.monotonic()).
+    """A process as the supervisor sees it.
 
-    ``make`` takes what it needs, and returns what it does until it is hung up on.
+    ``due`` is when to start one, ``end_at`` when to kill the one that is there, both on the clock
+    of time.monotonic(). ``make`` takes what it needs, and returns what it does until it is hung
+    up on.
     """
 
     def __init__(self, name: str, make: Callable[[], Run], log: Log, is_wanted: bool) -> None:
@@ -42,6 +45,7 @@ class SideProcess:
         self._is_renewed = False
         self._is_wanted = is_wanted
         self.due = 0.0 if is_wanted else math.inf
+        self.end_at = math.inf
 
     def start(self, close_inherited: Callable[[], None]) -> None:
         """Start one; ``close_inherited`` closes there what belongs to others."""
@@ -63,6 +67,8 @@ class SideProcess:
     def renew(self, is_wanted: bool) -> None:
         """Have the next one take over, if one is wanted, when this one has ended."""
         self._is_renewed = self._pid != 0
+        if self._is_renewed:
+            self.end_at = time.monotonic() + _TO_END
         self.close_channel()
         self.due = 0.0 if is_wanted and not self._pid else math.inf
         self._is_wanted = is_wanted
@@ -71,6 +77,7 @@ class SideProcess:
         """Take note that a process has ended, if it was ours, and when to start the next."""
         if pid == self._pid:
             self._pid = 0
+            self.end_at = math.inf
             self.close_channel()
             if self._is_renewed:
                 self.due = 0.0 if self._is_wanted else math.inf
@@ -84,6 +91,12 @@ class SideProcess:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+
+    def kill(self) -> None:
+        """Kill the one that does not end, because it hangs."""
+        self._log(f"warning: {self._name} does not end, killing it")
+        self.end_at = math.inf
+        os.kill(self._pid, signal.SIGKILL)
 
     def end(self) -> None:
         """End it at once, and have no other."""
@@ -134,12 +147,14 @@ class Beside:
 
     @property
     def due(self) -> float:
-        """Return when to start one (time.monotonic())."""
-        return min(each.due for each in self._all)
+        """Return when to start or kill one (time.monotonic())."""
+        return min(min(each.due, each.end_at) for each in self._all)
 
     def start(self, now: float, close_inherited: Callable[[], None]) -> None:
-        """Start what is due; ``close_inherited`` as for one."""
+        """Start what is due and kill what is overdue; ``close_inherited`` as for one."""
         for each in self._all:
+            if now >= each.end_at:
+                each.kill()
             if now >= each.due:
                 each.start(close_inherited)
 
