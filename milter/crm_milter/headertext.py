@@ -11,6 +11,7 @@ import re
 import string
 import unicodedata
 from encodings.aliases import aliases
+from functools import lru_cache
 
 # Only the start of white space is tried, and nothing of it twice. It is that of ASCII.
 _FOLD = re.compile(r"(?<!\s)[^\S\r\n]*+[\r\n]\s*+", re.ASCII)
@@ -78,19 +79,18 @@ def _joined(contents: list[tuple[str, str]]) -> bytes:
     rest = b""
     for encoding, content in contents:
         written = content.encode("utf-8", "surrogatepass")
-        if encoding == "q":
-            octets += [_base64(rest), _quoted(written)]
-            rest = b""
-            continue
-        digits = _NOT_BASE64.sub(b"", written)
-        if not _goes_on(rest, digits):
+        digits = b"" if encoding == "q" else _NOT_BASE64.sub(b"", written)
+        if rest and (encoding == "q" or not _goes_on(rest, digits)):
             octets.append(_base64(rest))
             rest = b""
+        if encoding == "q":
+            octets.append(_quoted(written))
+            continue
         digits = rest + digits
         whole = len(digits) if b"=" in written else len(digits) // 4 * 4
         octets.append(_base64(digits[:whole]))
         rest = digits[whole:]
-    return b"".join([*octets, _base64(rest)])
+    return b"".join([*octets, _base64(rest)]) if rest else b"".join(octets)
 
 
 def _goes_on(rest: bytes, digits: bytes) -> bool:
@@ -164,6 +164,7 @@ def _codecs() -> dict[str, str]:
 _CODECS = _codecs()
 
 
+@lru_cache(maxsize=256)
 def _codec(charset: str) -> str:
     """Return the codec of a charset, "" for one that is not known."""
     name = _name(charset)

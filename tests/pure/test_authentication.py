@@ -126,6 +126,15 @@ def test_an_id_counts_however_it_is_spelt_in_the_configuration(name):
     assert dmarc(f"x{name}; dmarc=fail", ids) is NONE
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["a.example,b.example", "<mx.example>", "mx.example;", "mx.example 1", '"mx"', "mx/1", ""],
+)
+def test_what_is_no_id_is_refused(text):
+    with pytest.raises(ValueError, match="not a valid authserv-id"):
+        authserv_id(text)
+
+
 STRICT = rule("r", "help@solarmora.com", CRM, on_unauthenticated=OnUnauthenticated.REJECT)
 FORGED = (FIELD, "filter; dmarc=fail")
 

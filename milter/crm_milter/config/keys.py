@@ -213,7 +213,7 @@ ROOT = table(
     ),
     Key(
         "authentication",
-        ListOf(Text("an authserv-id", values.authserv_id, r"^[^\s;()\"]+$")),
+        ListOf(Text("an authserv-id", values.authserv_id, r"^[^\s;()\"=/,<>]+$")),
         (),
         "authserv-ids whose Authentication-Results count",
     ),

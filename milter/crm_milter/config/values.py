@@ -156,7 +156,7 @@ def automatic(text: str) -> frozenset[AutomaticClass]:
 
 def authserv_id(text: str) -> str:
     """Return the name that a filter writes first into Authentication-Results (RFC 8601)."""
-    if not text or set(text) & set(' \t;()"=/') or not text.isprintable():
+    if not text or set(text) & set(' \t;()"=/,<>') or not text.isprintable():
         raise ValueError(
             f'"{text}" is not a valid authserv-id; expected the word before the first ";" of'
             " Authentication-Results, such as mail.solarmora.com"
