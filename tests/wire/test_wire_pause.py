@@ -108,6 +108,23 @@ def test_what_is_refused(milter, arguments, words):
     assert words in done.stderr
 
 
+@pytest.mark.parametrize(
+    "text", ["rules: [", f"{CONFIG}  - {{name: sales, match: x@y.example, replace_with: z@q.w}}\n"]
+)
+def test_a_rule_in_force_can_be_paused_while_the_file_is_invalid(milter, text):
+    milter.config.write_text(text)
+    done = run(milter, "pause", "support", "--for", "1h")
+    assert done.returncode == 0, done.stderr
+    assert 'is invalid; whether there is a rule "support" is not known' in done.stderr
+    assert send(milter, "help") == "left"
+    for name in ("../support", "Support", "a b", "sup*"):
+        assert run(milter, "pause", name, "--for", "1h").returncode == 78
+    assert run(milter, "resume", "support").returncode == 0
+    assert send(milter, "help") == "routed"
+    milter.config.unlink()
+    assert run(milter, "pause", "support", "--for", "1h").returncode == 78
+
+
 @pytest.mark.parametrize("span", ["", "0", "-1h", "2 weeks", "31d", "1.5h", "h", "99999999999999"])
 def test_a_time_that_is_none(milter, span):
     assert run(milter, "pause", "support", f"--for={span}").returncode == 2

@@ -9,7 +9,8 @@ from pathlib import Path
 from crm_milter.cli import options as common
 from crm_milter.cli.terminal import EX_NO, EX_OK, load_config, say
 from crm_milter.config import paused
-from crm_milter.config.values import span
+from crm_milter.config.problems import ConfigError
+from crm_milter.config.values import is_rule_name, span
 from crm_milter.postfix.postconf import Postconf, PostfixError
 from crm_milter.wording import counted, printable, suggestion, why
 
@@ -56,11 +57,7 @@ def pause(options: argparse.Namespace) -> int:
     messages wait in Postfix's hold queue if it applies to all their recipients, until "crm-milter
     resume" releases them; others, and mail from sendmail(1), are left.
     """
-    rules = load_config(options.config).policy.table.rules
-    names = [rule.name for rule in rules]
-    if options.rule not in names:
-        hint = suggestion(options.rule, names)
-        say(f'there is no rule "{printable(options.rule)}" in {options.config}{hint}')
+    if not _is_rule(options.rule, options.config):
         return EX_NO
     now, directory = time.time(), paused.folder()
     reason = printable(" ".join(options.why.split()))[:200]
@@ -74,6 +71,21 @@ def pause(options: argparse.Namespace) -> int:
     until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now + options.seconds))
     print(f"{options.rule}: paused until {until}, mail is {'held' if options.hold else 'left'}")
     return EX_OK
+
+
+def _is_rule(name: str, config: Path) -> bool:
+    """Tell whether there may be such a rule: the service goes on with the rules of a valid file."""
+    try:
+        names = [rule.name for rule in load_config(config).policy.table.rules]
+    except ConfigError as error:
+        if config.exists() and is_rule_name(name):
+            say(f"{error.problems[0]}")
+            say(f'warning: {config} is invalid; whether there is a rule "{name}" is not known')
+            return True
+        raise
+    if name not in names:
+        say(f'there is no rule "{printable(name)}" in {config}{suggestion(name, names)}')
+    return name in names
 
 
 def _failed(directory: Path, error: OSError) -> int:

@@ -88,9 +88,14 @@ def delimiters(text: str) -> str:
     return text
 
 
+def is_rule_name(text: str) -> bool:
+    """Tell whether a rule may have this name."""
+    return bool(_RULE_NAME.fullmatch(text))
+
+
 def rule_name(text: str) -> str:
     """Return the name of a rule: a label in logs and metrics."""
-    if not _RULE_NAME.fullmatch(text):
+    if not is_rule_name(text):
         raise ValueError(
             f'"{text}" is not a valid name{_foreign(text)}; use only a-z, 0-9, ".", "_" and "-"'
         )
