@@ -134,3 +134,48 @@ def test_a_relayhost_that_accepted() -> None:
     assert relayed("smtp.isp.example[192.0.2.9]:587", relayhost)
     assert not relayed("mx.crm.example[192.0.2.9]:25", relayhost)
     assert not relayed("mx.crm.example[192.0.2.9]:25", Relayhost())
+
+
+ROUTED = "not the CRM but the next hop in transport_maps"
+
+
+def route(lab: Lab, table: str, lines: str = "") -> None:
+    """Give the CRM a route of its own; {port} is that of the smarthost."""
+    path = lab.postfix.config / "routes"
+    path.write_text(lines)
+    lab.postfix.settings.main.update(transport_maps=table.format(path=path), relayhost="")
+    lab.postfix.reload()
+
+
+@pytest.fixture
+def routed(lab: Lab) -> Iterator[Lab]:
+    before = dict(lab.postfix.settings.main)
+    yield lab
+    lab.postfix.settings.main.clear()
+    lab.postfix.settings.main.update(before)
+
+
+@pytest.mark.parametrize(
+    "key", ["support@case.crm.example", "case.crm.example", ".crm.example", ".example", "*"]
+)
+def test_a_smarthost_in_transport_maps(routed: Lab, verify: Verify, relay: Sink, key: str) -> None:
+    route(routed, "texthash:{path}", f"{key} resolving:isp.example:{relay.port}\n")
+    status, text = verify()
+    assert status == 0, text
+    assert (
+        f"\n  {ROUTED} (in.provider.example)" in text
+        or "not the CRM but a mail server of the next hop in transport_maps (isp.example)"
+        " accepted it, unless that is the CRM's own server: look for the rest in its log"
+        in text
+    ), text
+
+
+def test_a_smarthost_in_a_pattern_of_transport_maps(
+    routed: Lab, verify: Verify, relay: Sink
+) -> None:
+    route(routed, "regexp:{path}", f"/@case\\.crm\\./ resolving:isp.example:{relay.port}\n")
+    relay.refuse("*", "554 5.7.1 relay access denied")
+    status, text = verify()
+    assert status == 1
+    assert "the next hop in transport_maps (isp.example) refused it" in text
+    assert "the CRM's server refuses" not in text

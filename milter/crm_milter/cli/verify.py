@@ -16,7 +16,6 @@ from crm_milter.trace import sources as logsource
 from crm_milter.trace.file import LogError
 from crm_milter.verify import probe, run
 from crm_milter.verify.acknowledgement import marked
-from crm_milter.verify.relayhost import Relayhost
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -105,7 +104,8 @@ def verify_address(options: argparse.Namespace) -> int:
     spam_line = options.spam_line if options.spam else ""
     sent = probe.Probe(probe.new_token(), sender, options.address, spam_line, options.until_case)
     try:
-        planned = run.plan(config, sent, Relayhost.parse(of_postfix(options, "relayhost")))
+        through = mailserver.relayhosts(config, options.config, options.config_directory)
+        planned = run.plan(config, sent, through)
         with sources(options, run.started()) as read:
             logsource.check(read)
             for line in run.announcement(planned):

@@ -4,7 +4,8 @@
 seen: "arrived" needs the CRM server's own 250, "stayed" the milter's own line.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 from crm_milter import address as addresses
@@ -69,7 +70,7 @@ class Expected:
     copies: tuple[str, ...]
     marks_ham: bool  # whether a filter that looked always says so
     spam: bool = False  # the probe is spam
-    relayhost: Relayhost = NO_RELAYHOST  # the host that Postfix sends through
+    relayhosts: Mapping[str, Relayhost] = field(default_factory=dict)  # by recipient
     dead_letters: str = ""  # the mailbox for what the CRM rejects
     keeps_sender: bool = False  # whether the sender of the mail gets what the CRM's server bounces
 
@@ -248,18 +249,14 @@ def _routed(expected: Expected, evidence: Evidence, decided: DecisionLine) -> Re
 def _delivered(expected: Expected, evidence: Evidence, advice: tuple[str, ...]) -> Result:
     """Judge by what the servers of the targets said, then by those of the copies."""
     for address in expected.targets or expected.copies:
-        each = evidence.delivery(address)
+        each, relayhost = evidence.delivery(address), expected.relayhosts.get(address, NO_RELAYHOST)
         if each is None:
             why = f"no delivery attempt to <{address}> was logged"
             return Result(Proof.UNKNOWN, why, by_absence=True)
         if each.status == "deferred":
-            return Result(
-                Proof.DEFERRED, _said(each), waiting_target(each.words, expected.relayhost)
-            )
+            return Result(Proof.DEFERRED, _said(each), waiting_target(each.words, relayhost))
         if each.status != "sent":
-            return Result(
-                Proof.BOUNCED, _said(each), refused_target(each.words, expected.relayhost)
-            )
+            return Result(Proof.BOUNCED, _said(each), refused_target(each.words, relayhost))
     for address in expected.copies:
         each = evidence.delivery(address)
         if each is None or each.status != "sent":
@@ -267,10 +264,12 @@ def _delivered(expected: Expected, evidence: Evidence, advice: tuple[str, ...]) 
             status = f"{each.status}: " if each else ""
             why = f"the CRM has it, but a copy failed: {status}{said}"
             return Result(Proof.COPY_FAILED, why, COPY, by_absence=each is None)
-    found = [evidence.delivery(each) for each in expected.targets or expected.copies]
-    arrived = [each for each in found if each]
-    on_way = (line for each in arrived for line in relayed(each.relay, expected.relayhost))
-    why = "; ".join(map(_said, arrived))
+    found = [(each, evidence.delivery(each)) for each in expected.targets or expected.copies]
+    arrived = [
+        (each, expected.relayhosts.get(address, NO_RELAYHOST)) for address, each in found if each
+    ]
+    on_way = (line for each, host in arrived for line in relayed(each.relay, host))
+    why = "; ".join(_said(each) for each, _ in arrived)
     return Result(Proof.ARRIVED, why, (*advice, *dict.fromkeys(on_way)))
 
 

@@ -19,12 +19,11 @@ from crm_milter.trace.history import group_by_message
 from crm_milter.trace.report import delivery_words
 from crm_milter.trace.sources import Source
 from crm_milter.verify import acknowledgement
-from crm_milter.verify.advice import NO_RELAYHOST
 from crm_milter.verify.aftermath import consequences
 from crm_milter.verify.outcome import Evidence, Expected, Proof, Result, evaluate
 from crm_milter.verify.probe import Probe, ServerReply
 from crm_milter.verify.rehearsal import look_for_session
-from crm_milter.verify.relayhost import Relayhost
+from crm_milter.verify.relayhost import Relayhost, direct
 from crm_milter.wording import printable
 
 _POLL_INTERVAL = 0.2  # seconds between two looks at the log
@@ -47,8 +46,11 @@ class Plan:
     milter: str  # how Postfix's complaints name ours, at their end
 
 
-def plan(config: Config, probe: Probe, relayhost: Relayhost = NO_RELAYHOST) -> Plan:
-    """Return what a probe is to prove; raises NothingToVerifyError."""
+def plan(config: Config, probe: Probe, through: Callable[[str, str], Relayhost] = direct) -> Plan:
+    """Return what a probe is to prove; raises NothingToVerifyError.
+
+    ``through`` finds the host through which Postfix sends mail of a sender to a recipient.
+    """
     raw = addresses.strip_path(probe.recipient)
     normal = addresses.normalise(raw)
     fields = ((name.lower(), str(value)) for name, value in probe.message().items())
@@ -66,27 +68,36 @@ def plan(config: Config, probe: Probe, relayhost: Relayhost = NO_RELAYHOST) -> P
     *_, match = match.chain()  # behind rules in mode test, the one that acts
     if probe.spam_line:
         _check_spam(config, match)
-    targets = match.targets()
-    if targets is None:
-        raise NothingToVerifyError(
-            f'rule "{match.rule.name}" produces no valid target for <{normal}>'
-        )
-    targets = tuple(addresses.normalise(each) for each in targets)
-    copies = {addresses.normalise(each.address) for each in match.rule.copies}
-    marks_ham = any(each.marks_ham for each in config.policy.filters)
-    box = match.rule.dead_letters or config.dead_letters or ""
-    expected = Expected(
+    expected = _expected(config, match, normal, probe, through)
+    return Plan(probe, expected, match.rule.mode, _milter_name(config))
+
+
+def _expected(
+    config: Config,
+    match: Match,
+    normal: str,
+    probe: Probe,
+    through: Callable[[str, str], Relayhost],
+) -> Expected:
+    rule, found = match.rule, match.targets()
+    if found is None:
+        raise NothingToVerifyError(f'rule "{rule.name}" produces no valid target for <{normal}>')
+    targets = tuple(addresses.normalise(each) for each in found)
+    copies = tuple(sorted({addresses.normalise(each.address) for each in rule.copies} - {*targets}))
+    box = rule.dead_letters or config.dead_letters or ""
+    becomes_box = _becomes_sender(probe, rule, box)
+    sender = box if becomes_box else probe.sender
+    return Expected(
         normal,
-        match.rule.name,
+        rule.name,
         targets,
-        tuple(sorted(copies - {*targets})),
-        marks_ham,
+        copies,
+        any(each.marks_ham for each in config.policy.filters),
         spam=bool(probe.spam_line),
-        relayhost=relayhost,
-        keeps_sender=match.rule.suppress_bounces and not _becomes_sender(probe, match.rule, box),
+        relayhosts={each: through(sender, each) for each in (*targets, *copies)},
+        keeps_sender=rule.suppress_bounces and not becomes_box,
         dead_letters=box,
     )
-    return Plan(probe, expected, match.rule.mode, _milter_name(config))
 
 
 def _becomes_sender(probe: Probe, rule: Rule, box: str) -> bool:

@@ -8,6 +8,7 @@ from crm_milter.config.lint.crms import targets
 from crm_milter.config.problems import Severity
 from crm_milter.postfix.checks import fix
 from crm_milter.postfix.checks.finding import Finding
+from crm_milter.postfix.nexthop import next_hop
 from crm_milter.postfix.postconf import split_list
 from crm_milter.postfix.site import Site
 from crm_milter.rules.rule import Rule
@@ -20,29 +21,25 @@ def rates(site: Site) -> Iterator[Finding]:
     """A rule limits a flood, or Postfix delivers to the CRM at a pace; each CRM is told once."""
     told: set[str] = set()
     for rule in site.rules:
-        for domain, crm, rate in _counting(rule):
-            if crm.name not in told and not _is_paced(site, domain):
+        for target, crm, rate in _counting(rule):
+            if crm.name not in told and not _is_paced(site, target):
                 told.add(crm.name)
-                yield _finding(site, rule, domain, crm.name, rate)
+                yield _finding(site, rule, addresses.domain_of(target), crm.name, rate)
 
 
 def _counting(rule: Rule) -> Iterator[tuple[str, Crm, Rate]]:
     if rule.flood is not None:
         return
     for target, _ in targets(rule):
-        domain = addresses.domain_of(addresses.normalise(target))
-        crm = crm_of(domain)
+        normal = addresses.normalise(target)
+        crm = crm_of(addresses.domain_of(normal))
         if crm is not None and crm.rate is not None:
-            yield domain, crm, crm.rate
+            yield normal, crm, crm.rate
 
 
-def _is_paced(site: Site, domain: str) -> bool:
-    """Tell whether the transport of a domain has a delay (transport(5), postconf(5))."""
-    labels = domain.split(".")
-    keys = [domain, *(f".{'.'.join(labels[at:])}" for at in range(1, len(labels))), "*"]
-    found = site.tables.first(split_list(site.postconf.value("transport_maps")), keys)
-    transport = (found[2] if found else "").partition(":")[0]
-    transport = transport or site.postconf.value("default_transport").partition(":")[0]
+def _is_paced(site: Site, target: str) -> bool:
+    """Tell whether the transport of a target has a delay."""
+    transport = next_hop(site, target).transport
     delay = site.postconf.value(f"{transport}_destination_rate_delay")
     return delay.rstrip("smhdw").strip("0") != ""
 
