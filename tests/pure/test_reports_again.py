@@ -63,6 +63,28 @@ def test_names_beyond_ascii_as_they_are(letters, name):
         assert (found.sender, found.recipients) == ("joe@customer.example", HELP)
 
 
+@pytest.mark.parametrize(
+    "to",
+    [
+        b"help@solarmora.com <help@solarmora.com>",
+        b'42" TV <help@solarmora.com>',
+        b"'help@solarmora.com'",
+        b"Desk: joe@x.example, help@solarmora.com;",
+        b"joe@x.example; help@solarmora.com",
+        b"Smith, Joe <joe@x.example>, Help, Desk <help@solarmora.com>",
+        b"ann@x.example\n\t, <help@solarmora.com>",
+        b"=?utf-8?q?a=2Cb?= <help@solarmora.com>",
+        b"(a (b) help) help@solarmora.com",
+    ],
+)
+def test_the_recipient_is_found_however_to_is_written(letters, to):
+    message = MESSAGE.replace(b"To: help@solarmora.com", b"To: " + to)
+    quoted = message.replace(b"Joe <joe@customer.example>", b"Joe O\" <'joe@customer.example'>")
+    for octets in (message, report(b"Original-Recipient: ", b"X: ", message=quoted)):
+        found = letters.letter(octets)
+        assert (found.sender, found.recipients) == ("joe@customer.example", HELP)
+
+
 def test_half_a_character_is_none(letters):
     octets = report(b"rfc822;help@", b"utf-8;\\x{D800}-team@")
     assert letters.letter(octets).recipients == ("\\x{D800}-team@solarmora.com",)

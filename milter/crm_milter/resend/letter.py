@@ -4,13 +4,13 @@ import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from email.utils import getaddresses, parseaddr
 from typing import NamedTuple
 
 from crm_milter import address as addresses
 from crm_milter.libmilter import header as fields
 from crm_milter.resend import report
 from crm_milter.resend.report import NotOursError, Report
+from crm_milter.routing.authors import addressees
 from crm_milter.routing.decide import Policy
 from crm_milter.routing.marker import ALL_RULES, DIGITS, MARKER_FIELD, marker
 
@@ -151,8 +151,8 @@ class Letters:
                 _is_address(sender) and addresses.normalise(sender) not in self._boxes
             ):
                 return sender
-        author = parseaddr("".join(report.values(report.header(message), "From")[:1]))[1]
-        return author if _is_address(author) else ""
+        authors = report.values(report.header(message), "From")[:1]
+        return next((each for value in authors for each in _addresses(value)), "")
 
     def _without_marker(self, message: bytes) -> bytes:
         """Return a message without our own marker; what others have written there stays."""
@@ -175,10 +175,13 @@ class Letters:
 
 def _addressed(message: bytes) -> Iterator[str]:
     head = report.header(message)
-    listed = [each for name in ("To", "Cc") for each in report.values(head, name)]
-    for _, address in getaddresses(listed):
-        if _is_address(address):
-            yield address
+    for name in ("To", "Cc"):
+        for value in report.values(head, name):
+            yield from _addresses(value)
+
+
+def _addresses(value: str) -> Iterator[str]:
+    return filter(_is_address, addressees(value))
 
 
 def _is_address(text: str) -> bool:

@@ -52,9 +52,7 @@ def addressees(value: str) -> Iterator[str]:
     values = (value,) if is_closed(value) else (value, value.translate(_PLAIN))
     for each in chain.from_iterable(map(_by_grammar, values)):
         if len(each) <= _LONGEST:
-            yield each
-            if each[0] == each[-1] == "'":
-                yield each[1:-1]
+            yield each[1:-1] if each[0] == each[-1] == "'" else each
 
 
 def _by_grammar(value: str) -> Iterator[str]:
