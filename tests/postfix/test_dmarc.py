@@ -16,6 +16,7 @@ CONFIG = "unrouted_to: it@solarmora.com\nspam: amavis\nauthentication: [mx.solar
 NAMES = ("leave", "reject", "quarantine", "route")
 CONFIG += "".join(f"  - {{name: {name}, {RULE.format(name)}}}\n" for name in NAMES)
 PASS = "Authentication-Results: mx.solarmora.com; dmarc=pass header.from=customer.example"
+HIDING = "Authentication-Results: mx.solarmora.com. 01; spf=fail smtp.mailfrom=(a smtp.helo=b(x"
 FAIL = "Authentication-Results: mx.solarmora.com;\r\n\tspf=pass;\r\n\tDMARC=fail (p=none dis=none)"
 
 
@@ -42,6 +43,8 @@ def _fresh(request):
         ([HAM, FAIL.replace("mx.", "evil.")], False),
         ([HAM, FAIL.replace("mx.solarmora.com;", "(x) MX.SolarMora.com (y) 1;")], True),
         ([HAM, FAIL.replace("mx.solarmora.com;", "mx.solarmora.com 2;")], False),
+        ([HAM, f"{HIDING};\r\n\tdmarc=fail (p=none);\r\n\tdkim=none header.d=c)"], True),
+        ([HAM, f"{HIDING};\r\n\tdmarc=pass (p=none);\r\n\tdkim=none header.d=c)"], False),
         (
             [HAM, "Authentication-Results: mx.solarmora.com; dmarc=(((", "Subject: dmarc=fail"],
             False,

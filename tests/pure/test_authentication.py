@@ -3,6 +3,8 @@
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rows import CRM, HELP, NO, YES, fates, policy, rule, run
 
 from crm_milter.config.values import authserv_id
@@ -102,6 +104,17 @@ PASS, FAIL, NONE = Dmarc.PASS, Dmarc.FAIL, Dmarc.NONE
 )  # fmt: skip
 def test_what_a_field_says(value, said):
     assert dmarc(value, OURS) is said
+
+
+odd = st.text('()"\\\\ab@', min_size=1, max_size=6)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(odd, odd, odd, odd)
+def test_nothing_that_a_client_says_of_itself_hides_a_failure(sender, helo, domain, selector):
+    value = f"filter; spf=none smtp.mailfrom={sender} smtp.helo={helo}; dmarc=fail (p=none)"
+    more = f" header.from=a.example; dkim=none header.d={domain} header.s={selector}"
+    assert dmarc(value + more, OURS) is FAIL
 
 
 @pytest.mark.timeout(20)

@@ -8,8 +8,8 @@ and the last are read: a filter adds its own in front of all others or behind th
 
 Filters write the envelope sender and the name of the client as they came (rspamd: smtp.mailfrom,
 smtp.helo), also one with a parenthesis or a quote in it. That must not hide the "fail" behind it:
-it is looked for once more as if no comment and no quote began within a word, and as if there were
-none at all if nothing closes one.
+it is looked for once more as if no comment and no quote began within a word, or in such a value,
+and as if there were none at all if nothing closes one.
 
 OpenDMARC can append the queue ID to its authserv-id (AuthservIDWithJobID): "id/4bXq1Z".
 """
@@ -25,7 +25,7 @@ FIELD = "authentication-results"
 _QUOTE = '"'
 _LONGEST = 20  # characters of a method that matter
 _PLAIN = str.maketrans('()"', "   ")
-_WITHIN = re.compile(r'[^\s;=()"][("]')
+_PROPERTY = re.compile(r"\.[\w-]+=[^\s;]*", re.ASCII)  # such as smtp.mailfrom=...
 
 
 class Dmarc(Enum):
@@ -56,9 +56,13 @@ def dmarc(value: str, authserv_ids: frozenset[str]) -> Dmarc:
 
 def _hidden(value: str) -> Iterator[str]:
     """Yield the results that what a sender wrote may hide from a reader of comments and quotes."""
+    if '"' not in value and "(" not in value:
+        return
     if not is_closed(value):
-        return _results(words(value.translate(_PLAIN)))
-    return _results(words(value, within_words=False)) if _WITHIN.search(value) else iter(())
+        yield from _results(words(value.translate(_PLAIN)))
+    plain = _PROPERTY.sub(lambda found: found[0].translate(_PLAIN), value)
+    for each in (value, plain):
+        yield from _results(words(each, within_words=False))
 
 
 def _is_ours(rest: Iterator[str], authserv_ids: frozenset[str]) -> bool:
