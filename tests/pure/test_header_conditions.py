@@ -89,6 +89,8 @@ def test_a_pattern_is_compared_with_what_a_person_reads(pattern, value, matches)
     [
         ("/", "enclosed in slashes"),
         ("/a", "enclosed in slashes"),
+        ("/a/i", "flags are not needed, because case is ignored"),
+        ("/a/b/xi", "flags are not needed, because case is ignored"),
         ("/(/", "missing )"),
         ("/(?=a)/", "invalid perl operator"),
         (f"/{'a' * 999}/", "the limit is 1000"),

@@ -178,13 +178,16 @@ def _parse_glob(text: str) -> Glob:
 
 # RE2 takes memory that grows with the square of the groups in an expression.
 _LONGEST_EXPRESSION = 1000
+_FLAGS = re.compile(r"/.+/[a-z]+", re.DOTALL)
 
 
 def regex(text: str, hint: str) -> Regex:
     """Return an expression; raises PatternError, with a hint if it is too long."""
     if len(text) < 3 or not text.endswith("/"):
+        flags = _FLAGS.fullmatch(text)
+        meant = "; flags are not needed, because case is ignored" if flags else ""
         raise PatternError(
-            f'a regular expression must be enclosed in slashes ("/.../"), not "{text}"'
+            f'a regular expression must be enclosed in slashes ("/.../"), not "{text}"{meant}'
         )
     re2 = regexes.module()
     if re2 is None:  # Debian 12 has no package of it; everything else works without it
