@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from crm_milter.trace import deliveries
+from crm_milter.trace import deliveries, followed
 from crm_milter.trace.deliveries import Ours, Tracker
 
 ID = "4bXq1Z0abc"
@@ -366,9 +366,9 @@ def test_rubbish_counts_nothing():
 
 
 def test_memory_is_bounded_and_what_is_dropped_is_counted(monkeypatch):
-    monkeypatch.setattr(deliveries, "MAX_RECIPIENTS", 100)
-    monkeypatch.setattr(deliveries, "MAX_RECENT", 50)
-    monkeypatch.setattr(deliveries, "MAX_OVER", 10)
+    monkeypatch.setattr(followed, "MAX_RECIPIENTS", 100)
+    monkeypatch.setattr(followed, "MAX_RECENT", 50)
+    monkeypatch.setattr(followed, "MAX_OVER", 10)
     tracker = Tracker(COPIES, BOUNDS)
     ids = [f"4bXq1Z{number:06d}" for number in range(500)]
     for each in ids:
@@ -383,13 +383,13 @@ def test_memory_is_bounded_and_what_is_dropped_is_counted(monkeypatch):
     assert dict(tracker.counts) == {("support", "target", "sent"): 50}
     assert len(tracker.state()["over"]) == 10
     assert tracker.state()["messages"] == []
-    assert tracker._size == 0
+    assert tracker._messages._recipients == 0
 
 
 def test_one_message_of_many_more_recipients_than_the_bound(monkeypatch):
-    monkeypatch.setattr(deliveries, "MAX_RECIPIENTS", 10)
+    monkeypatch.setattr(followed, "MAX_RECIPIENTS", 10)
     tracker = tracked(begin(), ours(new=" ".join(f"a{n}@crm.example" for n in range(30))))
-    assert (tracker.dropped, tracker._size) == (1, 0)
+    assert (tracker.dropped, tracker._messages._recipients) == (1, 0)
 
 
 @pytest.mark.parametrize("seed", range(20))

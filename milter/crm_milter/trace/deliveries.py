@@ -8,23 +8,20 @@ comes. A message that another one becomes (a content filter, a forward, a requeu
 import re
 import time
 from bisect import bisect_left
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from crm_milter.rules.rule import key
-from crm_milter.trace.followed import Message, Part, all_read, all_written
+from crm_milter.trace.followed import Message, Messages, Part, RecentLines
 from crm_milter.trace.frame import QUEUE_ID, Frame, unframed
 from crm_milter.trace.lines import DecisionLine, Delivery, Line, decided, delivery
 from crm_milter.trace.stamps import Clock
 
 OUTCOMES = ("sent", "deferred", "bounced", "expired")
 TARGET, COPY, INSURED, DEAD_LETTER = "target", "copy", "insured", "dead_letter"
-MAX_RECIPIENTS = 50_000  # that are followed; beyond, the oldest message is dropped
-MAX_RECENT = 4000  # lines of Postfix that a line of ours may be behind
-MAX_OVER = 2000  # messages that Postfix has removed, for lines of ours that come late
 
 _CANDIDATE = re.compile(
     rb": (?:rerouted|copied|quarantined): to=<|status=|removed\s*$|\(queue active\)|: client="
@@ -67,11 +64,8 @@ class Tracker:
         self.counts: Counter[tuple[str, str, str]] = Counter()
         self.seconds = [0.0] * (len(bounds) + 2)
         self.dropped = 0
-        self._messages: OrderedDict[str, Message] = OrderedDict()
-        self._size = 0  # the recipients of all of these
-        self._over: OrderedDict[str, Message] = OrderedDict()
-        self._recent: OrderedDict[str, list[str]] = OrderedDict()
-        self._kept = 0  # the lines of all of these
+        self._messages = Messages()
+        self._recent = RecentLines()
         self._clock, self._clock_ends = Clock(datetime.now(UTC)), 0.0
 
     def take(self, octets: bytes) -> None:
@@ -91,7 +85,7 @@ class Tracker:
         elif text.startswith(_BEGINNING):
             self._begin(queue_id, text)
         else:
-            self._remember(queue_id, text)
+            self._recent.add(queue_id, text)
             if text.startswith("from=<>, size=") and self._boxes:
                 self._report(queue_id)
             if message := self._messages.get(queue_id):
@@ -102,14 +96,14 @@ class Tracker:
         """Take no message for one that waits until something is said of it again."""
         if frame.program != "postsuper":
             return
-        for message in self._messages.values():
+        for message in self._messages:
             message.spoken_of = 0.0
 
     def oldest(self) -> dict[str, float]:
         """Return for each rule when the oldest message came in that is not delivered."""
         found: dict[str, float] = {}
         since = time.time() - _SILENCE
-        for message in self._messages.values():
+        for message in self._messages:
             if message.spoken_of < since:
                 continue
             for rule, _ in message.due.values():
@@ -142,55 +136,39 @@ class Tracker:
 
     def _follow(self, queue_id: str, parts: dict[str, Part], arrived: float) -> None:
         """Follow recipients of a message, those that are not yet, from what was said of it on."""
-        late = self._over.pop(queue_id, None)
-        message = self._messages.get(queue_id) or late or Message(arrived)
+        message, is_over = self._messages.open(queue_id, arrived)
         known = message.parts
         new = {
             address: part
             for address, part in parts.items()
             if address not in known or (known[address][1] == COPY and part[1] == TARGET)
         }
-        self._size += len(new.keys() - known.keys())
-        if queue_id not in self._messages:
-            self._size += len(known)
-            self._messages[queue_id] = message
-        known.update(new)
+        self._messages.add(message, new)
         message.spoken_of = time.time()
         if message.is_active:
             message.due.update(_targets(new))
-        for text in list(self._recent.get(queue_id, ())):
+        for text in self._recent.of(queue_id):
             self._act(queue_id, message, text, new)
-        if late:
-            self._end(queue_id, late)
-        while self._size > MAX_RECIPIENTS:
-            self._drop(next(iter(self._messages)))
-            self.dropped += 1
+        if is_over:
+            self._messages.end(queue_id, message)
+        self.dropped += self._messages.shrink()
 
     # Postfix's lines
 
     def _begin(self, queue_id: str, text: str) -> None:
         """A message begins: one with this queue id, which may be used again, is another."""
-        before = self._messages.get(queue_id)
-        if before and before.is_active:  # otherwise our line was faster than this one
-            self._drop(queue_id)
-        self._over.pop(queue_id, None)
-        self._kept -= len(self._recent.pop(queue_id, ()))
-        self._remember(queue_id, _CLIENT if text.startswith(_CLIENT) else "")
+        self._messages.forget(queue_id)
+        self._recent.forget(queue_id)
+        self._recent.add(queue_id, _CLIENT if text.startswith(_CLIENT) else "")
         requeued = _REQUEUED.match(text)  # by postsuper -r
-        if requeued and (before := self._drop(requeued["id"])):
+        if requeued and (before := self._messages.drop(requeued["id"])):
             self._follow(queue_id, before.parts, before.arrived)
 
     def _report(self, queue_id: str) -> None:
         """A delivery report of another server: what it returns may be ours."""
-        from_outside = self._recent[queue_id][0] == _CLIENT
-        if from_outside and queue_id not in self._messages:
+        from_outside = self._recent.of(queue_id)[0] == _CLIENT
+        if from_outside and not self._messages.get(queue_id):
             self._follow(queue_id, dict(self._boxes), time.time())
-
-    def _remember(self, queue_id: str, *texts: str) -> None:
-        self._recent.setdefault(queue_id, []).extend(texts)
-        self._kept += len(texts)
-        while self._kept > MAX_RECENT or len(self._recent) > MAX_RECENT:
-            self._kept -= len(self._recent.popitem(last=False)[1])
 
     def _act(self, queue_id: str, message: Message, text: str, parts: dict[str, Part]) -> None:
         """Do what a line of Postfix says about some recipients of a message."""
@@ -208,9 +186,9 @@ class Tracker:
         elif (notification := _NOTIFICATION.match(text)) and notification["id"] != queue_id:
             self._returned(message, notification["id"])
         elif text == "removed":
-            self._end(queue_id, message)
+            self._messages.end(queue_id, message)
         elif text.startswith("milter-reject: END-OF"):
-            self._drop(queue_id)
+            self._messages.drop(queue_id)
 
     def _returned(self, message: Message, queue_id: str) -> None:
         """A message comes back in a report, to dead_letters if its sender became that."""
@@ -251,20 +229,6 @@ class Tracker:
                 return True
         return False
 
-    def _end(self, queue_id: str, message: Message) -> None:
-        """Postfix is done with a message."""
-        self._drop(queue_id)
-        message.due.clear()
-        self._over[queue_id] = message
-        if len(self._over) > MAX_OVER:
-            self._over.popitem(last=False)
-
-    def _drop(self, queue_id: str) -> Message | None:
-        message = self._messages.pop(queue_id, None)
-        if message:
-            self._size -= len(message.parts)
-        return message
-
     # What outlives the process
 
     def forget_all_but(self, rules: Collection[str]) -> None:
@@ -277,9 +241,8 @@ class Tracker:
             "counts": [[*what, number] for what, number in self.counts.items()],
             "seconds": self.seconds,
             "dropped": self.dropped,
-            "messages": all_written(self._messages),
-            "over": all_written(self._over),
-            "recent": list(self._recent.items()),
+            **self._messages.written(),
+            "recent": self._recent.written(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -288,11 +251,8 @@ class Tracker:
         if len(state["seconds"]) == len(self.seconds):  # otherwise of other bounds
             self.seconds = list(map(float, state["seconds"]))
         self.dropped = int(state["dropped"])
-        self._messages = all_read(state["messages"])
-        self._size = sum(len(each.parts) for each in self._messages.values())
-        self._over = all_read(state["over"])
-        self._recent = OrderedDict((queue_id, list(lines)) for queue_id, lines in state["recent"])
-        self._kept = sum(map(len, self._recent.values()))
+        self._messages.restore(state)
+        self._recent.restore(state["recent"])
 
 
 def _targets(parts: dict[str, Part]) -> dict[str, Part]:
