@@ -1,4 +1,4 @@
-"""A mail server to try things on: a private Postfix, sinks behind it, the milter beside it.
+"""A mail server for trials and tests: a private Postfix, sinks behind it, the milter next to it.
 
 Everything lives in scratch folders and on free loopback ports, so several labs run side by side
 and none touches an installed Postfix. A child of the lab never outlives it: it is stopped by

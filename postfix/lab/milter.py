@@ -1,4 +1,4 @@
-"""The milter as a child: "crm-milter serve" with a configuration, beside a private Postfix."""
+"""The milter as a child: "crm-milter serve" with a configuration, next to a private Postfix."""
 
 import re
 import shutil

@@ -48,7 +48,7 @@ class Lab:
     """Postfix in front of a sink and, where `config` is given, with the milter.
 
     The milter is the last of smtpd_milters and non_smtpd_milters, after those that the settings
-    name, with the settings `milter_settings`. `sink` is one that runs already, in place of a new
+    name, with the settings `milter_settings`. `sink` is one that runs already, instead of a new
     one with the options `sink_options`. All other arguments are those of postfix.Settings.
     """
 

@@ -144,7 +144,7 @@ def test_nobody_answers(tmp_path):
     file.write_text("spam: rspamd\nmetrics: {listen: '127.0.0.1:1'}\n")
     done = run("rules", "--running", "--config", file)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("crm-milter: no answer of crm-milter at 127.0.0.1 port 1: ")
+    assert done.stderr.startswith("crm-milter: no answer from crm-milter at 127.0.0.1 port 1: ")
     file.write_text("spam: rspamd\nmetrics: {listen: none}\n")
     done = run("rules", "--running", "--config", file)
     assert (done.returncode, done.stdout) == (1, "")

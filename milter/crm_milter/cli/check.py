@@ -56,7 +56,7 @@ def check(options: argparse.Namespace) -> int:
 
 
 def _silences(file: Path, config: Config) -> Iterator[Problem]:
-    """Yield, and say, what the spam filter has to be told."""
+    """Print and yield what the configuration of the spam filter needs."""
     for message in verdicts.warnings(config.policy):
         problem = Problem(str(file), 0, "", message, Severity.WARNING)
         say(str(problem))
@@ -64,7 +64,7 @@ def _silences(file: Path, config: Config) -> Iterator[Problem]:
 
 
 def _rows(config: Config) -> Iterator[Problem]:
-    """Yield, and say, what is wrong in the tables that are asked for each address."""
+    """Print and yield what is wrong in the tables that are asked for each address."""
     if not config.policy.table.live():
         return
     from crm_milter.config.lint import live  # here: SQLite takes time to load
@@ -75,7 +75,7 @@ def _rows(config: Config) -> Iterator[Problem]:
 
 
 def _unfit(options: argparse.Namespace, config: Config, files: Iterable[str]) -> list[Problem]:
-    """Return, and say, what the service cannot do with the files; raises ConfigError."""
+    """Print and return what the service cannot do with the files; raises ConfigError."""
     service = unit.unit()
     found = list(unit.problems(options.config, config, service, files))
     found += _locked_out(config, service.user, service.groups)
@@ -131,7 +131,7 @@ def _check_postfix(options: argparse.Namespace, config: Config) -> int:
 
 
 def _no_rules(config: Config) -> str:
-    """Return the word on a file without rules: it is valid, and easily not what was meant."""
+    """Return a remark on a file without rules, which is valid but rarely intended."""
     return "" if config.policy.table.rules else ", but there are no rules: no mail is rerouted"
 
 

@@ -41,7 +41,7 @@ class Story:
 
     envelope: Envelope
     looked_at: tuple[tuple[Recipient, tuple[Step, ...]], ...]
-    decision: Decision | None  # None: no rule applies, the milter lets go at DATA
+    decision: Decision | None  # None: no rule applies, accepted at DATA
     sender_parameters: str = ""  # what a new sender comes with
 
 

@@ -1,4 +1,4 @@
-"""The command line: one function a command, results on stdout, diagnostics on stderr.
+"""The command line: one function per command, results on stdout, diagnostics on stderr.
 
 Exit status: 0 success, 1 failure or problem found, 2 usage error or no readable log (trace),
 78 invalid configuration (EX_CONFIG in sysexits.h).

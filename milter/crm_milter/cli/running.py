@@ -27,13 +27,13 @@ def show(options: Namespace) -> int:
     config, is_valid = _config(options, disk)
     address = config.metrics_listen if config else exporter_address(_USUAL)
     if address is None:
-        say('metrics.listen is "none": the daemon tells nothing')
+        say('metrics.listen is "none", so the daemon cannot be asked')
         return EX_NO
     try:
         found = _asked(*address)
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = why(error) if isinstance(error, OSError) else str(error)
-        say(f"no answer of crm-milter at {address[0]} port {address[1]}: {reason}")
+        say(f"no answer from crm-milter at {address[0]} port {address[1]}: {reason}")
         return EX_NO
     differs = not is_valid or found["sha256_of_all_files"] != disk.digest()
     found["differs"] = differs

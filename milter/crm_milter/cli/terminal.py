@@ -59,7 +59,7 @@ def add_command(
 
 
 def say(line: str) -> None:
-    """Print a diagnostic; a full disk under it keeps nothing from starting."""
+    """Print a diagnostic; one that cannot be written is lost, and the command goes on."""
     with suppress(OSError):
         print(f"crm-milter: {line}", file=sys.stderr, flush=True)
 

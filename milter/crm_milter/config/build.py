@@ -32,10 +32,10 @@ class Reload(Enum):
 
 @dataclass(frozen=True, slots=True)
 class MilterSettings:
-    """How Postfix reaches us, and how many processes answer.
+    """How Postfix reaches the milter, and how many processes answer.
 
-    ``socket_mode`` and ``socket_group`` concern Unix sockets, ``workers`` is None for as many
-    as the processors suggest, ``drain_timeout`` is in seconds.
+    ``socket_mode`` and ``socket_group`` concern Unix sockets, ``workers`` is None for one per
+    usable CPU (at most 4), ``drain_timeout`` is in seconds.
     """
 
     listen: Listener
@@ -47,7 +47,7 @@ class MilterSettings:
 
 @dataclass(frozen=True, slots=True)
 class SpamSettings:
-    """Whom to believe about spam."""
+    """Which marks of spam to trust."""
 
     filters: tuple[verdict.SpamFilter, ...] = ()
     no_verdict: NoVerdict = NoVerdict.ROUTE

@@ -52,7 +52,7 @@ class Mapping:
 
 @dataclass(slots=True)
 class Refused:
-    """Something that was refused already and must not be complained of again."""
+    """Something that was refused already and must not be reported again."""
 
     line: int
 

@@ -27,7 +27,7 @@ class Severity(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong: ``line`` is 0 and ``key`` is "" where the whole file is meant."""
+    """One problem; ``line`` is 0 and ``key`` is "" if it concerns the whole file."""
 
     file: str
     line: int
@@ -52,7 +52,7 @@ class ConfigError(Exception):
         return "\n".join(map(str, self.problems))
 
 
-class AlreadyReported(Exception):  # noqa: N818 - it tells of no error, but that one was told of
+class AlreadyReported(Exception):  # noqa: N818 - not an error: it says that one was reported
     """A value is of no use, and its problems are noted already."""
 
 

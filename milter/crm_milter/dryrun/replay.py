@@ -23,7 +23,7 @@ _DISORDER = 3600  # seconds: the order of a mailbox is not quite that of time
 
 
 class Change(NamedTuple):
-    """A recipient whose fate is another than before."""
+    """A recipient whose outcome has changed."""
 
     where: str
     to: str

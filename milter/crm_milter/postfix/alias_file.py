@@ -1,6 +1,6 @@
 """The table of virtual aliases: ``crm-milter-aliases`` next to main.cf, and its compiled form.
 
-Beside main.cf, since it is Postfix that needs it: each instance has its own, and it can be read
+Next to main.cf, because it is Postfix that needs it: each instance has its own, and it can be read
 wherever main.cf can. Its type is the one that main.cf names for it, else the default type of
 this Postfix if that is indexed, else the first indexed type there is, else texthash.
 """

@@ -3,7 +3,7 @@
 A pattern is one of ``user@domain``, ``glo*b@domain``, ``@domain``, ``*`` and
 ``/regular expression/``. It is compared with an address in normal form and answers with its
 groups, or None. Every comparison takes time linear in the address: globs by searching their
-literal pieces from left to right, regular expressions by RE2. Nobody's mail waits on a pattern.
+literal pieces from left to right, regular expressions by RE2. No mail waits for a slow pattern.
 """
 
 import re

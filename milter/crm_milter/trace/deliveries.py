@@ -1,8 +1,9 @@
-"""What became of the mail that was rerouted, counted line by line, in memory that is bounded.
+"""What became of rerouted mail, counted line by line in bounded memory.
 
-Our lines say which recipients of a message are ours to follow, Postfix's what came of each
-attempt. Both may be late: what Postfix said lately is kept, and looked through when a line of ours
-comes. A message that another one becomes (a content filter, a forward, a requeue) is followed on.
+Lines of crm-milter say which recipients of a message to follow, lines of Postfix what became of
+each attempt. Either may be late, so recent lines of Postfix are kept, and searched when a line of
+crm-milter arrives. A message that becomes another one (by a content filter, a forward or a
+requeue) is followed further.
 """
 
 import re
@@ -93,7 +94,7 @@ class Tracker:
                 self._act(queue_id, message, text, message.parts)
 
     def _doubt(self, frame: Frame) -> None:
-        """Take no message for one that waits until something is said of it again."""
+        """Count no message as waiting until the log mentions it again."""
         if frame.program != "postsuper":
             return
         for message in self._messages:
@@ -171,7 +172,7 @@ class Tracker:
             self._follow(queue_id, dict(self._boxes), time.time())
 
     def _act(self, queue_id: str, message: Message, text: str, parts: dict[str, Part]) -> None:
-        """Do what a line of Postfix says about some recipients of a message."""
+        """Apply what a line of Postfix says about some recipients of a message."""
         if text.startswith("to=<"):
             if attempt := delivery(Line(None, "", queue_id, text)):
                 self._attempt(message, attempt, parts)

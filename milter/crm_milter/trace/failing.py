@@ -1,7 +1,7 @@
-"""Targets that are not reached: such as a dead CRM, which is not noticed otherwise.
+"""Targets that mail does not reach, such as a CRM that is down, which goes unnoticed otherwise.
 
-What we rerouted is joined with Postfix's deliveries by queue id. A target fails for a message as
-long as the last attempt was deferred or bounced; one that got through in the end is well.
+Decisions of crm-milter are joined with Postfix's deliveries by queue id. A target fails for a
+message if the last attempt was deferred or bounced; one that was reached in the end does not.
 """
 
 import re

@@ -1,7 +1,7 @@
 """One file of log lines, compressed or not, read line by line.
 
-What can be read only once is kept aside first. What is damaged is read as far as it goes, with a
-warning; a file that grows, is rotated or is truncated meanwhile is followed.
+A stream that can be read only once is copied first. A damaged file is read as far as possible,
+with a warning; a file that grows, is rotated or is truncated while it is read is followed.
 """
 
 import bz2
@@ -41,7 +41,7 @@ class LogError(Exception):
 
 
 class LogFile:
-    """A file; ``warn`` is told once about damage in it. Raises LogError if it cannot be opened."""
+    """A file; ``warn`` is called once if it is damaged. Raises LogError if it cannot be opened."""
 
     def __init__(
         self, path: Path, since: datetime | None = None, warn: Warn = lambda _: None
@@ -80,7 +80,7 @@ class LogFile:
         return next(self._octets(), None) is None and not self._damaged
 
     def forget(self) -> None:
-        """Let only what is written from now on count; raises LogError."""
+        """Skip what the file holds now; raises LogError."""
         if self._unpacked is not _as_it_is:
             raise LogError(
                 f"{self.name} is compressed, so no new lines will appear: name the live log"

@@ -1,8 +1,8 @@
 """The way of one message through Postfix, put together from the lines of the log.
 
-Short queue ids are used again: what stands behind "removed", or behind a second beginning, is
-another message. Our own lines may have no time, or one from another clock, so they are put where
-they belong: after the message came in and before Postfix acts on what they say.
+Postfix reuses short queue ids: lines after "removed", or after a second beginning, belong to
+another message. Lines of crm-milter may have no time, or one from another clock, so they are
+placed after the message's arrival and before Postfix acts on them.
 """
 
 import re

@@ -1,7 +1,7 @@
 """The journal of systemd, followed by journalctl from a cursor that outlives the process.
 
-journalctl and not python3-systemd: it is there wherever a journal is, needs no dependency, and
-a damaged journal ends no more than that process. What it says is told on as syslog writes it.
+By journalctl instead of python3-systemd: every host with a journal has it, it adds no dependency,
+and a damaged journal can only end that process. Entries are passed on in the format of syslog.
 """
 
 import json

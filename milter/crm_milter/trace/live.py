@@ -28,7 +28,7 @@ class Live(Protocol):
         """Return the next lines, none if there are no more for now; raises LogError."""
 
     def close(self) -> None:
-        """Let go of it; ``lines`` goes on."""
+        """Close it; ``lines`` continues from the same position."""
 
 
 def sources(logs: tuple[str, ...], positions: Mapping[str, Any]) -> list[Live]:

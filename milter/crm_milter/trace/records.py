@@ -1,7 +1,7 @@
-"""Records of a log that are not one plain line each, made so.
+"""Log records that are not one plain line each, turned into lines.
 
-Kubernetes splits long lines, journalctl -o export and verbose have a line for each field, and
-JSON escapes what is looked for.
+Kubernetes splits long lines, journalctl -o export and verbose have a line for each field, and JSON
+escapes what is looked for.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Real mail followed through the log: who sent it, what we decided, what became of it.
+"""Real mail followed through the log: who sent it, what was decided, what became of it.
 
 A queue id leads to its message and to those that it became: re-injected by a content filter,
 forwarded, bounced. An address leads to every message that names it, as sender or recipient.

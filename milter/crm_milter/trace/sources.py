@@ -41,15 +41,15 @@ class Source(Protocol):
         """Tell whether nothing is in it."""
 
     def forget(self) -> None:
-        """Let only what is written from now on count."""
+        """Skip what is there now."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close it."""
 
 
 @dataclass(slots=True)
 class Journal:
-    """The journal of systemd, from a time on: what Postfix logs, or only what we do."""
+    """The systemd journal since a time: lines of Postfix and crm-milter, or of crm-milter alone."""
 
     since: datetime
     ours_alone: bool = False
@@ -77,7 +77,7 @@ class Journal:
         return next(self._ask(["--lines=1"]), None) is None
 
     def forget(self) -> None:
-        """Let only what is written from now on count."""
+        """Skip what is there now."""
         self.since = datetime.now(UTC)
 
     def close(self) -> None:

@@ -76,7 +76,7 @@ class Tail:
         return found
 
     def close(self) -> None:
-        """Close the file, and know the place in it."""
+        """Close the file and remember the position in it."""
         self._place = self.position
         if self._file:
             self._file.close()

@@ -1,4 +1,4 @@
-"""One real mail, sent as a client would: what ``verify`` asks the whole chain with."""
+"""One real message, sent as a client would, by which ``verify`` tests the whole chain."""
 
 import secrets
 import smtplib

@@ -1,7 +1,7 @@
 """A probe sent through Postfix and followed in the log until it is clear where it went.
 
-The only command that makes something happen elsewhere: the CRM opens a case. What is to happen
-is said before anything is sent.
+The only command with an effect elsewhere: the CRM opens a case. What will happen is printed before
+anything is sent.
 """
 
 import time

@@ -56,7 +56,7 @@ def _strictest(limits: list[Limit]) -> Limit:
 
 @dataclass(slots=True)
 class _CrmLint:
-    """What was found so far, and said."""
+    """What was found and reported so far."""
 
     by_domain: dict[str, Crm | None] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)  # of which CRMs

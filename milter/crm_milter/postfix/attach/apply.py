@@ -1,4 +1,4 @@
-"""Put a changed configuration in place, have Postfix take it up, and put it back if that fails."""
+"""Install a changed configuration, have Postfix load it, and restore the old one on failure."""
 
 import fcntl
 import os
@@ -29,7 +29,7 @@ _REASON = re.compile(r"(?m)^.*\b(?:fatal|error|panic): .*$")
 
 @contextmanager
 def locked(home: Path) -> Iterator[None]:
-    """Keep a second attach or detach of this instance away; raises PostfixError if there is one."""
+    """Lock out other attach and detach runs of this instance; raises PostfixError if one is on."""
     try:
         number = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
@@ -117,7 +117,7 @@ def _do(postconf: Postconf, action: str) -> None:
 
 
 def _read(terminal: int, spoken: bytearray) -> None:
-    """Read all that is said, however much: a terminal that is full stops who writes to it."""
+    """Read all output, however much: a process that writes to a full terminal blocks."""
     with suppress(OSError):  # EIO: the other side is closed
         while data := os.read(terminal, _MOST):
             spoken += data

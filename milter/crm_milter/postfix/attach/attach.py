@@ -58,7 +58,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class _Job:
-    """One run of attach: the files as they are, as they were before any, and as they shall be."""
+    """One run of attach: the files as they are, as they were before any, and as they will be."""
 
     site: Site
     wish: Wish
@@ -79,7 +79,7 @@ class _Job:
 
     @property
     def target(self) -> Texts:
-        """What a failure goes back to: the attach of before, if that was brought to its end."""
+        """What a failure restores: the state after the previous attach, if that was completed."""
         return self.current if self.known and self.known.settled else self.base
 
     @cached_property
@@ -133,7 +133,7 @@ def _carry_out(job: _Job, then: Site, new: Record) -> bool:
 
 
 def _already(job: _Job) -> bool:
-    """Nothing to write; that it works is proved all the same."""
+    """Nothing has to be written, but a session is tested all the same."""
     try:
         _sessions(job)
     except PostfixError as error:
@@ -181,7 +181,7 @@ def _undo(
     """Undo what this attach wrote; return what a person has to know."""
     left = apply.put_back(job.home, (new.after, job.current), job.target)
     if left and job.target == job.base:
-        # Somebody edited them since: only the own lines go.
+        # Edited by others since: remove only what attach added.
         now = read_texts(job.home)
         merged = record.reverted(new, now, job.home)
         left = apply.put_back(job.home, (now,), merged)
@@ -209,7 +209,7 @@ def _forget(job: _Job) -> None:
 
 
 def _prove(job: _Job) -> bool:
-    """Have Postfix take the change up and reach the milter; False if Postfix does not run."""
+    """Have Postfix load the change and reach the milter; False if Postfix is not running."""
     if not apply.check_and_reload(job.site.postconf):
         job.terminal.tell("Postfix is not running, so no session was tested; start it")
         return False

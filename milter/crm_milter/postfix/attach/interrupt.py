@@ -16,7 +16,7 @@ class Interrupted(BaseException):
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise Interrupted where a signal comes that would end the process."""
+    """Raise Interrupted on a signal that would end the process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -34,7 +34,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def uninterruptible() -> Iterator[None]:
-    """Let such signals pass unheard: what is done now must come to its end."""
+    """Ignore such signals: what is being done must be completed."""
     before = _hold(True)
     try:
         yield
@@ -43,7 +43,7 @@ def uninterruptible() -> Iterator[None]:
 
 
 def committed() -> None:
-    """Let such signals pass unheard until the command ends, which is done."""
+    """Ignore such signals until the command ends: its work is done."""
     _hold(True)
 
 

@@ -1,7 +1,8 @@
 """Check that Postfix takes mail for the addresses of tables that are asked for each recipient.
 
 They are not in the table that ``map`` writes: Postfix has to ask the same file (sqlite_table(5)).
-Of a table that may have a million rows the first are tried. They come and go: it is a warning.
+A table may have a million rows, so only the first are tried. Rows come and go, so a finding is a
+warning.
 """
 
 import shlex
@@ -36,7 +37,7 @@ def accepted(site: Site) -> Iterator[Finding]:
 
 
 def _tried(live: Live) -> Iterator[str]:
-    """Yield addresses of the first rows, one that nobody has for a row of a whole domain."""
+    """Yield addresses of the first rows; for a row of a whole domain, one that does not exist."""
     try:
         rows = list(islice(live.rows(), _TRIED))
     except OSError:  # check itself says that

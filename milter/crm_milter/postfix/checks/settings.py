@@ -20,7 +20,7 @@ _MAILBOXES = ("mailbox_size_limit", "virtual_mailbox_limit")
 
 
 def notify_classes(site: Site) -> Iterator[Finding]:
-    """Where the sender is spared a bounce, the postmaster is told of it."""
+    """If the sender gets no bounce, the postmaster is notified."""
     edits = plan.notify_classes(site)
     if edits:
         yield Finding(

@@ -21,7 +21,7 @@ _UNREACHED = "Postfix cannot reach the milter: all mail gets 451, or none is rer
 
 
 def listens(site: Site) -> Iterator[Finding]:
-    """Somebody listens on our socket, and the user postfix may connect to it."""
+    """A process listens on the milter's socket, and the user postfix may connect to it."""
     listen = site.config.milter.listen
     reason = unreachable(site)
     if reason:
