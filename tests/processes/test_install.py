@@ -1,5 +1,6 @@
 """On which systems postfix/install works: those that are tested, and with a warning later ones."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -27,7 +28,9 @@ _QUIET = (
 )
 
 
-def _install(system: str, name: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+def _install(
+    system: str, name: str, folder: Path, path_first: str = ""
+) -> "subprocess.CompletedProcess[str]":
     """Run it where /etc/os-release says so, seen by this process alone."""
     path = folder / "os-release"
     path.write_text(f'{system}\nPRETTY_NAME="{name}"\n' if name else f"{system}\n")
@@ -38,6 +41,7 @@ def _install(system: str, name: str, folder: Path) -> "subprocess.CompletedProce
         text=True,
         timeout=100,
         check=False,
+        env=os.environ | {"PATH": f"{path_first}:{os.environ['PATH']}"} if path_first else None,
     )
 
 
@@ -66,3 +70,25 @@ def test_a_tested_release_needs_no_words(system: str, tmp_path: Path) -> None:
     done = _install(system, "", tmp_path)
     assert done.returncode == 0
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("state", ["installed", "half-installed", "unpacked"])
+@pytest.mark.parametrize("provides", ["mail-transport-agent", "x, mail-transport-agent (= 1), y"])
+def test_another_mta_is_left_alone(state: str, provides: str, tmp_path: Path) -> None:
+    query = tmp_path / "bin/dpkg-query"
+    query.parent.mkdir()
+    query.write_text(
+        '#!/bin/sh\ncase "$3" in *Provides*) '
+        f"printf '{state}\\texim4-daemon-light\\t{provides}\\n';; esac\n"
+    )
+    query.chmod(0o755)
+    for tool in ("apt-get", "debconf-set-selections"):  # would show that something was changed
+        (query.parent / tool).write_text(f"#!/bin/sh\ntouch {tmp_path}/changed\n")
+        (query.parent / tool).chmod(0o755)
+    done = _install(_QUIET[0], "", tmp_path, str(query.parent))
+    assert done.returncode == 1
+    assert done.stderr == (
+        "install: another MTA is installed (exim4-daemon-light), and installing Postfix would"
+        " remove it; nothing was changed\n"
+    )
+    assert not (tmp_path / "changed").exists()

@@ -107,6 +107,17 @@ def test_no_page_repeats_a_paragraph_of_another():
                 assert seen.setdefault(words, page.name) == page.name
 
 
+def test_the_page_on_google_workspace_names_keys_that_are_there():
+    rows = (ROOT / "docs/google-workspace.md").read_text().splitlines()[4:]
+    named = {word for row in rows for word in re.findall(r"`([a-z]+_?[a-z_]*)(?=[:`])", row)}
+    example = (ROOT / "milter/crm-milter.yaml").read_text()
+    keys = {word for word in named if re.search(rf"^[# -]*{word}:", example, re.MULTILINE)}
+    postfix = {"smtpd_recipient_restrictions", "check_recipient_access", "transport_maps"}
+    values = {"reject", "quarantine", "discard"}  # of on_spam
+    assert named - keys == postfix | values | {"smtp_tls_policy_maps"}
+    assert len(keys) >= 12
+
+
 def test_every_test_that_proves_a_fact_is_there():
     text = (ROOT / "doc/postfix-milter.md").read_text()
     named = re.findall(r"tests/[\w./-]+\.(?:py|yaml)", text)
