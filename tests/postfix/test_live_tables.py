@@ -1,6 +1,8 @@
 """One SQLite file for crm-milter and for Postfix, which takes what has a row (sqlite_table(5))."""
 
+import re
 import threading
+from pathlib import Path
 
 import pytest
 import routes
@@ -16,7 +18,8 @@ spam: rspamd
 rules:
   - {name: tenants, address_map: 'sqlite:TENANTS'}
 """
-QUERY = "dbpath = {}\nquery = SELECT 'it@solarmora.com' FROM routes WHERE address = '%s'\n"
+PAGE = Path(__file__).parents[2] / "docs/tables.md"
+QUERY = "dbpath = {}\n" + re.findall(r"^query = .*\n", PAGE.read_text(), re.MULTILINE)[0]
 
 
 @pytest.fixture
