@@ -35,6 +35,8 @@ _PLAIN = {
     **dict.fromkeys("\u201c\u201d\u201e\u2033", '"'),
     **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-"),
 }
+# What a word processor puts around a value instead of the quotes of YAML.
+_QUOTES = "\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00ab\u00bb"
 
 
 def disallowed(text: str) -> str:
@@ -117,7 +119,7 @@ def without(text: str) -> str:
     """Return what was probably meant by a text: plain characters, and none that is not allowed."""
     plain = "".join(
         _PLAIN.get(each) or ("" if _is_invisible(each) else unicodedata.normalize("NFKC", each))
-        for each in text
+        for each in text.strip(_QUOTES)
     )
     return "" if disallowed(plain) else plain
 

@@ -95,6 +95,10 @@ def test_so_it_is_in_the_target_of_a_table(form, tmp_path):
     ("address", "said"),
     [
         ("o\u2019neil@x.example", 'U+2019 RIGHT SINGLE QUOTATION MARK; write "o\'neil@x.example"'),
+        ("\u201chelp@x.example\u201d", 'U+201C LEFT DOUBLE QUOTATION MARK; write "help@x.example"'),
+        ("\u2018help@x.example\u2019", 'U+2018 LEFT SINGLE QUOTATION MARK; write "help@x.example"'),
+        ("\u201ehelp@x.example\u201c", 'DOUBLE LOW-9 QUOTATION MARK; write "help@x.example"'),
+        ("\u00abhelp@x.example\u00bb", 'LEFT-POINTING DOUBLE ANGLE QUOTATION MARK; write "help@'),
         ("case\u20137@x.example", 'U+2013 EN DASH; write "case-7@x.example"'),
         ("\uff48elp@x.example", 'U+FF48 FULLWIDTH LATIN SMALL LETTER H; write "help@x.example"'),
         ("he\u200blp@x.example", 'U+200B ZERO WIDTH SPACE; write "help@x.example"'),

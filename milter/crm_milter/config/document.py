@@ -88,6 +88,14 @@ _CHUNK = 1 << 16
 _TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 
 
+def _wide(data: bytes) -> str:
+    """Return the name of the encoding of a text that begins so and takes more bytes a letter."""
+    if data[:4] in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE) or data[:4].count(0) == 3:
+        return "UTF-32"
+    marked = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return "UTF-16" if marked or data[:2].count(0) == 1 else ""
+
+
 class _Source:
     """What the parser reads from: the file in chunks, each checked to be text."""
 
@@ -101,8 +109,9 @@ class _Source:
     def read(self, _size: int = -1) -> bytes:
         """Return the next chunk, b"" at the end, without the bytes of an unfinished character."""
         data = self._stream.read(_CHUNK)
-        if self._size == 0 and (data[:2] in (b"\xff\xfe", b"\xfe\xff") or data[:2].count(0) == 1):
-            self._refuse("the file is UTF-16; save it as UTF-8")
+        wide = "" if self._size else _wide(data)
+        if wide:
+            self._refuse(f"the file is {wide}; save it as UTF-8")
         self._size += len(data)
         if self._size > MAX_BYTES:
             self._line = 0
