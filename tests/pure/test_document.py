@@ -164,3 +164,9 @@ def test_any_bytes_come_to_a_tree_or_to_problems(parser: object, data: bytes) ->
         except ConfigError as error:
             problems = error.problems or (Problem("", 0, "", "\n"),)
         assert all(str(problem).isprintable() for problem in problems)
+
+
+@pytest.mark.parametrize("line", ["match:a@x.example", "match", "match;a@x.example", "match=a"])
+def test_a_line_without_a_colon_and_a_space_is_named_itself(line: str) -> None:
+    text = f"rules:\n  - name: a\n    {line}\n    replace_with: b@y.example\n"
+    assert problems_of(text) == ['3: expected "key: value", with a space after the ":"']

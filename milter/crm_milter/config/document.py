@@ -258,14 +258,22 @@ def _explained(error: yaml.MarkedYAMLError, stream: BinaryIO) -> tuple[int, str]
             "a backslash in double quotes starts an escape sequence; use single quotes, as in "
             r"'\1'"
         )
-    if "quoted scalar" in context and error.context_mark is not None:
-        return error.context_mark.line + 1, "the quote opened here is never closed"
+    begun = _never_ended(context, problem)
+    if begun and error.context_mark is not None:
+        return error.context_mark.line + 1, begun
     if "mapping values are not allowed" in problem:
         return line, 'unexpected ":": quote the value or fix the indentation'
     if "block sequence entries are not allowed" in problem:
         return line, 'a list must start on a new line; if "-" is part of the value, quote the value'
     hint = " (check indentation and quotes)" if "did not find" in problem else ""
     return line, f"invalid YAML: {context}{', ' if context else ''}{problem}{hint}"
+
+
+def _never_ended(context: str, problem: str) -> str:
+    """Return what is wrong where a construct began, which is in a line before the problem's."""
+    if "could not find expected ':'" in problem:
+        return 'expected "key: value", with a space after the ":"'
+    return "the quote opened here is never closed" if "quoted scalar" in context else ""
 
 
 def _character(stream: BinaryIO, mark: Any) -> str:
