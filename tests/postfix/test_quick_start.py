@@ -64,3 +64,14 @@ def test_from_the_first_rule_to_a_case(site: Site) -> None:
     done = site.run("verify", HELP, *options)
     assert done.returncode == 0, done
     assert f"arrived: <{CRM}>" in done.stdout
+
+
+def test_after_detach_an_address_without_a_mailbox_is_refused(site: Site) -> None:
+    site.restore(re.sub(r" *mode: test.*\n", "", FIRST))
+    load(site)
+    assert attach(site).returncode == 0
+    sent = site.lab.send("<anna@customer.example>", [f"<{HELP}>"], MESSAGE)
+    assert sent.recipients == sorted([CRM, TEAM])
+    assert site.run("detach", "--yes").returncode == 0
+    refused = site.lab.send("<anna@customer.example>", [f"<{HELP}>"], MESSAGE).sent.reply
+    assert (refused.code, "User unknown" in refused.text) == (550, True)
