@@ -65,6 +65,28 @@ def test_verdict_stripped_on_its_way_back(site):
     assert site.findings() == []
 
 
+def test_the_checks_stay_on_behind_the_filter_if_they_are_off_before_it(site):
+    """Otherwise the advice would switch off all header_checks and body_checks of the host."""
+    off = "no_address_mappings,no_header_body_checks"
+    strip = {"header_checks": "regexp:{{/^X-Spam-Flag:/ IGNORE}}"}
+    amavis(site, {**strip, "receive_override_options": off})
+    (finding,) = site.findings()
+    assert finding["check"] == "header-checks"
+    assert "remove the entry" in finding["fix"]
+    assert "no_header_body_checks" not in finding["fix"]
+    site.repair()
+    assert site.findings() == []
+
+
+def test_milter_header_checks_behind_the_filter_are_not_switched_off_by_an_option(site):
+    strip = {"milter_header_checks": "regexp:{{/^X-Spam-Flag:/ IGNORE}}"}
+    amavis(site, strip, smtpd_milters=f"{SPAM_MILTER}, {site.ours}")
+    (finding,) = site.findings()
+    assert "no_header_body_checks" not in finding["fix"]
+    site.repair()
+    assert site.findings() == []
+
+
 def test_a_filter_that_gives_no_verdict(site):
     main = {
         "content_filter": "archive:[127.0.0.1]:10024",

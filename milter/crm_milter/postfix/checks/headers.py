@@ -66,7 +66,7 @@ def _stripped(
 
 
 def _fix(site: Site, service: Service, name: str, table: str, line: str) -> str:
-    if is_reinjection(service):
+    if name == "header_checks" and is_reinjection(service) and _checks_before(site):
         value = ", ".join([*options(site.postconf, service), "no_header_body_checks"])
         return fix.settings(site, [Edit(service.label, "receive_override_options", value)])
     query = site.postconf.command("postmap", "-q", line, table)
@@ -75,6 +75,12 @@ def _fix(site: Site, service: Service, name: str, table: str, line: str) -> str:
     others = [each for each in split_list(site.postconf.raw(name)) if each != table]
     whole = fix.setting(site, name, ", ".join(others) if others else None)
     return f"remove the entry that matches {query}, or the whole table: {whole}"
+
+
+def _checks_before(site: Site) -> bool:
+    """Tell whether all mail sees header_checks before a filter: behind it they may be off."""
+    before = [each for each in site.postconf.running_as("smtpd") if not is_reinjection(each)]
+    return all("no_header_body_checks" not in options(site.postconf, each) for each in before)
 
 
 def _verdicts(site: Site, without: Collection[str]) -> Iterator[str]:
