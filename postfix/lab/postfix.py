@@ -120,13 +120,17 @@ class Postfix:
 
         Returns when no process of before is left, so no SMTP session may be open.
         """
+        self.write_config()
+        self.take_up()
+        self._wait_ready()
+
+    def take_up(self) -> None:
+        """As `postfix reload`; returns when no process of before is left, nor the old tables."""
         if self._master is None:
             raise LabError("postfix is not running")
         before = {*self.processes()} - {self._master.pid}
-        self.write_config()
         os.kill(self._master.pid, signal.SIGHUP)
         wait_for("the end of the old processes", lambda: not before & {*self.processes()})
-        self._wait_ready()
 
     def write_config(self) -> None:
         """Write main.cf, master.cf and the maps from `settings`."""

@@ -12,7 +12,7 @@ import pytest
 from crm_milter.trace.deliveries import Ours, Tracker
 from crm_milter.trace.file import LogError
 from crm_milter.trace.journal_tail import JournalTail, is_place
-from lab.base import scratch, wait_for
+from lab.base import LabError, scratch, wait_for
 
 JOURNALD = Path("/lib/systemd/systemd-journald")
 # An entry of each line of standard input: facility, program, text.
@@ -79,7 +79,11 @@ def journal() -> Iterator[Journal]:
 
 def read(tail: JournalTail, count: int) -> list[bytes]:
     found: list[bytes] = []
-    wait_for(f"{count} entries", lambda: found.extend(tail.lines()) or len(found) >= count)
+    try:
+        wait_for(f"{count} entries", lambda: found.extend(tail.lines()) or len(found) >= count, 40)
+    except LabError:
+        tail.close()  # journalctl would run on
+        raise
     return found
 
 

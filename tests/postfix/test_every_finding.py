@@ -16,7 +16,7 @@ from attaching import CONFIG, Site
 from planted import CRM, HELP, IT, RULES, Planted
 
 from crm_milter.postfix.checks.finding import CheckName
-from lab.base import free_port, scratch, wait_for
+from lab.base import free_port, scratch
 from lab.milter import Milter
 from lab.sink import Sink
 from lab.whole import Lab
@@ -83,10 +83,7 @@ class Living(Site):
             self.milter.start()
         self._running = self.yaml.read_text()
         self.age()
-        master = int((self.postfix.folder / "queue/pid/master.pid").read_text())
-        before = {*self.postfix.processes()} - {master}
-        self.postfix.run("postfix", "reload")
-        wait_for("the end of before", lambda: not before & {*self.postfix.processes()})
+        self.postfix.take_up()
 
     def other_mail(self, but: str) -> tuple[list[int], list[str], list[str]]:
         """How other mail is answered, and who gets it."""

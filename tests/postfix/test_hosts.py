@@ -152,7 +152,7 @@ def follow(site: Site) -> int:
         site.shell(command)
         site.age()
     if fixes:
-        site.postfix.run("postfix", "reload")
+        site.postfix.take_up()
     return len(fixes)
 
 
