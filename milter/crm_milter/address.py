@@ -164,6 +164,12 @@ def domain_of(address: str) -> str:
     return address.rpartition("@")[2] if "@" in address else ""
 
 
+def with_parents(domain: str) -> list[str]:
+    """Return a domain and those above it, the nearest first."""
+    labels = domain.split(".")
+    return [".".join(labels[at:]) for at in range(len(labels))]
+
+
 def local_of(address: str) -> str:
     """Return the local part of an address in normal form."""
     return address.rpartition("@")[0] if "@" in address else address

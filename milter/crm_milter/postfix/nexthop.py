@@ -79,8 +79,8 @@ def _mapped(site: Site, usual: NextHop, recipient: str) -> NextHop:
 def _entry(site: Site, recipient: str) -> str:
     delimiter = site.postconf.value("recipient_delimiter")
     whole = [recipient, addresses.without_extension(recipient, delimiter)]
-    labels = addresses.domain_of(recipient).split(".")
-    parts = [".".join(labels), *(f".{'.'.join(labels[at:])}" for at in range(1, len(labels))), "*"]
+    domain, *above = addresses.with_parents(addresses.domain_of(recipient))
+    parts = [domain, *(f".{each}" for each in above), "*"]
     tables = split_list(site.postconf.value("transport_maps"))
     fixed = [each for each in tables if plain(each).partition(":")[0] not in _PATTERNS]
     found = site.tables.first(tables, whole) or site.tables.first(fixed, parts)

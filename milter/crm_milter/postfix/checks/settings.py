@@ -177,9 +177,8 @@ def _prefetch(site: Site, service: Service, items: list[str]) -> None:
 
 def _keys(address: str) -> list[str]:
     """Return what access(5) looks up for a recipient, in order."""
-    labels = addresses.domain_of(address).split(".")
-    parents = [".".join(labels[at:]) for at in range(len(labels))]
-    return [address, *parents, f"{addresses.local_of(address)}@"]
+    domains = addresses.with_parents(addresses.domain_of(address))
+    return [address, *domains, f"{addresses.local_of(address)}@"]
 
 
 def _access(site: Site, service: Service, table: str, address: str, depth: int) -> str:
