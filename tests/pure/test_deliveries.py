@@ -386,6 +386,17 @@ def test_memory_is_bounded_and_what_is_dropped_is_counted(monkeypatch):
     assert tracker._messages._recipients == 0
 
 
+def test_a_report_whose_own_lines_are_too_many_ends_nothing(monkeypatch):
+    monkeypatch.setattr(followed, "MAX_RECENT", 3)
+    tracker = Tracker({"support": Ours(dead_letters="lost@x.example")}, BOUNDS)
+    line = (
+        b"Nov 29 01:00:00 mail postfix/qmgr[1]: 4bXq1Z0abc: from=<>, size=9, nrcpt=1 (queue active)"
+    )
+    for _ in range(8):
+        tracker.take(line)
+    assert tracker.state()["messages"] == []
+
+
 def test_one_message_of_many_more_recipients_than_the_bound(monkeypatch):
     monkeypatch.setattr(followed, "MAX_RECIPIENTS", 10)
     tracker = tracked(begin(), ours(new=" ".join(f"a{n}@crm.example" for n in range(30))))

@@ -167,7 +167,7 @@ class Tracker:
 
     def _report(self, queue_id: str) -> None:
         """A delivery report of another server: what it returns may be ours."""
-        from_outside = self._recent.of(queue_id)[0] == _CLIENT
+        from_outside = self._recent.of(queue_id)[:1] == (_CLIENT,)
         if from_outside and not self._messages.get(queue_id):
             self._follow(queue_id, dict(self._boxes), time.time())
 
