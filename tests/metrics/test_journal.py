@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from crm_milter.trace.deliveries import Ours, Tracker
+from crm_milter.trace.deliveries import Ours, OwnAddresses, Tracker
 from crm_milter.trace.file import LogError
 from crm_milter.trace.journal_tail import JournalTail, is_place
 from lab.base import LabError, scratch, wait_for
@@ -88,7 +88,7 @@ def read(tail: JournalTail, count: int) -> list[bytes]:
 
 
 def test_entries_are_lines_that_count_and_are_read_once(journal: Journal) -> None:
-    tracker = Tracker({"support": Ours()}, (1.0,))
+    tracker = Tracker(OwnAddresses({"support": Ours()}), (1.0,))
     tail = journal.tail()
     journal.write(*MESSAGE[:2])
     for line in read(tail, 2):

@@ -27,7 +27,7 @@ from crm_milter.metrics.catalogue import (
     Metric,
 )
 from crm_milter.metrics.counting import WorkerCounters, message_outcome, recipient_outcome
-from crm_milter.metrics.memory import SharedCounters
+from crm_milter.metrics.memory import SharedCounters, in_use, room_for
 from crm_milter.routing.authentication import Dmarc
 from crm_milter.routing.decision import Action, Decision, Outcome, Reason, Recipient, Reply
 from crm_milter.rules.rule import Copy, Mode, Rule
@@ -71,7 +71,7 @@ def routed(numbers: SharedCounters) -> dict[str, float]:
 
 
 def test_each_thing_is_counted_once(numbers):
-    tally = WorkerCounters(numbers, 0, rules("a"))
+    tally = WorkerCounters(numbers, 0, room_for(rules("a")))
     tally.opened()
     tally.passed(0.1)
     tally.failed(0.1)
@@ -91,12 +91,12 @@ def test_each_thing_is_counted_once(numbers):
 
 
 def test_a_filter_that_was_not_asked_has_no_verdict(numbers):
-    WorkerCounters(numbers, 0, rules("a")).decided(decision(outcome("a")), False, 0.1)
+    WorkerCounters(numbers, 0, room_for(rules("a"))).decided(decision(outcome("a")), False, 0.1)
     assert counts(SPAM_VERDICTS, numbers.totals().cells) == {}
 
 
 def test_what_dmarc_says_counts_where_a_rule_asks(numbers):
-    tally = WorkerCounters(numbers, 0, rules("a"))
+    tally = WorkerCounters(numbers, 0, room_for(rules("a")))
     for said in (None, Dmarc.FAIL, Dmarc.FAIL, Dmarc.NONE, Dmarc.PASS):
         tally.decided(decision(outcome("a")), False, 0.1, said)
     tally.decided(decision(), False, 0.1, Dmarc.FAIL)  # no rule applied after all
@@ -107,7 +107,7 @@ def test_what_dmarc_says_counts_where_a_rule_asks(numbers):
 def test_test_mode_counts_as_test_and_as_left(numbers):
     copies = (Copy("x@y.example"),)
     tried = decision(outcome(Rule("a", mode=Mode.TEST), copies=copies, withheld=1, test=True))
-    WorkerCounters(numbers, 0, rules("a")).decided(tried, True, 0.1)
+    WorkerCounters(numbers, 0, room_for(rules("a"))).decided(tried, True, 0.1)
     values = numbers.totals().rules["a"]
     assert counts(RECIPIENTS, values) == {"test": 1}
     assert not any(values[COPIES.first :])
@@ -144,7 +144,9 @@ def test_the_latest_of_several_workers_is_shown(numbers, monkeypatch):
     numbers.ensure_row(1)
     for slot, now in ((0, 2000.0), (1, 1000.0)):
         monkeypatch.setattr(time, "time", lambda now=now: now)
-        WorkerCounters(numbers, slot, rules("a")).decided(decision(outcome("a")), True, 0.1)
+        WorkerCounters(numbers, slot, room_for(rules("a"))).decided(
+            decision(outcome("a")), True, 0.1
+        )
     assert numbers.totals().rules["a"][LAST_REROUTED.cell()] == 2000.0
 
 
@@ -177,7 +179,7 @@ def test_a_successor_goes_on_where_a_killed_worker_was(numbers):
         pid = os.fork()
         if pid == 0:
             names = rules("first", f"rule{generation}")
-            tally = WorkerCounters(numbers, 0, names)
+            tally = WorkerCounters(numbers, 0, room_for(names))
             tally.opened()
             tally.decided(decision(*map(outcome, names)), True, 0.1)
             os.kill(os.getpid(), signal.SIGKILL)
@@ -191,7 +193,7 @@ def test_a_successor_goes_on_where_a_killed_worker_was(numbers):
 def test_slots_add_up(numbers):
     for slot in (0, 1, 5):
         numbers.ensure_row(slot)
-        tally = WorkerCounters(numbers, slot, rules("a", "b"))
+        tally = WorkerCounters(numbers, slot, room_for(rules("a", "b")))
         tally.opened()
         tally.decided(decision(outcome("b" if slot else "a")), True, 0.1)
     assert routed(numbers) == {"a": 1, "b": 2}
@@ -199,7 +201,7 @@ def test_slots_add_up(numbers):
 
 
 def test_threads_lose_nothing(numbers):
-    tally = WorkerCounters(numbers, 0, rules("a"))
+    tally = WorkerCounters(numbers, 0, room_for(rules("a")))
     made = decision(outcome("a"))
 
     def work() -> None:
@@ -216,7 +218,7 @@ def test_threads_lose_nothing(numbers):
 
 def test_a_hundred_thousand_rules_take_room_only_once_they_have_mail(numbers):
     names = tuple(Rule(f"rule{number}") for number in range(100_000))
-    tally = WorkerCounters(numbers, 0, names)
+    tally = WorkerCounters(numbers, 0, room_for(names))
     numbers.totals()
     descriptor = numbers._descriptor
     before = os.fstat(descriptor).st_blocks
@@ -227,7 +229,7 @@ def test_a_hundred_thousand_rules_take_room_only_once_they_have_mail(numbers):
 
 @pytest.mark.parametrize("name", ["a", "seven-7", "eight--8", "nine----9", "n" * 5000])
 def test_names_of_any_length(numbers, name):
-    tally = WorkerCounters(numbers, 0, rules("before", name))
+    tally = WorkerCounters(numbers, 0, room_for(rules("before", name)))
     tally.decided(decision(outcome(name), outcome("before"), outcome(name)), True, 0.1)
     assert routed(numbers) == {name: 2, "before": 1}
 
@@ -235,7 +237,7 @@ def test_names_of_any_length(numbers, name):
 def test_what_the_supervisor_says(numbers):
     assert numbers.state().digest == ""
     for turn in range(5):
-        numbers.loaded(f"digest{turn}", rules(*(f"rule{number}" for number in range(1500))))
+        numbers.loaded(in_use(f"digest{turn}", rules(*(f"rule{number}" for number in range(1500)))))
         numbers.reload_failed()
         numbers.set_workers(turn, turn + 1)
         state = numbers.state()

@@ -17,7 +17,7 @@ from serving import run
 from crm_milter.config import paused
 from crm_milter.config.paused import Pause
 from crm_milter.metrics.http import PageSet
-from crm_milter.metrics.memory import SharedCounters
+from crm_milter.metrics.memory import SharedCounters, in_use
 from crm_milter.rules.rule import Rule
 from lab.milter import Milter
 
@@ -158,7 +158,7 @@ def test_the_page_fits_a_browser(tmp_path, width):
         pytest.skip("chromium is not here: postfix/install --tests")
     shown = SharedCounters()
     names = ("support", "a-name-without-a-blank-" + "x" * 99, *(f"rule{n}" for n in range(9)))
-    shown.loaded("f" * 64, tuple(map(Rule, names)))
+    shown.loaded(in_use("f" * 64, tuple(map(Rule, names))))
     until = Pause(1, time.time() + 999)
     paused.write(tmp_path, {"support": until})
     page = tmp_path / "page.html"

@@ -18,7 +18,7 @@ from crm_milter.metrics.collector import METRICS
 from crm_milter.metrics.counting import WorkerCounters
 from crm_milter.metrics.deliveries import Deliveries
 from crm_milter.metrics.http import PageSet
-from crm_milter.metrics.memory import SharedCounters
+from crm_milter.metrics.memory import SharedCounters, in_use, room_for
 from crm_milter.routing.decision import Action, Decision, Outcome, Recipient
 from crm_milter.rules.rule import Rule
 
@@ -31,9 +31,9 @@ def numbers(*names: str, mail: bool = True) -> SharedCounters:
     made = SharedCounters()
     made.ensure_row(0)
     rules = tuple(map(Rule, names))
-    made.loaded("f" * 64, rules)
+    made.loaded(in_use("f" * 64, rules))
     made.set_workers(2, 3)
-    tally = WorkerCounters(made, 0, rules)
+    tally = WorkerCounters(made, 0, room_for(rules))
     tally.passed(0.0002)
     for rule in rules if mail else ():
         recipient = Recipient("a@b.example", "a@b.example")
@@ -102,7 +102,7 @@ def test_rules_have_series_from_the_start_up_to_a_thousand_of_them():
     assert 'crm_milter_recipients_total{outcome="left_spam",rule="rule999"} 0.0' in text
     assert "rule1000" not in text
     outcome = Outcome(Recipient("a@b.c", "a@b.c"), Rule("rule1001"), Action.COPIED)
-    WorkerCounters(shown, 0, tuple(map(Rule, names))).decided(
+    WorkerCounters(shown, 0, room_for(map(Rule, names))).decided(
         Decision(outcomes=(outcome,)), True, 0
     )
     text = page(shown)
@@ -112,9 +112,9 @@ def test_rules_have_series_from_the_start_up_to_a_thousand_of_them():
 
 def test_a_rule_that_is_gone_keeps_its_counts_and_one_that_had_no_mail_goes():
     shown = numbers("old")
-    shown.loaded("e" * 64, (Rule("new"), Rule("unused")))
+    shown.loaded(in_use("e" * 64, (Rule("new"), Rule("unused"))))
     assert 'recipients_total{outcome="replaced",rule="old"} 1.0' in page(shown)
-    shown.loaded("d" * 64, (Rule("new"),))
+    shown.loaded(in_use("d" * 64, (Rule("new"),)))
     assert 'recipients_total{outcome="replaced",rule="old"} 1.0' in page(shown)
     assert "unused" not in page(shown)
 
@@ -194,7 +194,7 @@ def test_what_is_in_force_is_kept_until_it_changes(monkeypatch, tmp_path, path):
         before, first = first, site.page(path, "").body
         return first != before
 
-    shown.loaded("a" * 64, (Rule("other"),))
+    shown.loaded(in_use("a" * 64, (Rule("other"),)))
     assert is_new()
     paused.write(tmp_path, {"other": Pause(1, time.time() + 0.5)})
     assert is_new()
@@ -207,7 +207,7 @@ def test_what_is_in_force_is_kept_until_it_changes(monkeypatch, tmp_path, path):
     assert is_new()
     shown.reload_failed()
     assert is_new()
-    shown.loaded("b" * 64, (Rule("other"),))
+    shown.loaded(in_use("b" * 64, (Rule("other"),)))
     assert is_new()
     shown.set_workers(1, 0)
     assert is_new()

@@ -88,9 +88,7 @@ def test_workers_stay_on_a_processor_and_share_them_evenly(
     cpus = sorted(os.sched_getaffinity(0))[:usable]
     assert len(cpus) == usable, "this needs two processors"
     statement = f"import os; os.sched_setaffinity(0, {cpus})"
-    patch = changed(
-        f"{statement}; processors.PIN = True; processors._quota = lambda: {float(quota)}"
-    )
+    patch = changed(f"{statement}; processors.PIN = True; workers.quota = lambda: {float(quota)}")
     milter = make_milter(config(milter=f"workers: {count}"), command=patch)
     found = [os.sched_getaffinity(pid) for pid in wait_for_workers(milter, count)]
     if pinned:

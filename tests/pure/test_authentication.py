@@ -211,7 +211,7 @@ def test_a_pass_in_front_or_behind_counts_among_very_many_fields():
 )
 def test_what_a_rule_may_ask_for(wish, action):
     rules = with_ids(rule("r", "help@solarmora.com", CRM, on_unauthenticated=wish))
-    wanted = [each for each in [NO, FORGED] if each[0] in rules.wanted_fields()]
+    wanted = [each for each in [NO, FORGED] if each[0] in rules.wanted_fields]
     (fate,) = fates(run(rules, "<help@solarmora.com>", fields=wanted))
     assert fate[0] is action
     assert run(rules, "<help@solarmora.com>", fields=wanted).hold == (
@@ -256,5 +256,5 @@ def test_its_place_among_the_reasons():
 
 
 def test_the_field_is_wanted_only_where_a_rule_asks():
-    assert FIELD in with_ids(STRICT).wanted_fields()
-    assert FIELD not in with_ids(HELP).wanted_fields()
+    assert FIELD in with_ids(STRICT).wanted_fields
+    assert FIELD not in with_ids(HELP).wanted_fields

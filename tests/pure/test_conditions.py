@@ -161,8 +161,8 @@ def test_automatic(value, automatic):
 
 def test_auto_submitted_is_wanted_only_where_a_rule_asks():
     leaving = rule("r", "help@solarmora.com", CRM, automatic=frozenset(AutomaticClass))
-    assert "auto-submitted" in policy(leaving).wanted_fields()
-    assert "auto-submitted" not in policy(HELP).wanted_fields()
+    assert "auto-submitted" in policy(leaving).wanted_fields
+    assert "auto-submitted" not in policy(HELP).wanted_fields
 
 
 @pytest.mark.parametrize(

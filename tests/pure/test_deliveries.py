@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from crm_milter.trace import deliveries, followed
-from crm_milter.trace.deliveries import Ours, Tracker
+from crm_milter.trace.deliveries import Ours, OwnAddresses, Tracker
 
 ID = "4bXq1Z0abc"
 CRM = "support@crm.example"
@@ -59,7 +59,7 @@ def removed(queue_id=ID, program="postfix/qmgr"):
 
 
 def tracked(*lines, tracker=None):
-    tracker = tracker or Tracker(COPIES, BOUNDS)
+    tracker = tracker or Tracker(OwnAddresses(COPIES), BOUNDS)
     for each in lines:
         tracker.take(each)
     return tracker
@@ -188,7 +188,7 @@ def test_two_lines_of_ours_and_one_delivery():
 
 
 def test_a_target_is_no_copy_of_another_rule():
-    both = Tracker({"support": Ours(frozenset(["two@crm.example"]))}, BOUNDS)
+    both = Tracker(OwnAddresses({"support": Ours(frozenset(["two@crm.example"]))}), BOUNDS)
     lines = [ours(copies=1), ours(rule="vip", new="two@crm.example", to="vip"), active()]
     tracked(begin(), *lines, attempt("sent", "two@crm.example"), tracker=both)
     assert dict(both.counts) == {("vip", "target", "sent"): 1}
@@ -358,7 +358,7 @@ def test_no_line_ends_the_counting(rubbish):
 def test_rubbish_counts_nothing():
     chance = random.Random(7)
     words = [*MESSAGE, b"status=", b": to=<", b"removed", b"\0", b"\xff", b"{", b"(queue active)"]
-    tracker = Tracker(COPIES, BOUNDS)
+    tracker = Tracker(OwnAddresses(COPIES), BOUNDS)
     for _ in range(3000):
         parts = [chance.choice(words)[: chance.randrange(90)] for _ in range(3)]
         tracker.take(b"".join([*parts, chance.randbytes(chance.randrange(9))]))
@@ -369,7 +369,7 @@ def test_memory_is_bounded_and_what_is_dropped_is_counted(monkeypatch):
     monkeypatch.setattr(followed, "MAX_RECIPIENTS", 100)
     monkeypatch.setattr(followed, "MAX_RECENT", 50)
     monkeypatch.setattr(followed, "MAX_OVER", 10)
-    tracker = Tracker(COPIES, BOUNDS)
+    tracker = Tracker(OwnAddresses(COPIES), BOUNDS)
     ids = [f"4bXq1Z{number:06d}" for number in range(500)]
     for each in ids:
         tracked(begin(each), ours(each, copies=1), active(each), tracker=tracker)
@@ -388,7 +388,7 @@ def test_memory_is_bounded_and_what_is_dropped_is_counted(monkeypatch):
 
 def test_a_report_whose_own_lines_are_too_many_ends_nothing(monkeypatch):
     monkeypatch.setattr(followed, "MAX_RECENT", 3)
-    tracker = Tracker({"support": Ours(dead_letters="lost@x.example")}, BOUNDS)
+    tracker = Tracker(OwnAddresses({"support": Ours(dead_letters="lost@x.example")}), BOUNDS)
     line = (
         b"Nov 29 01:00:00 mail postfix/qmgr[1]: 4bXq1Z0abc: from=<>, size=9, nrcpt=1 (queue active)"
     )
@@ -408,12 +408,12 @@ def test_a_state_at_any_moment_changes_nothing(seed):
     """Random mail of a busy host, interrupted: the counts are those of an uninterrupted reader."""
     chance = random.Random(seed)
     lines, expected = traffic(chance)
-    tracker = Tracker(COPIES, BOUNDS)
+    tracker = Tracker(OwnAddresses(COPIES), BOUNDS)
     for each in lines:
         tracker.take(each)
         if chance.random() < 0.05:
             state = json.loads(json.dumps(tracker.state()))
-            tracker = Tracker(COPIES, BOUNDS)
+            tracker = Tracker(OwnAddresses(COPIES), BOUNDS)
             tracker.restore(state)
     assert tracker.counts == expected
     assert tracker.oldest() == {}

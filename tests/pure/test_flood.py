@@ -40,7 +40,7 @@ def guarded(then=OnFlood.LEAVE, name="support", match="help@solarmora.com", **se
 def come_to(rules, *arguments, meter=None, fields=(NO,), sender="joe@customer.example", **settings):
     recipients = tuple(recipient(rules, each, sender=sender) for each in arguments)
     envelope = Envelope(sender, recipients, **settings)
-    wanted = [each for each in fields if each[0] in rules.wanted_fields()]
+    wanted = [each for each in fields if each[0] in rules.wanted_fields]
     return decide(rules, envelope, wanted, meter or Meter())
 
 

@@ -431,9 +431,9 @@ def test_a_recipient_that_does_not_wait_keeps_its_match():
 def test_only_fields_that_a_condition_asks_for_are_wanted():
     asked = {"subject", "x-shop", "to", "resent-to", "cc", "resent-cc"}
     rules = policy(invoices(except_headers=asking(X_Shop="*"), addressed=Addressed.TO_OR_CC), HELP)
-    assert asked <= rules.wanted_fields()
+    assert asked <= rules.wanted_fields
     assert rules.table.reads == asked
-    assert asked.isdisjoint(policy(HELP).wanted_fields())
+    assert asked.isdisjoint(policy(HELP).wanted_fields)
     assert policy(HELP).facts([("subject", "x")]).header is None
     gathering = rules.gathering(header=False)
     gathering.add("subject", "invoice")

@@ -350,7 +350,7 @@ def test_an_address_cannot_break_out_of_its_log_line():
 
 
 def test_wanted_fields():
-    assert policy(HELP).wanted_fields() == {
+    assert policy(HELP).wanted_fields == {
         *("x-spam-flag", "from", "x-crm-milter", "message-id", "date"),
         *("resent-date", "resent-from", "resent-message-id"),
     }

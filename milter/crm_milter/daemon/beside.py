@@ -9,10 +9,11 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from socket import socket
+from functools import partial
+from socket import MSG_DONTWAIT, socket
 
 from crm_milter.config.load import Config
-from crm_milter.daemon.child import backoff, fork
+from crm_milter.daemon.child import RELOADED, backoff, fork, read
 from crm_milter.daemon.lastgood import state_directory
 from crm_milter.log import Log
 from crm_milter.metrics.memory import Board, SharedCounters
@@ -29,13 +30,12 @@ class SideProcess:
     """A process as the supervisor sees it.
 
     ``due`` is when to start one, ``end_at`` when to kill the one that is there, both on the clock
-    of time.monotonic(). ``make`` takes what it needs, and returns what it does until it is hung
-    up on.
+    of time.monotonic(). ``run`` is what it does until it is hung up on, None if none is wanted.
     """
 
-    def __init__(self, name: str, make: Callable[[], Run], log: Log, is_wanted: bool) -> None:
+    def __init__(self, name: str, run: Run | None, log: Log) -> None:
+        self.run = run
         self._name = name
-        self._make = make
         self._log = log
         self._pid = 0
         self._channel: socket | None = None
@@ -43,16 +43,18 @@ class SideProcess:
         self._failures = 0
         self._wait = 0.0
         self._is_renewed = False
-        self._is_wanted = is_wanted
-        self.due = 0.0 if is_wanted else math.inf
+        self.due = self._at_once()
         self.end_at = math.inf
 
     def start(self, close_inherited: Callable[[], None]) -> None:
         """Start one; ``close_inherited`` closes there what belongs to others."""
         self._started, self._is_renewed = time.monotonic(), False
+        run = self.run
+        if run is None:
+            self.due = math.inf
+            return
 
         def body(channel: socket) -> int:
-            run = self._make()
             close_inherited()
             return run(channel)
 
@@ -64,14 +66,19 @@ class SideProcess:
         else:
             self.due = math.inf
 
-    def renew(self, is_wanted: bool) -> None:
+    def tell_reloaded(self) -> None:
+        """Tell it that its rules are in force no more."""
+        if self._channel is not None:
+            with suppress(OSError):  # it has ended, or hangs
+                self._channel.send(RELOADED, MSG_DONTWAIT)
+
+    def renew(self) -> None:
         """Have the next one take over, if one is wanted, when this one has ended."""
         self._is_renewed = self._pid != 0
         if self._is_renewed:
             self.end_at = time.monotonic() + _TO_END
         self.close_channel()
-        self.due = 0.0 if is_wanted and not self._pid else math.inf
-        self._is_wanted = is_wanted
+        self.due = math.inf if self._pid else self._at_once()
 
     def reap(self, pid: int, trouble: str) -> None:
         """Take note that a process has ended, if it was ours, and when to start the next."""
@@ -80,7 +87,7 @@ class SideProcess:
             self.end_at = math.inf
             self.close_channel()
             if self._is_renewed:
-                self.due = 0.0 if self._is_wanted else math.inf
+                self.due = self._at_once()
                 return
             self._try_later()
             what = f"warning: {self._name} {trouble or 'exited unexpectedly'}"
@@ -108,6 +115,9 @@ class SideProcess:
                 os.waitpid(self._pid, 0)
             self._pid = 0
 
+    def _at_once(self) -> float:
+        return math.inf if self.run is None else 0.0
+
     def _try_later(self) -> None:
         now = time.monotonic()
         lived_long = now - self._started > _LONG_LIFE
@@ -117,33 +127,65 @@ class SideProcess:
 
 
 class Beside:
-    """Both of them, as far as they are wanted."""
+    """Both of them, as far as they are wanted. ``forget`` lets go, in a child, of all rules."""
 
     def __init__(
-        self, config: Callable[[], Config], socket_path: str, numbers: SharedCounters, log: Log
+        self,
+        config: Config,
+        socket_path: str,
+        numbers: SharedCounters,
+        forget: Callable[[], None],
+        log: Log,
     ) -> None:
-        self._config = config
+        self._address = config.metrics_listen
+        self._socket_path = socket_path
         self._numbers = numbers
-        address = config().metrics_listen
-        memory = Board("crm-milter-followed")
-
-        # Imported there and not above: it takes ten megabytes that nothing else needs.
-        def exporting() -> Run:
-            from crm_milter.metrics import http
-
-            folder = state_directory()
-            return lambda channel: http.run(address, socket_path, numbers, channel, log, folder)  # type: ignore[arg-type]
-
-        def following() -> Run:
-            from crm_milter.daemon import deliveries
-
-            wanted = deliveries.wanted(config())
-            boards = (numbers.deliveries, memory)
-            return lambda channel: deliveries.run(wanted, state_directory(), boards, channel, log)
-
-        self._exporter = SideProcess("metrics exporter", exporting, log, address is not None)
-        self._follower = SideProcess("follower of the mail log", following, log, self._is_followed)
+        self._memory = Board("crm-milter-followed")
+        self._forget = forget
+        self._log = log
+        self._next = self._following(config)
+        self._exporter = SideProcess("metrics exporter", self._exporting(), log)
+        self._follower = SideProcess("follower of the mail log", self._next, log)
         self._all = (self._exporter, self._follower)
+
+    def prepare(self, config: Config) -> None:
+        """Take what is needed of the next rules, before the fork: who reads them copies them."""
+        self._next = self._following(config)
+
+    # What they run is imported there and not above: it takes ten megabytes that nothing else needs.
+
+    def _exporting(self) -> Run | None:
+        address = self._address
+        if address is None:
+            return None
+        from crm_milter.metrics import http
+
+        def run(channel: socket) -> int:
+            where, folder = (address, self._socket_path), state_directory()
+            told = partial(self._is_over, channel)
+            return http.run(*where, self._numbers, channel, told, self._log, folder)
+
+        return run
+
+    def _following(self, config: Config) -> Run | None:
+        if self._address is None or not config.deliveries:
+            return None  # without an exporter nothing shows what is counted
+        from crm_milter.daemon import deliveries
+
+        wanted, boards = deliveries.wanted(config), (self._numbers.deliveries, self._memory)
+        return lambda channel: deliveries.run(wanted, state_directory(), boards, channel, self._log)
+
+    def _is_over(self, channel: socket) -> bool:
+        """Hear, in the exporter, what the supervisor says: that it ends, or that rules did.
+
+        It outlives the rules, and lets go of those with which it was started; not before, for pages
+        that it writes are shared no more.
+        """
+        if not read(channel):
+            return True
+        self._forget()
+        self._next = self._follower.run = None
+        return False
 
     @property
     def due(self) -> float:
@@ -169,10 +211,12 @@ class Beside:
             each.close_channel()
 
     def reloaded(self) -> None:
-        """Have the log followed by the rules that are in force now."""
-        if not self._is_followed:
+        """Have the log followed by the rules that are in force now, and those before forgotten."""
+        self._follower.run = self._next
+        if self._next is None:
             self._numbers.deliveries.clear()
-        self._follower.renew(self._is_followed)
+        self._follower.renew()
+        self._exporter.tell_reloaded()
 
     def end(self) -> None:
         """End them at once, and have no others."""
@@ -181,11 +225,5 @@ class Beside:
 
     def revive(self) -> None:
         """Have them again."""
-        self._exporter.renew(is_wanted=self._config().metrics_listen is not None)
-        self._follower.renew(self._is_followed)
-
-    @property
-    def _is_followed(self) -> bool:
-        """Tell whether the log is followed: not without an exporter to show what is counted."""
-        config = self._config()
-        return bool(config.metrics_listen and config.deliveries)
+        for each in self._all:
+            each.renew()

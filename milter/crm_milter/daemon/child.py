@@ -22,6 +22,7 @@ READY = b"r"  # from a child: it does its work
 DRAIN = b"d"  # to a child: begin nothing new, and end
 CLOSED = b"c"  # from a child: what comes from now on is not for it
 PING = b"p"  # to a child, and back: it is alive
+RELOADED = b"n"  # to a child: other rules are in force now
 
 # After a restart children of an earlier version read these words as well.
 

@@ -24,7 +24,7 @@ from crm_milter.metrics.deliveries import Deliveries
 from crm_milter.metrics.memory import Board
 from crm_milter.rules.rule import key
 from crm_milter.trace import live
-from crm_milter.trace.deliveries import Ours, Tracker
+from crm_milter.trace.deliveries import Ours, OwnAddresses, Tracker
 from crm_milter.trace.file import LogError
 from crm_milter.wording import why
 
@@ -38,25 +38,23 @@ _FILE = "deliveries.json"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be followed: where, and of each rule the addresses that no line names."""
+    """What is to be followed, and where."""
 
     logs: tuple[str, ...]
-    rules: dict[str, Ours]
+    addresses: OwnAddresses
 
 
 def wanted(config: Config) -> Wanted:
     """Return what a configuration wants."""
     policy = config.policy
-    return Wanted(
-        config.deliveries,
-        {
-            rule.name: Ours(
-                frozenset(key(each.address) for each in rule.copies),
-                key(rule.dead_letters or policy.dead_letters or ""),
-            )
-            for rule in policy.table.rules
-        },
-    )
+    rules = {
+        rule.name: Ours(
+            frozenset(key(each.address) for each in rule.copies),
+            key(rule.dead_letters or policy.dead_letters or ""),
+        )
+        for rule in policy.table.rules
+    }
+    return Wanted(config.deliveries, OwnAddresses(rules))
 
 
 def run(
@@ -131,8 +129,8 @@ class Follower:
     """Reads, counts, saves and shows, each in its time; ``log`` is told once of each trouble."""
 
     def __init__(self, wanted: Wanted, memory: Memory, board: Board, log: Log) -> None:
-        self._rules = wanted.rules.keys()
-        self._tracker = Tracker(wanted.rules, DELIVERY_SECONDS.bounds)
+        self._rules = wanted.addresses.rules.keys()
+        self._tracker = Tracker(wanted.addresses, DELIVERY_SECONDS.bounds)
         self._logs = wanted.logs
         self._memory = memory
         self._board = board
@@ -145,7 +143,7 @@ class Follower:
         self._is_changed = True
         self._is_busy = True
         if not memory.recall(self._go_on):
-            self._tracker = Tracker(wanted.rules, DELIVERY_SECONDS.bounds)
+            self._tracker = Tracker(wanted.addresses, DELIVERY_SECONDS.bounds)
             self._tracker.dropped += 1  # how many there were is not known
 
     def pause(self) -> float:

@@ -21,7 +21,7 @@ class InForce:
         self._numbers = numbers
         self._log = log
         self._answers = Answers()
-        numbers.loaded(loaded.file_digest, loaded.config.policy.table.rules, loaded.digest)
+        numbers.loaded(loaded.in_use)
 
     @property
     def config(self) -> Config:
@@ -30,7 +30,7 @@ class InForce:
 
     def forget(self) -> None:
         """Let go of all rules, in a child that needs none."""
-        del self._loaded, self._candidate
+        vars(self).clear()
 
     def ask(self, times: int) -> None:
         """Note that a reload was asked for so many times."""
@@ -67,7 +67,7 @@ class InForce:
     def taken_over(self, *, is_reload: bool) -> None:
         """Take note that what was to follow is served, and alone."""
         self._loaded = loaded = self._candidate
-        self._numbers.loaded(loaded.file_digest, loaded.config.policy.table.rules, loaded.digest)
+        self._numbers.loaded(loaded.in_use)
         self._numbers.serves_last_good(loaded.is_last_good)
         self._loader.keep(loaded)
         self._answers.answer()

@@ -2,7 +2,7 @@
 
 import gc
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from crm_milter.config.load import Config, load
@@ -11,6 +11,7 @@ from crm_milter.config.sources import Disk, key
 from crm_milter.daemon import lastgood
 from crm_milter.daemon.watching import Watch
 from crm_milter.log import Log, error_line
+from crm_milter.metrics.memory import InUse, in_use
 from crm_milter.wording import why
 
 
@@ -22,6 +23,12 @@ class Loaded:
     file_digest: str
     digest: str
     sources: Disk | None  # None for the last good one, which is kept already
+    # Worked out before the fork: later it would cost a copy of all that it reads.
+    in_use: InUse = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        told = in_use(self.file_digest, self.config.policy.table.rules, self.digest)
+        object.__setattr__(self, "in_use", told)
 
     @property
     def is_last_good(self) -> bool:

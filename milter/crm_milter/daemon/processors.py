@@ -17,10 +17,11 @@ def worker_count(asked: int | None) -> int:
     return asked or min(_MAX_WORKERS, len(os.sched_getaffinity(0)))
 
 
-def configure_scheduling(place: int, workers: int) -> None:
+def configure_scheduling(place: int, workers: int, usable: float) -> None:
     """Make this process, worker number ``place`` of so many, do its work in few strokes.
 
-    Places may count from any number. A sandbox may forbid any of it, which only costs speed.
+    Places may count from any number; ``usable`` is what quota() returned. A sandbox may forbid any
+    of it, which only costs speed.
     """
     with contextlib.suppress(OSError):
         # A thread that wakes up would interrupt the one that holds the interpreter's lock, only
@@ -28,17 +29,17 @@ def configure_scheduling(place: int, workers: int) -> None:
         if os.sched_getscheduler(0) == os.SCHED_OTHER:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     with contextlib.suppress(OSError):
-        _pin(place, workers)
+        _pin(place, workers, usable)
 
 
-def _pin(place: int, workers: int) -> None:
+def _pin(place: int, workers: int, usable: float) -> None:
     """Keep the worker on one processor, unless a quota allows less than one a worker."""
-    usable = sorted(os.sched_getaffinity(0))
-    if PIN and len(usable) > 1 and _quota() >= min(workers, len(usable)):
-        os.sched_setaffinity(0, {usable[place % len(usable)]})
+    processors = sorted(os.sched_getaffinity(0))
+    if PIN and len(processors) > 1 and usable >= min(workers, len(processors)):
+        os.sched_setaffinity(0, {processors[place % len(processors)]})
 
 
-def _quota() -> float:
+def quota() -> float:
     """Return how many processors' worth of time the control groups allow (cgroups(7), cpu.max)."""
     try:
         own = Path("/proc/self/cgroup").read_text(encoding="ascii").partition("0::/")[2].strip()

@@ -62,7 +62,7 @@ class Supervisor:
             *(config, listener, self._numbers, self._close_inherited, log, store),
             *(self._floods, given.workers),
         )
-        self._beside = Beside(lambda: self._rules.config, listener.path, self._numbers, log)
+        self._beside = Beside(config, listener.path, self._numbers, self._forget_rules, log)
         self._pauses = PauseLog(state_directory(), log)
         self._trial = 0  # the process that tries whether this one can be replaced
         self._stopping = False
@@ -104,13 +104,11 @@ class Supervisor:
         self._listener.give_up_lock()
 
     def _let_go_of_mail(self) -> None:
-        """Close the socket for mail as well, in the exporter: a client would wait there forever.
-
-        It lives longer than any rules, and must not keep those with which it was started. (Workers
-        do: to let go of the rules before theirs would copy their pages.)
-        """
+        """Close the socket for mail as well, in a child beside: a client would wait forever."""
         self._close_inherited()
         self._listener.close()
+
+    def _forget_rules(self) -> None:
         self._rules.forget()
         self._workers.forget()
 
@@ -206,6 +204,7 @@ class Supervisor:
         except RefusedError as refused:
             self._rules.refuse(refused.lines)
             return
+        self._beside.prepare(config)
         freeze()
         self._workers.begin(config, time.monotonic())
 

@@ -18,12 +18,12 @@ from crm_milter.daemon.child import Child, ChildState, RestartBackoff, backoff, 
 from crm_milter.daemon.floodtable import FloodTable
 from crm_milter.daemon.handover import Store, worker_name
 from crm_milter.daemon.lastgood import state_directory
-from crm_milter.daemon.processors import configure_scheduling, worker_count
+from crm_milter.daemon.processors import configure_scheduling, quota, worker_count
 from crm_milter.libmilter.listener import Listener
 from crm_milter.libmilter.service import Service
 from crm_milter.log import Log
 from crm_milter.metrics.counting import WorkerCounters
-from crm_milter.metrics.memory import SharedCounters
+from crm_milter.metrics.memory import SharedCounters, room_for
 from crm_milter.wording import counted, why
 
 _START = 30.0  # seconds in which the workers of a reload have to be ready
@@ -88,7 +88,7 @@ class Workers:
         self._floods = floods
         self._deaths = RestartBackoff()
         self._failures = 0
-        self._config = config
+        self._prepare(config)
         self._standby: _Standby | None = None
         self._ending = False
         self._first_place = os.urandom(1)[0]  # several instances use different CPUs
@@ -97,11 +97,17 @@ class Workers:
     def begin(self, config: Config, now: float) -> None:
         """Let a new generation begin; step() does the work."""
         self._standby = _Standby(self._config, self.generation, now + _START)
-        self._config = config
+        self._prepare(config)
         self._newest += 1
         self.generation = self._newest
         self.taken_over = False
         self._failures, self._fork_at = 0, now
+
+    def _prepare(self, config: Config) -> None:
+        """Work out, before the fork, what all workers need: each would copy pages that it reads."""
+        self._config = config
+        self._room = room_for(config.policy.table.rules)
+        self._quota = quota()
 
     def step(self, now: float) -> Step:
         """Do what is due."""
@@ -126,7 +132,8 @@ class Workers:
 
     def _give_up(self, standby: _Standby, now: float) -> None:
         failed = self._current()
-        self._config, self.generation = standby.config, standby.generation
+        self._prepare(standby.config)
+        self.generation = standby.generation
         self.taken_over, self._standby = True, None
         self._fork_at = now
         for child in failed:
@@ -194,8 +201,7 @@ class Workers:
 
     def forget(self) -> None:
         """Let go of all rules, in a child that needs none."""
-        del self._config
-        self._standby = None
+        vars(self).clear()
 
     def serving(self) -> int:
         """Return how many accept mail."""
@@ -245,9 +251,8 @@ class Workers:
 
         def body(channel: socket) -> int:
             self._close_inherited()
-            configure_scheduling(self._first_place + place, wanted)
-            rules = config.policy.table.rules
-            tally = WorkerCounters(self._numbers, slot, rules)
+            configure_scheduling(self._first_place + place, wanted, self._quota)
+            tally = WorkerCounters(self._numbers, slot, self._room)
             pauses = Pauses(state_directory())
             counts = config.policy.counts_floods
             floods = FloodTable(self._floods, tell_uncounted=tally.uncounted)

@@ -54,7 +54,7 @@ class DryRun:
     ) -> None:
         self._policy = policy
         self._paused = paused
-        self._wanted = (policy.wanted_fields() | also) - without
+        self._wanted = (policy.wanted_fields | also) - without
 
     def decided(self, mail: Mail, meter: Meter | None = None) -> Decided:
         """Return what happens to a message; without a meter there is never too much of it."""

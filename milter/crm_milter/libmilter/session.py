@@ -276,7 +276,7 @@ def register(service: Service) -> None:
         ctx.setpriv(session)
         return session.negotiate(ctx, offer)
 
-    wanted, measures_size = service.policy.wanted_fields(), service.measures_size
+    wanted, measures_size = service.policy.wanted_fields, service.measures_size
 
     def header(ctx: milter.Context, name: str, value: bytes) -> int:
         if measures_size:

@@ -27,7 +27,6 @@ from crm_milter.metrics.catalogue import (
 from crm_milter.metrics.memory import SharedCounters
 from crm_milter.routing.authentication import Dmarc
 from crm_milter.routing.decision import Action, Decision, Outcome, Reason, Reply
-from crm_milter.rules.rule import Rule
 
 
 def _by_value(metric: Metric) -> dict[str, int]:
@@ -46,10 +45,13 @@ _WORDS = {Action.REROUTED: "replaced", Action.COPIED: "kept_with_copies"}
 
 
 class WorkerCounters:
-    """What a session tells; the seconds are those that its callbacks took for the message."""
+    """What a session tells; the seconds are those that its callbacks took for the message.
 
-    def __init__(self, numbers: SharedCounters, slot: int, rules: tuple[Rule, ...]) -> None:
-        self._cells, self._blocks = numbers.row(slot, rules)
+    ``room`` is what room_for() returned for the rules.
+    """
+
+    def __init__(self, numbers: SharedCounters, slot: int, room: int) -> None:
+        self._cells, self._blocks = numbers.row(slot, room)
         self._add_block = numbers.add_block
         self._lock = Lock()
 

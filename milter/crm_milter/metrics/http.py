@@ -44,11 +44,13 @@ def run(
     socket_path: str,
     numbers: SharedCounters,
     channel: socket.socket,
+    is_over: Callable[[], bool],
     log: Log,
     directory: Path | None = None,
 ) -> int:
-    """Serve until the supervisor hangs up and return the exit status.
+    """Serve until it is over and return the exit status.
 
+    ``is_over`` is asked whenever the channel can be read, and reads what the supervisor says there;
     ``directory`` is the state directory of the service.
     """
     with contextlib.suppress(OSError):  # a sandbox may forbid it; mail comes first all the same
@@ -63,9 +65,9 @@ def run(
                 log(f"error: cannot listen for metrics on {where}: {why(error)}")
                 return _EX_NO
         else:
-            server.run(channel)
+            server.run(channel, is_over)
             return 0
-        if select.select([channel], [], [], 0.1)[0]:
+        if select.select([channel], [], [], 0.1)[0] and is_over():
             return 0
 
 
@@ -182,20 +184,22 @@ class Server(ThreadingMixIn, HTTPServer):
     timeout = 0  # of handle_request, which is called when there is something to accept
 
     def __init__(self, host: str, port: int, pages: Pages) -> None:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # As bytes: the codec for names beyond ASCII would be loaded for a string.
+        name = host.encode() if host.isascii() else host
+        family, *_, address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0]
         super().__init__((host, port), _Request, bind_and_activate=False)
         self.socket.close()
         self.socket = socket.create_server(address, family=family, backlog=128)
         self.pages = pages
         self._clients: dict[socket.socket, float] = {}  # until when, the oldest first
 
-    def run(self, told: socket.socket) -> None:
-        """Serve until something can be read from ``told``."""
+    def run(self, channel: socket.socket, is_over: Callable[[], bool]) -> None:
+        """Serve until it is over, which is asked when the channel can be read."""
         while True:
-            ready, _, _ = select.select([told, self.socket], [], [], self._seconds())
-            if told in ready:
+            ready, _, _ = select.select([channel, self.socket], [], [], self._seconds())
+            if channel in ready and is_over():
                 return
-            if ready:
+            if self.socket in ready:
                 self.handle_request()
             self._drop_the_late()
 

@@ -14,7 +14,7 @@ import json
 import mmap
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -53,6 +53,13 @@ class Known(NamedTuple):
     name: str
     mode: str
     conditions: tuple[str, ...]  # by their keys
+
+
+class InUse(NamedTuple):
+    """What is told of the rules in use: how many they are, and the first ones in JSON."""
+
+    rules: int
+    octets: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,18 +160,15 @@ class SharedCounters:
         self.say(WORKERS, serving)
         self.say(RESTARTS, restarts)
 
-    def loaded(self, digest: str, rules: tuple[Rule, ...], digest_of_all: str = "") -> None:
-        """Say which file is in use: its SHA-256, that of all files, and the rules."""
-        known = [_known(rule) for rule in rules[:MAX_ZEROS]]
-        octets = json.dumps([digest, digest_of_all, known]).encode()
-        if len(octets) > _CATALOGUE_SIZE - _CELL:
-            octets = json.dumps([digest, digest_of_all, []]).encode()
+    def loaded(self, now: InUse) -> None:
+        """Say what is in use."""
+        octets = now.octets
         version = int(self._cells[_VERSION]) + 1
         start = _CATALOGUES + version % 2 * _CATALOGUE_SIZE
         self._cells[start // _CELL] = len(octets)
         self._bytes[start + _CELL : start + _CELL + len(octets)] = octets
         self._cells[_VERSION] = version  # from here on it is the one to read
-        self.say(RULES, len(rules))
+        self.say(RULES, now.rules)
         self.say(RELOADED_AT, time.time())
         self.say(RELOAD_GOOD, 1)
 
@@ -184,12 +188,11 @@ class SharedCounters:
 
     # A worker's part
 
-    def row(self, slot: int, rules: tuple[Rule, ...]) -> tuple[Cells, dict[str, int]]:
-        """Return a row with room for a block of each rule, and where the blocks begin."""
+    def row(self, slot: int, room: int) -> tuple[Cells, dict[str, int]]:
+        """Return a row with room for so many cells of blocks, and where its blocks begin."""
         _, head = self._map(slot + 1, mmap.PAGESIZE)
         head[SESSIONS.first] = 0
-        more = sum(_name_cells(len(rule.name.encode())) + RULE.size for rule in rules)
-        octets, cells = self._map(slot + 1, (WORKER.size + int(head[_USED]) + more) * _CELL)
+        octets, cells = self._map(slot + 1, (WORKER.size + int(head[_USED]) + room) * _CELL)
         return cells, dict(_blocks(octets, cells))
 
     @staticmethod
@@ -240,6 +243,20 @@ class SharedCounters:
         # Read through holes of a mapping would fill them: map and read no more than is used.
         octets = memoryview(mmap.mmap(self._descriptor, length, offset=row * _STRIDE))
         return octets, octets[: length // _CELL * _CELL].cast("d")
+
+
+def in_use(digest: str, rules: tuple[Rule, ...], digest_of_all: str = "") -> InUse:
+    """Return what is told of rules; the digests are the SHA-256 of their file and of all files."""
+    known = [_known(rule) for rule in rules[:MAX_ZEROS]]
+    octets = json.dumps([digest, digest_of_all, known]).encode()
+    if len(octets) > _CATALOGUE_SIZE - _CELL:
+        octets = json.dumps([digest, digest_of_all, []]).encode()
+    return InUse(len(rules), octets)
+
+
+def room_for(rules: Iterable[Rule]) -> int:
+    """Return how many cells the blocks of these rules take."""
+    return sum(_name_cells(len(rule.name.encode())) + RULE.size for rule in rules)
 
 
 def _known(rule: Rule) -> Known:

@@ -161,7 +161,7 @@ class Letters:
         marks = _MARK.findall(head)
         if not marks:
             return message
-        wanted = self._policy.wanted_fields()
+        wanted = self._policy.wanted_fields
         facts = self._policy.facts(each for each in fields.fields(head) if each[0] in wanted)
         names = [ALL_RULES, *(rule.name for rule in self._policy.table.rules)]
         ours = {

@@ -74,14 +74,26 @@ class Policy:
     dead_letters: str | None = None  # for what targets refuse, unless a rule has its own
     judge: Judge = field(init=False, repr=False, compare=False)
     readers: Readers = field(init=False, repr=False, compare=False)
+    # What some rule depends on: a worker that looked at all rules would copy their pages.
+    authenticates: bool = field(init=False, repr=False, compare=False)  # what DMARC says
+    counts_floods: bool = field(init=False, repr=False, compare=False)
+    measures_size: bool = field(init=False, repr=False, compare=False)
+    wanted_fields: frozenset[str] = field(init=False, repr=False, compare=False)  # in lower case
 
     def __post_init__(self) -> None:
-        judge = Judge(self.filters)
-        object.__setattr__(self, "judge", judge)
-        object.__setattr__(self, "readers", gathered.readers(judge, self.table.reads))
+        judge, rules = Judge(self.filters), self.table.rules
+        worked_out = {
+            "judge": judge,
+            "readers": gathered.readers(judge, self.table.reads),
+            "authenticates": any(each.on_unauthenticated is not _ROUTE for each in rules),
+            "counts_floods": any(each.flood is not None for each in rules),
+            "measures_size": any(each.max_size is not None for each in rules),
+        }
+        for name, value in worked_out.items():
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "wanted_fields", self._wanted_fields())
 
-    def wanted_fields(self) -> frozenset[str]:
-        """Return the names, in lower case, of the header fields that ``decide`` reads."""
+    def _wanted_fields(self) -> frozenset[str]:
         wanted = field_names(self.filters) | gathered.READ | self.table.reads
         if any(each.automatic for each in self.table.rules):
             wanted |= FIELDS
@@ -90,21 +102,6 @@ class Policy:
         if any(each.flood and each.flood.per is Per.SUBJECT for each in self.table.rules):
             wanted |= {gathered.SUBJECT}
         return wanted
-
-    @property
-    def authenticates(self) -> bool:
-        """Tell whether it matters to some rule what DMARC says."""
-        return any(each.on_unauthenticated is not _ROUTE for each in self.table.rules)
-
-    @property
-    def counts_floods(self) -> bool:
-        """Tell whether some rule routes only so much of one sender."""
-        return any(each.flood is not None for each in self.table.rules)
-
-    @property
-    def measures_size(self) -> bool:
-        """Tell whether some rule depends on the size of a message."""
-        return any(each.max_size is not None for each in self.table.rules)
 
     @property
     def depends_on_client(self) -> bool:

@@ -9,6 +9,7 @@ some 20 us, so a build that does not check is called directly.
 import importlib
 import re
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
@@ -113,8 +114,11 @@ def ask(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def serve_callbacks() -> None:
-    """Make ask() usable in callbacks of libmilter. Call it in the process that serves them."""
+    """Make ask() usable in callbacks of libmilter. Call it in the process that serves them.
+
+    RE2 was found by now if a rule needs it: nothing more is loaded for others.
+    """
     global _ask
-    re2 = module()
+    re2 = sys.modules.get("re2")
     if re2 is not None and checks_thread_state(re2._re2):
         _ask = _OwnThread()

@@ -49,18 +49,25 @@ class Ours:
     dead_letters: str = ""
 
 
+class OwnAddresses:
+    """The addresses of all rules that our lines do not name, by rule and by mailbox."""
+
+    def __init__(self, rules: Mapping[str, Ours]) -> None:
+        self.rules = rules
+        # Of several rules with one mailbox for dead letters the first.
+        boxes = {each.dead_letters: rule for rule, each in reversed(list(rules.items()))}
+        boxes.pop("", None)
+        self.boxes = {box: (rule, DEAD_LETTER) for box, rule in boxes.items()}
+
+
 class Tracker:
-    """Counts deliveries; ``ours`` are the addresses of each rule that our lines do not name.
+    """Counts deliveries.
 
     ``seconds`` is a histogram of targets reached: one more than ``bounds``, and the sum.
     """
 
-    def __init__(self, ours: Mapping[str, Ours], bounds: tuple[float, ...]) -> None:
-        self._ours = ours
-        # Of several rules with one mailbox for dead letters the first.
-        boxes = {each.dead_letters: rule for rule, each in reversed(list(ours.items()))}
-        boxes.pop("", None)
-        self._boxes = {box: (rule, DEAD_LETTER) for box, rule in boxes.items()}
+    def __init__(self, ours: OwnAddresses, bounds: tuple[float, ...]) -> None:
+        self._ours, self._boxes = ours.rules, ours.boxes
         self._bounds = bounds
         self.counts: Counter[tuple[str, str, str]] = Counter()
         self.seconds = [0.0] * (len(bounds) + 2)
