@@ -12,6 +12,7 @@ from crm_milter.rules import regexes
 @pytest.fixture
 def own_thread(monkeypatch):
     """What serve_callbacks() makes of a module that checks the thread state."""
+    assert regexes.module() is not None
     monkeypatch.setattr(regexes, "_ask", regexes._ask)
     monkeypatch.setattr(regexes, "checks_thread_state", lambda _: True)
     regexes.serve_callbacks()

@@ -188,9 +188,10 @@ class Session:
                 self._note_held(queue_id, resolution.decision)
             for words in resolution.words:
                 self._log(f"{queue_id}: {words}")
+            if resolution.counts is None:
+                resolution.counts = self._tally.counts(resolution.decision, self._service.judges)
             said = facts.dmarc if self._service.authenticates else None
-            spent = self._spent + clock() - began
-            self._tally.decided(resolution.decision, self._service.judges, spent, said)
+            self._tally.add(resolution.counts, self._spent + clock() - began, said)
         except Exception as fault:  # whatever it is, the sender tries again
             self._tell("end of message", "end_of_message", fault)
             return self._fail(ctx, message)

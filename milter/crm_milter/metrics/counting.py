@@ -6,7 +6,9 @@ back in several threads. Nothing here can run out of room: the row was made for 
 
 import time
 from bisect import bisect_left
+from collections.abc import Iterator
 from threading import Lock
+from typing import NamedTuple
 
 from crm_milter.metrics.catalogue import (
     AUTHENTICATION,
@@ -44,6 +46,14 @@ _BUCKETS, _BOUNDS = PROCESSING.first, PROCESSING.bounds
 _WORDS = {Action.REROUTED: "replaced", Action.COPIED: "kept_with_copies"}
 
 
+class Counts(NamedTuple):
+    """What a decision adds to the row of a worker: the same for all messages like it."""
+
+    message: int  # the cell
+    more: tuple[tuple[int, int], ...] = ()  # cells, and how much is added
+    latest: tuple[int, ...] = ()  # cells that have the time of the last such message
+
+
 class WorkerCounters:
     """What a session tells; the seconds are those that its callbacks took for the message.
 
@@ -71,21 +81,39 @@ class WorkerCounters:
     def decided(
         self, decision: Decision, judged: bool, seconds: float, dmarc: Dmarc | None = None
     ) -> None:
-        """Count a message with a match; ``judged`` tells whether a spam filter was asked.
+        """Count a message with a match; ``judged`` tells whether a spam filter was asked."""
+        self.add(self.counts(decision, judged), seconds, dmarc)
 
-        Without an outcome there was none after all: no rule's header condition holds.
+    def counts(self, decision: Decision, judged: bool) -> Counts:
+        """Return what ``add`` takes for a message with this decision.
+
+        Without an outcome there was no match after all: no rule's header condition holds.
         """
+        if not decision.outcomes:
+            return Counts(_PASSED)
+        more: dict[int, int] = {}
+        latest = []
+        for outcome in decision.outcomes:
+            block = self._block(outcome.rule.name)
+            for cell, number in _cells(outcome):
+                more[block + cell] = more.get(block + cell, 0) + number
+            if outcome.action is Action.REROUTED and not outcome.test:
+                latest.append(block + _LAST_REROUTED)
+        if judged:
+            more[_VERDICTS[decision.judgement.verdict.value]] = 1
+        return Counts(_MESSAGES[message_outcome(decision)], tuple(more.items()), tuple(latest))
+
+    def add(self, counts: Counts, seconds: float, dmarc: Dmarc | None = None) -> None:
+        """Count a message that was decided."""
         with self._lock:
-            if not decision.outcomes:
-                self._finish(_PASSED, seconds)
-                return
-            for outcome in decision.outcomes:
-                self._count(outcome)
-            if judged:
-                self._cells[_VERDICTS[decision.judgement.verdict.value]] += 1
-            if dmarc is not None:
-                self._cells[_DMARC[dmarc.value]] += 1
-            self._finish(_MESSAGES[message_outcome(decision)], seconds)
+            cells = self._cells
+            for cell, number in counts.more:
+                cells[cell] += number
+            for cell in counts.latest:
+                cells[cell] = time.time()
+            if dmarc is not None and counts.more:
+                cells[_DMARC[dmarc.value]] += 1
+            self._finish(counts.message, seconds)
 
     def failed(self, seconds: float, by_smtp: bool = True) -> None:
         """Count a message that was answered 451 after an error, or left if it came otherwise."""
@@ -122,23 +150,24 @@ class WorkerCounters:
         cells[_SECONDS] += seconds
         cells[_BUCKETS + bisect_left(_BOUNDS, seconds)] += 1
 
-    def _count(self, outcome: Outcome) -> None:
-        cells, name = self._cells, outcome.rule.name
+    def _block(self, name: str) -> int:
         block = self._blocks.get(name)
         if block is None:
-            block = self._blocks[name] = self._add_block(cells, name)
-        word = recipient_outcome(outcome)
-        cells[block + _RECIPIENTS[word]] += 1
-        if outcome.reason is Reason.FLOOD:
-            cells[block + _FLOOD] += 1
-        if outcome.test:
-            return
-        if outcome.action is Action.REROUTED:
-            cells[block + _LAST_REROUTED] = time.time()
-        if outcome.copies:
-            cells[block + _ADDED] += len(outcome.copies)
-        if outcome.withheld:
-            cells[block + _WITHHELD] += outcome.withheld
+            with self._lock:
+                block = self._blocks.get(name) or self._add_block(self._cells, name)
+                self._blocks[name] = block
+        return block
+
+
+def _cells(outcome: Outcome) -> Iterator[tuple[int, int]]:
+    """Yield the cells of its rule's block to which the outcome for a recipient adds, and what."""
+    yield _RECIPIENTS[recipient_outcome(outcome)], 1
+    if outcome.reason is Reason.FLOOD:
+        yield _FLOOD, 1
+    if outcome.copies and not outcome.test:
+        yield _ADDED, len(outcome.copies)
+    if outcome.withheld and not outcome.test:
+        yield _WITHHELD, outcome.withheld
 
 
 def message_outcome(decision: Decision) -> str:

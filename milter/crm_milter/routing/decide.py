@@ -16,6 +16,7 @@ Whatever would break a promise raises, and the caller answers 451.
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
+from typing import cast
 
 from crm_milter.routing import authentication
 from crm_milter.routing import facts as gathered
@@ -148,9 +149,8 @@ def decide(
     the facts that were gathered from them. Without a meter there is never too much. Raises
     RuntimeError where the result would break a promise of this module.
     """
-    if not isinstance(fields, Facts):
-        fields = policy.facts(fields)
-    return resolve(policy, envelope, fields, meter)
+    facts = cast("Facts", fields) if isinstance(fields, Facts) else policy.facts(fields)
+    return resolve(policy, envelope, facts, meter)
 
 
 def resolve(

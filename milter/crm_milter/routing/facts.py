@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from crm_milter.routing import authentication, automatic
 from crm_milter.routing.authentication import Dmarc
@@ -37,8 +37,7 @@ _NOT_AUTOMATIC: frozenset[AutomaticClass] = frozenset()
 _WITHOUT_BLANKS = str.maketrans("", "", " \t\r\n")
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """The facts of a message, for each of its recipients."""
 
     judgement: Judgement
@@ -169,28 +168,31 @@ class Gathering:
         """Return the facts of all that was added."""
         for value in self._last_results or ():
             self._hear_dmarc(value)
-        marks = tuple(self._marks or ())
-        identities = tuple(self._identities(all_of_them=bool(marks)))
+        marks = tuple(self._marks) if self._marks else ()
+        identities = self._identities(all_of_them=bool(marks))
         judgement, said = self._hearing.judgement(), self._dmarc
         kinds, header = self._automatic, self._header
-        subject = self._naming.get(SUBJECT, "").translate(_WITHOUT_BLANKS)
+        subject = self._naming.get(SUBJECT, "")
+        subject = subject and subject.translate(_WITHOUT_BLANKS)
         return Facts(judgement, kinds, said, self._authors, marks, identities, header, subject)
 
-    def _identities(self, *, all_of_them: bool) -> Iterator[str]:
-        """Yield the names of the message; the first is enough where no marker has to be read.
+    def _identities(self, *, all_of_them: bool) -> tuple[str, ...]:
+        """Return the names of the message; the first is enough where no marker has to be read.
 
         A Message-ID that the next host added is not there for the first one: both count.
         """
-        again = sorted(self._resent or ())
+        again = sorted(self._resent) if self._resent else ()
+        by_id: tuple[str, ...] = ()
         message_id = self._naming.get("message-id", "")
         if message_id:
             found = _ID.search(message_id)
             name = found[1] if found else message_id
-            yield _digest(name.translate(_WITHOUT_BLANKS), *again)
+            by_id = (_digest(name.translate(_WITHOUT_BLANKS), *again),)
             if not all_of_them:
-                return
+                return by_id
         first = [self._naming.get(name, "") for name in ("from", "date")]
-        yield _digest("\n".join([each.translate(_WITHOUT_BLANKS) for each in first]), *again)
+        first = [each.translate(_WITHOUT_BLANKS) for each in first]
+        return (*by_id, _digest("\n".join(first), *again))
 
 
 def _digest(*parts: str) -> str:

@@ -9,6 +9,7 @@ another recipient. It then stands for all rules.
 
 import hmac
 from collections.abc import Collection
+from functools import lru_cache
 from typing import NamedTuple
 
 MARKER_FIELD = "X-CRM-Milter"
@@ -18,8 +19,14 @@ ALL_RULES = ""  # instead of the name of a rule
 
 def marker(key: bytes, rule: str, identity: str) -> str:
     """Return the mark of a rule on a message: 16 hex digits."""
-    octets = f"{rule}\0{identity}".encode("utf-8", "surrogatepass")
-    return hmac.digest(key, octets, "sha256").hex()[:DIGITS]
+    made = _keyed(key).copy()
+    made.update(f"{rule}\0{identity}".encode("utf-8", "surrogatepass"))
+    return made.hexdigest()[:DIGITS]
+
+
+@lru_cache(maxsize=4)
+def _keyed(key: bytes) -> hmac.HMAC:
+    return hmac.new(key, digestmod="sha256")
 
 
 class Signature(NamedTuple):

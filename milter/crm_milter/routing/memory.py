@@ -7,7 +7,8 @@ old. Only the marker is of one message, and how much came before it: the flood g
 time.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from crm_milter.routing.decide import Policy, resolve
 from crm_milter.routing.decision import Decision, Envelope, Reason
@@ -26,7 +27,8 @@ Key = tuple[object, ...]
 Headers = tuple[tuple[str, str], ...]
 
 
-class Resolution(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Resolution:
     """A decision, and what is made of it, but for the marker: that names the message."""
 
     decision: Decision
@@ -34,6 +36,7 @@ class Resolution(NamedTuple):
     headers: Headers  # without the marker
     words: tuple[str, ...]  # the log lines, after the queue id
     limited: tuple[Rule, ...] = ()  # those that route only so much of one sender
+    counts: Any = None  # what those who count make of it, with the first such message
 
 
 class Memory:

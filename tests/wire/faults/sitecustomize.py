@@ -4,6 +4,8 @@ The sender chooses what fails at end of message: raise@, or add@, delete@ and he
 an edit that cannot be carried out. boom@ fails wherever it stands.
 """
 
+from dataclasses import replace
+
 from crm_milter import address
 from crm_milter.routing.memory import Memory
 
@@ -28,10 +30,10 @@ def faulty_resolve(self, envelope, facts):
     resolution, headers = resolve(self, envelope, facts)
     decision = resolution.decision
     if kind == "add":
-        resolution = resolution._replace(additions=(*resolution.additions, (None, None)))
+        resolution = replace(resolution, additions=(*resolution.additions, (None, None)))
     if kind == "delete":
         changed = Changed(decision, remove=(*decision.remove, "\udcff"))
-        resolution = resolution._replace(decision=changed)
+        resolution = replace(resolution, decision=changed)
     if kind == "header":
         headers = (("X", None),)
     return resolution, headers
