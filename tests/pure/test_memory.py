@@ -9,7 +9,7 @@ from rows import CRM, HELP, ID, NO, YES, mark, policy, rule
 from test_invariants import ADDRESSES, OUTSIDE, fields, policies
 
 from crm_milter.address import normalise
-from crm_milter.routing import memory
+from crm_milter.routing import memory, twice
 from crm_milter.routing.clients import network
 from crm_milter.routing.decide import NoVerdict, Policy, decide
 from crm_milter.routing.decision import Envelope, Recipient
@@ -147,14 +147,14 @@ def test_a_target_that_writes_gets_nothing_back_of_what_is_remembered():
 
 def test_nothing_of_many_messages_is_kept_for_long(monkeypatch):
     monkeypatch.setattr(memory, "MOST", 5)
-    monkeypatch.setattr(memory, "_MAX_SEEN", 7)
+    monkeypatch.setattr(twice, "_MAX_SEEN", 7)
     made = policy(rule("all", "@solarmora.com", "case@crm.example"))
     remembering = Memory(made)
     for number in range(100):
         for _ in range(3):
             agree(remembering, made, to(f"a{number}@solarmora.com", made), [NO])
-        assert len(remembering._kept) <= 5
-        assert len(remembering._seen) <= 7
+        assert len(remembering._known._kept) <= 5
+        assert len(remembering._known._seen) <= 7
 
 
 PLAIN = policy(HELP)

@@ -47,6 +47,7 @@ class Session:
         self._table = service.policy.table
         self._match = self._table.match
         self._match_by_message = self._table.depends_on_message
+        self._recipients = service.recipients
         self._log = service.log
         self._tally = service.tally
         self._spent = 0.0  # seconds in our callbacks, for this message
@@ -110,17 +111,38 @@ class Session:
         argument: bytes,
         parameters: tuple[bytes, ...],
     ) -> Recipient:
+        resolved = _macro(ctx, "{rcpt_addr}")
+        key = (argument, parameters, resolved)
+        known = self._recipients.get(key)
+        if known is None:
+            known = self._matched(message, argument, parameters, resolved)
+            if self._service.is_steady and self._recipients.came_before(key):
+                self._recipients.keep(key, known)
+        recipient, limit = known
+        if recipient.match is not None:
+            message.matched = True
+            message.waits = message.waits or recipient.waits
+            message.largest_limit = max(message.largest_limit, limit)
+        return recipient
+
+    def _matched(
+        self,
+        message: Message,
+        argument: bytes,
+        parameters: tuple[bytes, ...],
+        resolved: str | None,
+    ) -> tuple[Recipient, int]:
+        """Return a recipient, and the largest limit of the rules that may apply to it, in bytes."""
         typed = text(argument)
         raw = addresses.strip_path(typed)
-        address = addresses.normalise(_known_address(ctx, raw))
+        address = addresses.normalise(_known_address(raw, resolved))
         occasion = message.occasion if self._match_by_message else _ANY
         match = self._match(address, occasion, raw)
         if match is None:
-            return Recipient(raw, address)
-        message.matched = True
+            return Recipient(raw, address), 0
+        limit = 0
         if self._service.measures_size:
-            limits = (each.rule.max_size or 0 for each in match.chain())
-            message.largest_limit = max(message.largest_limit, *limits)
+            limit = max(each.rule.max_size or 0 for each in match.chain())
         notify = orcpt = ""
         if parameters:
             values = esmtp(parameters)
@@ -129,8 +151,8 @@ class Session:
         bracketed = typed.lstrip(" \t").startswith("<")
         waits = self._table.is_waiting(match)
         if waits:  # the candidates are looked up again: there may be many
-            message.waits, match = True, match._replace(behind=None)
-        return Recipient(raw, address, match, notify, orcpt, bracketed, waits)
+            match = match._replace(behind=None)
+        return Recipient(raw, address, match, notify, orcpt, bracketed, waits), limit
 
     def data(self, ctx: milter.Context) -> int:
         """Let go of a message without a match."""
@@ -257,14 +279,14 @@ def _macro(ctx: milter.Context, name: str) -> str | None:
     return value
 
 
-def _known_address(ctx: milter.Context, raw: str) -> str:
+def _known_address(raw: str, resolved: str | None) -> str:
     """Return the address as Postfix resolved it; not where folding made another domain of it.
 
     Postfix folds "straße" to "strasse", which IDNA 2008 has as two domains.
     """
     if not raw.isascii() and "@" in raw:
         return raw
-    return _macro(ctx, "{rcpt_addr}") or raw
+    return resolved or raw
 
 
 def register(service: Service) -> None:

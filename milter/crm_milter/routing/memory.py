@@ -16,10 +16,10 @@ from crm_milter.routing.facts import Facts
 from crm_milter.routing.floodguard import Meter, asked, limited
 from crm_milter.routing.logline import outcome_words
 from crm_milter.routing.marker import MARKER_FIELD, marker
+from crm_milter.routing.twice import Twice
 from crm_milter.rules.rule import Match, Rule, key
 
 MOST = 2000  # resolutions, one to three kilobytes each
-_MAX_SEEN = 10_000  # hashes of keys that came
 _NO_RULES: frozenset[str] = frozenset()
 _FEW = 3  # recipients: more seldom come together again
 
@@ -47,13 +47,12 @@ class Memory:
         self._meter = meter if policy.counts_floods else None
         self._depends_on_client = policy.depends_on_client
         self._has_live_tables = bool(policy.table.live())
-        self._kept: dict[Key | None, tuple[Resolution, frozenset[str]]] = {}
-        self._seen: set[int] = set()
+        self._known: Twice[tuple[Resolution, frozenset[str]]] = Twice(MOST)
 
     def resolve(self, envelope: Envelope, facts: Facts) -> tuple[Resolution, Headers]:
         """Return the decision for a message, and its headers; raises what ``decide`` does."""
         known = self._key(envelope, facts)
-        kept = self._kept.get(known)
+        kept = self._known.get(known)
         if kept is not None:
             resolution, targets = kept
             if _is_apart(targets, envelope, facts):
@@ -66,10 +65,10 @@ class Memory:
         made = _prepared(decision)
         if known is None or any(each.reason is Reason.FLOOD for each in decision.outcomes):
             return made, decision.headers
-        if kept is None and self._came_before(known):
+        if kept is None and self._known.came_before(known):
             targets = _targets(envelope)
             if _is_apart(targets, envelope, facts):
-                self._keep(known, made, targets)
+                self._known.keep(known, (made, targets))
         return made, decision.headers
 
     def _over(self, made: Resolution, envelope: Envelope, facts: Facts) -> frozenset[str]:
@@ -117,21 +116,6 @@ class Memory:
     def _may_lead_on(self, match: Match) -> bool:
         """Tell whether the target may be an address of a table from now on."""
         return self._has_live_tables and not match.rule.has_constant_target
-
-    def _came_before(self, known: Key) -> bool:
-        """Tell whether this is not the first time: what comes once pushes nothing out."""
-        once = hash(known)
-        if once in self._seen:
-            return True
-        if len(self._seen) >= _MAX_SEEN:
-            self._seen.clear()
-        self._seen.add(once)
-        return False
-
-    def _keep(self, known: Key, made: Resolution, targets: frozenset[str]) -> None:
-        if len(self._kept) >= MOST:
-            self._kept.clear()
-        self._kept[known] = made, targets
 
 
 def _is_steady(match: Match) -> bool:
