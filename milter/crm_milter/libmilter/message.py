@@ -5,6 +5,7 @@ from time import time
 from crm_milter import address as addresses
 from crm_milter.libmilter.esmtp import parameters as esmtp
 from crm_milter.libmilter.esmtp import text
+from crm_milter.routing.decide import Policy
 from crm_milter.routing.decision import Recipient
 from crm_milter.routing.facts import Gathering
 from crm_milter.rules.conditions import Occasion
@@ -16,8 +17,8 @@ class Message:
     """Most messages have no match: the arguments of MAIL are looked at when they are needed."""
 
     __slots__ = (
-        "_argument", "_occasion", "_parameters", "_sender", "fault", "gathering", "largest_limit",
-        "matched", "recipients", "seen", "waits",
+        "_argument", "_fields", "_kept", "_occasion", "_parameters", "_sender", "fault",
+        "gathering", "largest_limit", "matched", "recipients", "seen", "waits",
     )  # fmt: skip
 
     def __init__(self, argument: bytes, parameters: tuple[bytes, ...]) -> None:
@@ -26,12 +27,36 @@ class Message:
         self._sender: str | None = None
         self._occasion: Occasion | None = None
         self.recipients: list[Recipient] = []
-        self.gathering: Gathering | None = None  # from the first field on
+        self._fields: list[tuple[str, bytes]] = []  # whose facts are still to be gathered
+        self._kept = 0  # bytes of their values
+        self.gathering: Gathering | None = None
         self.seen = 0  # bytes of header and body, as far as they matter
         self.largest_limit = 0  # bytes; above it every rule's answer is known
         self.matched = False
         self.waits = False  # the header decides which rule applies
         self.fault = False
+
+    def add(self, recipient: Recipient, limit: int) -> None:
+        """Add a recipient, with the largest limit of its rules in bytes."""
+        self.recipients.append(recipient)
+        if recipient.match is not None:
+            self.matched = True
+            self.waits = self.waits or recipient.waits
+            self.largest_limit = max(self.largest_limit, limit)
+
+    def keep(self, name: str, value: bytes) -> int:
+        """Keep a header field until ``gather``; return how many bytes there are of them."""
+        self._fields.append((name, value))
+        self._kept += len(value)
+        return self._kept
+
+    def gather(self, policy: Policy) -> None:
+        """Add what is kept to the facts."""
+        fields, self._fields, self._kept = self._fields, [], 0
+        if self.gathering is None:
+            self.gathering = policy.gathering(header=self.waits)
+        for name, value in fields:
+            self.gathering.add(name, text(value))
 
     @property
     def sender(self) -> str:

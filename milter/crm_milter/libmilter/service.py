@@ -3,13 +3,12 @@
 import milter
 
 from crm_milter.config.paused import Pauses
+from crm_milter.libmilter.recipients import Recipients
 from crm_milter.log import Log
 from crm_milter.metrics.counting import WorkerCounters
 from crm_milter.routing.decide import Policy
-from crm_milter.routing.decision import Recipient
 from crm_milter.routing.floodguard import Meter
 from crm_milter.routing.memory import Memory
-from crm_milter.routing.twice import Twice
 
 # What we never look at, and what we never answer: each is a round trip saved.
 UNWANTED_STEPS: int = milter.P_NOHELO | milter.P_NOUNKNOWN
@@ -18,9 +17,6 @@ UNWANTED_STEPS: int = milter.P_NOHELO | milter.P_NOUNKNOWN
 SILENT_STEPS: int = (
     milter.P_NR_CONN | milter.P_NR_MAIL | milter.P_NR_RCPT | milter.P_NR_HDR | milter.P_NR_EOH
 )
-
-
-_MAX_RECIPIENTS = 4000  # remembered, some hundred bytes each
 
 
 class Service:
@@ -36,9 +32,6 @@ class Service:
     ) -> None:
         self.policy = policy
         self.memory = Memory(policy, meter)
-        # Whether the same recipient always has the same match.
-        self.is_steady = not (policy.table.depends_on_message or policy.table.live())
-        self.recipients: Twice[tuple[Recipient, int]] = Twice(_MAX_RECIPIENTS)
         self.log = log
         self.tally = tally
         self.pauses = pauses
@@ -46,5 +39,6 @@ class Service:
         self.authenticates = policy.authenticates
         self.asks_for_users = policy.depends_on_client
         self.measures_size = policy.measures_size
+        self.recipients = Recipients(policy.table, measures_size=policy.measures_size)
         body = 0 if self.measures_size else milter.P_NOBODY
         self.steps = UNWANTED_STEPS | SILENT_STEPS | body  # to leave out, or not to answer

@@ -14,16 +14,12 @@ from time import perf_counter as clock
 
 import milter
 
-from crm_milter import address as addresses
-from crm_milter.libmilter.esmtp import orcpt_to_pass_on, text, upper
-from crm_milter.libmilter.esmtp import parameters as esmtp
 from crm_milter.libmilter.message import Message
 from crm_milter.libmilter.replay import apply_decision
 from crm_milter.libmilter.service import Service
 from crm_milter.libmilter.threadstate import stack_protection
 from crm_milter.log import error_line
-from crm_milter.routing.decision import Decision, Envelope, Reason, Recipient
-from crm_milter.rules.conditions import Occasion
+from crm_milter.routing.decision import Decision, Envelope, Reason
 from crm_milter.rules.rule import TableError
 
 NEEDED_ACTIONS: int = (
@@ -34,8 +30,8 @@ NEEDED_ACTIONS: int = (
     | milter.QUARANTINE
     | milter.CHGFROM
 )
+_MOST_KEPT = 8192  # bytes of header fields
 _AROUND_A_FIELD = 4  # bytes: ": " and CRLF
-_ANY = Occasion()  # no condition asks for the message
 INTERNAL_ERROR = ("451", "4.3.0", "internal error, try again later")
 
 
@@ -44,9 +40,6 @@ class Session:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._table = service.policy.table
-        self._match = self._table.match
-        self._match_by_message = self._table.depends_on_message
         self._recipients = service.recipients
         self._log = service.log
         self._tally = service.tally
@@ -97,62 +90,13 @@ class Session:
         message = self._message
         if message is not None:
             try:
-                message.recipients.append(self._recipient(ctx, message, argument, parameters))
+                resolved = _macro(ctx, "{rcpt_addr}")
+                message.add(*self._recipients.find(message, argument, parameters, resolved))
             except Exception as fault:  # no answer is read here: kept until DATA
                 message.fault = True
                 self._tell("RCPT", "recipient", fault)
         self._spent += clock() - began
         return milter.NOREPLY
-
-    def _recipient(
-        self,
-        ctx: milter.Context,
-        message: Message,
-        argument: bytes,
-        parameters: tuple[bytes, ...],
-    ) -> Recipient:
-        resolved = _macro(ctx, "{rcpt_addr}")
-        key = (argument, parameters, resolved)
-        known = self._recipients.get(key)
-        if known is None:
-            known = self._matched(message, argument, parameters, resolved)
-            if self._service.is_steady and self._recipients.came_before(key):
-                self._recipients.keep(key, known)
-        recipient, limit = known
-        if recipient.match is not None:
-            message.matched = True
-            message.waits = message.waits or recipient.waits
-            message.largest_limit = max(message.largest_limit, limit)
-        return recipient
-
-    def _matched(
-        self,
-        message: Message,
-        argument: bytes,
-        parameters: tuple[bytes, ...],
-        resolved: str | None,
-    ) -> tuple[Recipient, int]:
-        """Return a recipient, and the largest limit of the rules that may apply to it, in bytes."""
-        typed = text(argument)
-        raw = addresses.strip_path(typed)
-        address = addresses.normalise(_known_address(raw, resolved))
-        occasion = message.occasion if self._match_by_message else _ANY
-        match = self._match(address, occasion, raw)
-        if match is None:
-            return Recipient(raw, address), 0
-        limit = 0
-        if self._service.measures_size:
-            limit = max(each.rule.max_size or 0 for each in match.chain())
-        notify = orcpt = ""
-        if parameters:
-            values = esmtp(parameters)
-            notify = upper(values.get("NOTIFY", ""))
-            orcpt = orcpt_to_pass_on(values.get("ORCPT", ""))
-        bracketed = typed.lstrip(" \t").startswith("<")
-        waits = self._table.is_waiting(match)
-        if waits:  # the candidates are looked up again: there may be many
-            match = match._replace(behind=None)
-        return Recipient(raw, address, match, notify, orcpt, bracketed, waits), limit
 
     def data(self, ctx: milter.Context) -> int:
         """Let go of a message without a match."""
@@ -168,14 +112,19 @@ class Session:
         return milter.ACCEPT
 
     def keep(self, name: str, value: bytes) -> None:
-        """Gather the facts of a header field; the name is in lower case. No answer is read here."""
+        """Keep a header field for its facts; the name is in lower case. No answer is read here.
+
+        Several at once take less time than one at each callback, but few are kept.
+        """
         message = self._message
         if message is None:
             return
+        if message.keep(name, value) > _MOST_KEPT:
+            self._gather(message)
+
+    def _gather(self, message: Message) -> None:
         try:
-            if message.gathering is None:
-                message.gathering = self._service.policy.gathering(header=message.waits)
-            message.gathering.add(name, text(value))
+            message.gather(self._service.policy)
         except Exception as fault:  # kept until the end of the message
             if not message.fault:
                 self._tell("header", "end_of_message", fault)
@@ -198,10 +147,12 @@ class Session:
         """Decide, then do what was decided."""
         began = clock()
         message, self._message = self._message, None
-        if message is None or message.fault:
+        if message is not None:
+            self._gather(message)
+        if message is None or message.gathering is None or message.fault:
             return self._fail(ctx, message)
         try:
-            facts = (message.gathering or self._service.policy.gathering()).facts()
+            facts = message.gathering.facts()
             envelope = self._envelope(ctx, message)
             resolution, headers = self._service.memory.resolve(envelope, facts)
             answer = apply_decision(ctx, message, resolution, headers)
@@ -227,7 +178,7 @@ class Session:
             message.size if self._service.measures_size else 0,
             self._service.asks_for_users and bool(_macro(ctx, "{auth_authen}")),
             self._client,
-            message.occasion.now if self._match_by_message else None,
+            message.occasion.now if self._recipients.match_by_message else None,
             self._service.pauses.now(),
         )
 
@@ -277,16 +228,6 @@ def _macro(ctx: milter.Context, name: str) -> str | None:
     except UnicodeDecodeError:
         return None
     return value
-
-
-def _known_address(raw: str, resolved: str | None) -> str:
-    """Return the address as Postfix resolved it; not where folding made another domain of it.
-
-    Postfix folds "straße" to "strasse", which IDNA 2008 has as two domains.
-    """
-    if not raw.isascii() and "@" in raw:
-        return raw
-    return resolved or raw
 
 
 def register(service: Service) -> None:
