@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from counted import count
 
 from crm_milter.metrics.catalogue import (
     AUTHENTICATION,
@@ -78,7 +79,7 @@ def test_each_thing_is_counted_once(numbers):
     tally.aborted()
     tally.error("recipient")
     copies = (Copy("x@y.example"), Copy("z@y.example"))
-    tally.decided(decision(outcome("a", copies=copies, withheld=1), outcome("a")), True, 0.1)
+    count(tally, decision(outcome("a", copies=copies, withheld=1), outcome("a")), True, 0.1)
     totals = numbers.totals()
     cells = totals.cells
     messages = ("passed", "tempfailed", "aborted", "rerouted")
@@ -91,15 +92,15 @@ def test_each_thing_is_counted_once(numbers):
 
 
 def test_a_filter_that_was_not_asked_has_no_verdict(numbers):
-    WorkerCounters(numbers, 0, room_for(rules("a"))).decided(decision(outcome("a")), False, 0.1)
+    count(WorkerCounters(numbers, 0, room_for(rules("a"))), decision(outcome("a")), False, 0.1)
     assert counts(SPAM_VERDICTS, numbers.totals().cells) == {}
 
 
 def test_what_dmarc_says_counts_where_a_rule_asks(numbers):
     tally = WorkerCounters(numbers, 0, room_for(rules("a")))
     for said in (None, Dmarc.FAIL, Dmarc.FAIL, Dmarc.NONE, Dmarc.PASS):
-        tally.decided(decision(outcome("a")), False, 0.1, said)
-    tally.decided(decision(), False, 0.1, Dmarc.FAIL)  # no rule applied after all
+        count(tally, decision(outcome("a")), False, 0.1, said)
+    count(tally, decision(), False, 0.1, Dmarc.FAIL)  # no rule applied after all
     cells = numbers.totals().cells
     assert counts(AUTHENTICATION, cells) == {"fail": 2, "none": 1, "pass": 1}
 
@@ -107,7 +108,7 @@ def test_what_dmarc_says_counts_where_a_rule_asks(numbers):
 def test_test_mode_counts_as_test_and_as_left(numbers):
     copies = (Copy("x@y.example"),)
     tried = decision(outcome(Rule("a", mode=Mode.TEST), copies=copies, withheld=1, test=True))
-    WorkerCounters(numbers, 0, room_for(rules("a"))).decided(tried, True, 0.1)
+    count(WorkerCounters(numbers, 0, room_for(rules("a"))), tried, True, 0.1)
     values = numbers.totals().rules["a"]
     assert counts(RECIPIENTS, values) == {"test": 1}
     assert not any(values[COPIES.first :])
@@ -144,8 +145,8 @@ def test_the_latest_of_several_workers_is_shown(numbers, monkeypatch):
     numbers.ensure_row(1)
     for slot, now in ((0, 2000.0), (1, 1000.0)):
         monkeypatch.setattr(time, "time", lambda now=now: now)
-        WorkerCounters(numbers, slot, room_for(rules("a"))).decided(
-            decision(outcome("a")), True, 0.1
+        count(
+            WorkerCounters(numbers, slot, room_for(rules("a"))), decision(outcome("a")), True, 0.1
         )
     assert numbers.totals().rules["a"][LAST_REROUTED.cell()] == 2000.0
 
@@ -181,7 +182,7 @@ def test_a_successor_goes_on_where_a_killed_worker_was(numbers):
             names = rules("first", f"rule{generation}")
             tally = WorkerCounters(numbers, 0, room_for(names))
             tally.opened()
-            tally.decided(decision(*map(outcome, names)), True, 0.1)
+            count(tally, decision(*map(outcome, names)), True, 0.1)
             os.kill(os.getpid(), signal.SIGKILL)
         os.waitpid(pid, 0)
         numbers.reap(0)
@@ -195,7 +196,7 @@ def test_slots_add_up(numbers):
         numbers.ensure_row(slot)
         tally = WorkerCounters(numbers, slot, room_for(rules("a", "b")))
         tally.opened()
-        tally.decided(decision(outcome("b" if slot else "a")), True, 0.1)
+        count(tally, decision(outcome("b" if slot else "a")), True, 0.1)
     assert routed(numbers) == {"a": 1, "b": 2}
     assert numbers.totals().cells[SESSIONS.cell()] == 3
 
@@ -206,7 +207,7 @@ def test_threads_lose_nothing(numbers):
 
     def work() -> None:
         for _ in range(5000):
-            tally.decided(made, True, 0.0)
+            count(tally, made, True, 0.0)
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for each in threads:
@@ -222,7 +223,7 @@ def test_a_hundred_thousand_rules_take_room_only_once_they_have_mail(numbers):
     numbers.totals()
     descriptor = numbers._descriptor
     before = os.fstat(descriptor).st_blocks
-    tally.decided(decision(outcome("rule99999")), True, 0.1)
+    count(tally, decision(outcome("rule99999")), True, 0.1)
     assert routed(numbers) == {"rule99999": 1}
     assert os.fstat(descriptor).st_blocks - before < 64  # of 512 bytes
 
@@ -230,7 +231,7 @@ def test_a_hundred_thousand_rules_take_room_only_once_they_have_mail(numbers):
 @pytest.mark.parametrize("name", ["a", "seven-7", "eight--8", "nine----9", "n" * 5000])
 def test_names_of_any_length(numbers, name):
     tally = WorkerCounters(numbers, 0, room_for(rules("before", name)))
-    tally.decided(decision(outcome(name), outcome("before"), outcome(name)), True, 0.1)
+    count(tally, decision(outcome(name), outcome("before"), outcome(name)), True, 0.1)
     assert routed(numbers) == {name: 2, "before": 1}
 
 

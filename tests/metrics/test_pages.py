@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from counted import count
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from scraping import ROOT, promtool
 
@@ -38,7 +39,7 @@ def numbers(*names: str, mail: bool = True) -> SharedCounters:
     for rule in rules if mail else ():
         recipient = Recipient("a@b.example", "a@b.example")
         outcome = Outcome(recipient, rule, Action.REROUTED, targets=("case@crm.example",))
-        tally.decided(Decision(outcomes=(outcome,)), True, 0.01)
+        count(tally, Decision(outcomes=(outcome,)), True, 0.01)
     followed = Deliveries([(each, "copy", "sent", 2) for each in names if mail], is_readable=True)
     made.deliveries.write(followed.word())
     return made
@@ -102,9 +103,8 @@ def test_rules_have_series_from_the_start_up_to_a_thousand_of_them():
     assert 'crm_milter_recipients_total{outcome="left_spam",rule="rule999"} 0.0' in text
     assert "rule1000" not in text
     outcome = Outcome(Recipient("a@b.c", "a@b.c"), Rule("rule1001"), Action.COPIED)
-    WorkerCounters(shown, 0, room_for(map(Rule, names))).decided(
-        Decision(outcomes=(outcome,)), True, 0
-    )
+    tally = WorkerCounters(shown, 0, room_for(map(Rule, names)))
+    count(tally, Decision(outcomes=(outcome,)), True, 0)
     text = page(shown)
     assert 'crm_milter_recipients_total{outcome="kept_with_copies",rule="rule1001"} 1.0' in text
     assert "rule1000" not in text

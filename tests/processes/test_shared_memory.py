@@ -46,9 +46,9 @@ def test_nobody_copies_rules_that_are_not_used(make_milter, tmp_path, record_pro
 
 # What the exporter does when it hears of a reload, and then how many rules it has left.
 COUNTING = changed(
-    "import gc; was = supervisor.Beside._is_over;"
+    "import gc; was = supervisor.Beside._hear;"
     "rules = lambda: sum(type(each).__name__ == 'Rule' for each in gc.get_objects());"
-    "supervisor.Beside._is_over = lambda self, channel: ("
+    "supervisor.Beside._hear = lambda self, channel: ("
     "was(self, channel), gc.unfreeze(), self._log(f'rules kept: {rules()}'))[0]"
 )
 

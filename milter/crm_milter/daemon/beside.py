@@ -15,7 +15,7 @@ from socket import MSG_DONTWAIT, socket
 from crm_milter.config.load import Config
 from crm_milter.daemon.child import RELOADED, backoff, fork, read
 from crm_milter.daemon.lastgood import state_directory
-from crm_milter.log import Log
+from crm_milter.log import Log, error_line
 from crm_milter.metrics.memory import Board, SharedCounters
 from crm_milter.wording import why
 
@@ -144,7 +144,8 @@ class Beside:
         self._forget = forget
         self._log = log
         self._next = self._following(config)
-        self._exporter = SideProcess("metrics exporter", self._exporting(), log)
+        exporting = None if self._address is None else self._prepared(self._exporting)
+        self._exporter = SideProcess("metrics exporter", exporting, log)
         self._follower = SideProcess("follower of the mail log", self._next, log)
         self._all = (self._exporter, self._follower)
 
@@ -152,34 +153,46 @@ class Beside:
         """Take what is needed of the next rules, before the fork: who reads them copies them."""
         self._next = self._following(config)
 
-    # What they run is imported there and not above: it takes ten megabytes that nothing else needs.
+    def refused(self) -> None:
+        """Take note that the next rules do not come into force."""
+        self._next = self._follower.run
 
-    def _exporting(self) -> Run | None:
-        address = self._address
-        if address is None:
-            return None
+    def _following(self, config: Config) -> Run | None:
+        # Without an exporter nothing shows what is counted.
+        is_wanted = self._address is not None and config.deliveries
+        return self._prepared(partial(self._following_by, config)) if is_wanted else None
+
+    def _prepared(self, make: Callable[[], Run]) -> Run:
+        """Return what one of them runs; what cannot be made here fails there, and stops no mail."""
+        try:
+            return make()
+        except Exception as fault:
+            self._log(error_line("preparation", fault))
+            return lambda channel: make()(channel)
+
+    # What they run is imported where it is wanted, and before the fork: so the pages are shared.
+
+    def _exporting(self) -> Run:
         from crm_milter.metrics import http
 
         def run(channel: socket) -> int:
-            where, folder = (address, self._socket_path), state_directory()
-            told = partial(self._is_over, channel)
-            return http.run(*where, self._numbers, channel, told, self._log, folder)
+            where, folder = (self._address, self._socket_path), state_directory()
+            hear = partial(self._hear, channel)
+            return http.run(*where, self._numbers, channel, hear, self._log, folder)  # type: ignore[arg-type]
 
         return run
 
-    def _following(self, config: Config) -> Run | None:
-        if self._address is None or not config.deliveries:
-            return None  # without an exporter nothing shows what is counted
+    def _following_by(self, config: Config) -> Run:
         from crm_milter.daemon import deliveries
 
         wanted, boards = deliveries.wanted(config), (self._numbers.deliveries, self._memory)
         return lambda channel: deliveries.run(wanted, state_directory(), boards, channel, self._log)
 
-    def _is_over(self, channel: socket) -> bool:
-        """Hear, in the exporter, what the supervisor says: that it ends, or that rules did.
+    def _hear(self, channel: socket) -> bool:
+        """Hear, in the exporter, what the supervisor says; return whether it is over.
 
-        It outlives the rules, and lets go of those with which it was started; not before, for pages
-        that it writes are shared no more.
+        The exporter outlives rules: when others are in force it lets go of those of its start, so
+        that many of them are not kept. Not before, for pages that it writes are shared no more.
         """
         if not read(channel):
             return True

@@ -138,6 +138,7 @@ class Supervisor:
                 self._beside.reloaded()
         elif step is Step.GAVE_UP:
             self._rules.refuse([], f": {self._workers.trouble}")
+            self._beside.refused()
         self._beside.start(now, self._let_go_of_mail)
 
     def _ping_watchdog(self, now: float) -> None:

@@ -107,7 +107,6 @@ class Workers:
         """Work out, before the fork, what all workers need: each would copy pages that it reads."""
         self._config = config
         self._room = room_for(config.policy.table.rules)
-        self._quota = quota()
 
     def step(self, now: float) -> Step:
         """Do what is due."""
@@ -248,10 +247,11 @@ class Workers:
         place = _lowest_free({each.place for each in self._current()})
         slot = _lowest_free({each.slot for each in self.children if each.slot is not None})
         self._numbers.ensure_row(slot)
+        usable = quota()  # here, since to read it there costs a megabyte of its own
 
         def body(channel: socket) -> int:
             self._close_inherited()
-            configure_scheduling(self._first_place + place, wanted, self._quota)
+            configure_scheduling(self._first_place + place, wanted, usable)
             tally = WorkerCounters(self._numbers, slot, self._room)
             pauses = Pauses(state_directory())
             counts = config.policy.counts_floods

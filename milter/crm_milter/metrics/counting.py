@@ -78,16 +78,11 @@ class WorkerCounters:
         with self._lock:
             self._finish(_PASSED, seconds)
 
-    def decided(
-        self, decision: Decision, judged: bool, seconds: float, dmarc: Dmarc | None = None
-    ) -> None:
-        """Count a message with a match; ``judged`` tells whether a spam filter was asked."""
-        self.add(self.counts(decision, judged), seconds, dmarc)
-
     def counts(self, decision: Decision, judged: bool) -> Counts:
-        """Return what ``add`` takes for a message with this decision.
+        """Return what ``add`` takes for a message with a match that was decided so.
 
-        Without an outcome there was no match after all: no rule's header condition holds.
+        ``judged`` tells whether a spam filter was asked. Without an outcome there was no match
+        after all: no rule's header condition holds.
         """
         if not decision.outcomes:
             return Counts(_PASSED)

@@ -44,14 +44,14 @@ def run(
     socket_path: str,
     numbers: SharedCounters,
     channel: socket.socket,
-    is_over: Callable[[], bool],
+    hear: Callable[[], bool],
     log: Log,
     directory: Path | None = None,
 ) -> int:
     """Serve until it is over and return the exit status.
 
-    ``is_over`` is asked whenever the channel can be read, and reads what the supervisor says there;
-    ``directory`` is the state directory of the service.
+    ``hear`` is called when the channel can be read, reads what the supervisor says there, and
+    returns whether it is over; ``directory`` is the state directory of the service.
     """
     with contextlib.suppress(OSError):  # a sandbox may forbid it; mail comes first all the same
         os.nice(_NICENESS)
@@ -65,9 +65,9 @@ def run(
                 log(f"error: cannot listen for metrics on {where}: {why(error)}")
                 return _EX_NO
         else:
-            server.run(channel, is_over)
+            server.run(channel, hear)
             return 0
-        if select.select([channel], [], [], 0.1)[0] and is_over():
+        if select.select([channel], [], [], 0.1)[0] and hear():
             return 0
 
 
@@ -193,11 +193,11 @@ class Server(ThreadingMixIn, HTTPServer):
         self.pages = pages
         self._clients: dict[socket.socket, float] = {}  # until when, the oldest first
 
-    def run(self, channel: socket.socket, is_over: Callable[[], bool]) -> None:
-        """Serve until it is over, which is asked when the channel can be read."""
+    def run(self, channel: socket.socket, hear: Callable[[], bool]) -> None:
+        """Serve until it is over, as ``hear`` says when the channel can be read."""
         while True:
             ready, _, _ = select.select([channel, self.socket], [], [], self._seconds())
-            if channel in ready and is_over():
+            if channel in ready and hear():
                 return
             if self.socket in ready:
                 self.handle_request()

@@ -36,7 +36,7 @@ class Resolution:
     headers: Headers  # without the marker
     words: tuple[str, ...]  # the log lines, after the queue id
     limited: tuple[Rule, ...] = ()  # those that route only so much of one sender
-    counts: Any = None  # what those who count make of it, with the first such message
+    counts: Any = None  # what metrics.counting adds for it; None before the first such message
 
 
 class Memory:
