@@ -32,7 +32,7 @@ def serving(make_milter, tmp_path, number, **more):
 
 
 def own(milter) -> list[int]:
-    """The kB of each child that it shares with nobody, in the order of their start."""
+    """The private memory of each child in kB, in the order of their start."""
     time.sleep(1.5)  # each has looked around once
     return [memory(pid, "Private_Dirty") for pid in sorted(workers(milter.pid))]
 

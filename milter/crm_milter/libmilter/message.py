@@ -11,6 +11,7 @@ from crm_milter.routing.facts import Gathering
 from crm_milter.rules.conditions import Occasion
 
 _MAX_DIGITS = 20  # of SIZE (RFC 1870 section 3)
+_OF_A_FIELD = 100  # bytes that a field takes besides its value: many may be empty
 
 
 class Message:
@@ -28,7 +29,7 @@ class Message:
         self._occasion: Occasion | None = None
         self.recipients: list[Recipient] = []
         self._fields: list[tuple[str, bytes]] = []  # whose facts are still to be gathered
-        self._kept = 0  # bytes of their values
+        self._kept = 0  # bytes that they take
         self.gathering: Gathering | None = None
         self.seen = 0  # bytes of header and body, as far as they matter
         self.largest_limit = 0  # bytes; above it every rule's answer is known
@@ -45,9 +46,9 @@ class Message:
             self.largest_limit = max(self.largest_limit, limit)
 
     def keep(self, name: str, value: bytes) -> int:
-        """Keep a header field until ``gather``; return how many bytes there are of them."""
+        """Keep a header field until ``gather``; return how many bytes they take together."""
         self._fields.append((name, value))
-        self._kept += len(value)
+        self._kept += len(value) + _OF_A_FIELD
         return self._kept
 
     def gather(self, policy: Policy) -> None:

@@ -13,7 +13,8 @@ from crm_milter.rules.rule import Match
 from crm_milter.rules.table import RuleTable
 
 _MOST = 4000  # remembered, some hundred bytes each
-_LONGEST = 400  # bytes of a RCPT that is: an address has 320 at most (RFC 5321 section 4.5.3.1)
+# What is: an address has 320 bytes at most (RFC 5321 section 4.5.3.1), and is there twice.
+_LONGEST = 800
 _ANY = Occasion()  # no condition asks for the message
 
 Found = tuple[Recipient, int]  # and the largest limit of the rules that may apply to it, in bytes
@@ -47,12 +48,10 @@ class Recipients:
         known = self._known.get(key)
         if known is None:
             known = self._look_up(message, argument, parameters, resolved)
-            if self._is_worth_it(argument, parameters) and self._known.came_before(key):
+            size = len(argument) + sum(map(len, parameters)) + len(resolved or "")
+            if self._is_steady and size <= _LONGEST and self._known.came_before(key):
                 self._known.keep(key, known)
         return known
-
-    def _is_worth_it(self, argument: bytes, parameters: tuple[bytes, ...]) -> bool:
-        return self._is_steady and len(argument) + sum(map(len, parameters)) <= _LONGEST
 
     def _look_up(
         self,

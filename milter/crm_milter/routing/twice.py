@@ -28,7 +28,7 @@ class Twice(Generic[Answer]):
         return False
 
     def keep(self, key: Hashable, answer: Answer) -> None:
-        """Keep an answer, and nothing else if there is no room."""
+        """Keep an answer; if there is no room, drop all others first."""
         if len(self._kept) >= self._most:
             self._kept.clear()
         self._kept[key] = answer
